@@ -1,0 +1,207 @@
+# The build of aloop. `make help` lists the targets, README.md says how to begin.
+#
+# Everything goes to $(BUILD), build/ by default. The variants debug and tsan have directories of their own below it, so
+# that objects of different flags never meet; a change of flags, of compilers or of the list of files rebuilds what it
+# touches. CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS of the command line or the environment come after the project's own.
+# SPDX-License-Identifier: MIT
+
+VERSION := 0.1.0
+
+# ---- what may be set ----------------------------------------------------------------------------------------------
+
+VARIANT ?= release#     release, debug (ASan, UBSan, assertions) or tsan
+PREFIX  ?= /usr/local#  where install puts things, below DESTDIR
+LUA     ?= lua5.4#      a plain Lua 5.4 for the project's own scripts
+BUSTED  ?= busted
+URING   ?= auto#        no: leave io_uring out, even if liburing is there
+# LUA_INC=DIR LUA_LIB=FILE point at another Lua 5.4 (its headers; liblua.a or a shared library).
+# LUA_SRC=DIR compiles the Lua sources in DIR with the flags of the variant instead: the way to have LUA_USE_APICHECK
+# checked in debug builds and Lua itself under the sanitizers.
+
+BUILD_release := build
+BUILD_debug   := build/debug
+BUILD_tsan    := build/tsan
+BUILD ?= $(BUILD_$(strip $(VARIANT)))
+
+PKG_CONFIG ?= pkg-config
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+AR ?= ar
+
+# ---- libraries ----------------------------------------------------------------------------------------------------
+
+ifneq ($(LUA_SRC),)
+LUA_INC := $(LUA_SRC)
+lua_c   := $(filter-out %/lua.c %/luac.c %/onelua.c %/ltests.c,$(wildcard $(LUA_SRC)/*.c))
+LUA_LIB := $(BUILD)/liblua.a
+else
+LUA_INC ?= $(firstword $(patsubst -I%,%,$(shell $(PKG_CONFIG) --cflags-only-I lua5.4 2>/dev/null)))
+LUA_LIB ?= $(firstword $(wildcard $(addsuffix /liblua5.4.a,$(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null))))
+endif
+
+ifneq ($(strip $(URING)),no)
+have_uring  := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes)
+uring_libs  := $(if $(have_uring),$(shell $(PKG_CONFIG) --libs liburing 2>/dev/null))
+endif
+ring_c  := $(wildcard core/io_uring.c core/uring_*.c)
+plain_c := core/io_noring.c
+
+# ---- flags --------------------------------------------------------------------------------------------------------
+
+warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+defines  := -D_GNU_SOURCE=
+includes := -Icore -Ibindings -I$(BUILD)/gen $(if $(LUA_INC),-I$(LUA_INC))
+
+variant_release := -O2 -g
+variant_debug   := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+                   -DAL_DEBUG -DLUA_USE_APICHECK
+variant_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+variant_flags   := $(variant_$(strip $(VARIANT)))
+ifeq ($(variant_flags),)
+$(error VARIANT must be release, debug or tsan, not '$(strip $(VARIANT))')
+endif
+
+compile  = $(CC) -std=gnu11 -pthread $(variant_flags) $(warnings) $(defines) $(includes) $(CPPFLAGS) $(CFLAGS)
+link     = $(CC) -pthread $(filter -fsanitize%,$(variant_flags)) $(CFLAGS) $(LDFLAGS)
+sys_libs = $(uring_libs) $(LDLIBS)
+# All of liblua, exported: a C module must find whatever of lua_* it was written for.
+lua_libs = -Wl,-E -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive -lm -ldl
+
+# ---- files --------------------------------------------------------------------------------------------------------
+
+core_c     := $(filter-out $(ring_c) $(plain_c),$(wildcard core/*.c)) $(if $(have_uring),$(ring_c),$(wildcard $(plain_c)))
+bindings_c := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
+main_c     := $(wildcard bindings/main.c)
+lua_files  := $(sort $(shell find lua -name '*.lua'))
+program_c  := $(wildcard scripts/examples/*.c spec/c/*.c)
+bench_c    := $(wildcard scripts/bench/*.c)
+
+obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+pic = $(patsubst %.c,$(BUILD)/pic/%.o,$(1))
+core_o     := $(call obj,$(core_c))
+bindings_o := $(call obj,$(bindings_c)) $(BUILD)/obj/gen/embed.o
+main_o     := $(call obj,$(main_c))
+module_o   := $(call pic,$(core_c) $(bindings_c)) $(BUILD)/pic/gen/embed.o
+lua_o      := $(patsubst $(LUA_SRC)/%.c,$(BUILD)/obj/lua/%.o,$(lua_c))
+
+core_lib := $(BUILD)/libaloop.a
+lua_lib  := $(BUILD)/libaloop_lua.a
+module   := $(if $(bindings_c),$(BUILD)/aloop.so)
+aloop    := $(if $(main_c),$(BUILD)/aloop)
+
+program = $(BUILD)/c/$(basename $(notdir $(1)))
+embed_c  := $(filter embed_%,$(notdir $(program_c)))
+embeds   := $(foreach c,$(program_c),$(if $(filter $(embed_c),$(notdir $(c))),$(call program,$(c))))
+programs := $(filter-out $(embeds),$(foreach c,$(program_c),$(call program,$(c))))
+benches  := $(patsubst scripts/bench/%.c,$(BUILD)/bench/%,$(bench_c))
+
+# ---- targets ------------------------------------------------------------------------------------------------------
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: all lib module programs run test lint bench debug tsan debug-test tsan-test bench-programs check-build \
+        install uninstall format layers deps clean help FORCE
+self = $(MAKE) --no-print-directory
+
+all: lib module $(aloop) ## build the interpreter, the module and the C library (the default)
+lib: $(core_lib) ## build only the C library, libaloop.a
+module: $(module)
+programs: $(programs) $(embeds) ## build the C examples and the C programs of the specs
+
+run: ## install what is missing, build, and let the HTTP example answer a request
+	@scripts/dev/deps.sh build run
+	@$(self) all
+	@BUILD=$(BUILD) scripts/dev/run.sh
+
+test: ## install what is missing, build, run every spec
+	@scripts/dev/deps.sh build test
+	@$(self) all programs
+	@BUILD=$(BUILD) VARIANT=$(strip $(VARIANT)) LUA=$(strip $(LUA)) BUSTED=$(strip $(BUSTED)) scripts/dev/test.sh $(SPEC)
+
+debug: ## build with ASan, UBSan, assertions and LUA_USE_APICHECK in build/debug
+	@$(self) VARIANT=debug all programs
+debug-test: ## the specs on the debug build
+	@$(self) VARIANT=debug test
+
+tsan: ## build with the thread sanitizer in build/tsan
+	@$(self) VARIANT=tsan all programs
+tsan-test: ## the specs on the thread sanitizer's build
+	@$(self) VARIANT=tsan test
+
+bench: ## install what is missing, build, measure (one table of ratios to the baselines in C)
+	@scripts/dev/deps.sh build bench
+	@$(self) all bench-programs
+	@BUILD=$(BUILD) scripts/bench/run.sh $(BENCH)
+bench-programs: $(benches)
+
+deps: ## install what building, testing, checking and measuring need
+	@scripts/dev/deps.sh build run test lint bench
+
+clean: ## remove everything that was built
+	rm -rf $(BUILD)
+
+help: ## show this list
+	@echo "make [target] [VARIANT=release|debug|tsan] [BUILD=dir] [CC=...] [CFLAGS=...] [SPEC='files of spec/']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ---- compiling ----------------------------------------------------------------------------------------------------
+
+# What must be there before anything can be compiled; installs nothing.
+check-build:
+	@scripts/dev/deps.sh --check build
+
+# A file that changes only when its text does: what depends on it is remade when flags or lists of files change.
+stamps := $(BUILD)/stamp
+record = @mkdir -p $(dir $@) && printf '%s\n' '$(subst ','\'',$(1))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(1))' >$@
+$(stamps)/flags: FORCE
+	$(call record,$(compile))
+$(stamps)/files: FORCE
+	$(call record,$(core_c) $(bindings_c) $(lua_c) $(link) $(sys_libs) $(LUA_LIB))
+$(stamps)/lua: FORCE
+	$(call record,$(lua_files))
+
+compile_rule = @mkdir -p $(dir $@) && echo "  CC  $(patsubst $(BUILD)/%,%,$@)" && $(compile) $(1) -MMD -MP -c -o $@ $<
+$(BUILD)/obj/%.o: %.c $(stamps)/flags | check-build
+	$(call compile_rule)
+$(BUILD)/pic/%.o: %.c $(stamps)/flags | check-build
+	$(call compile_rule,-fPIC -fno-semantic-interposition)
+$(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c $(stamps)/flags | check-build
+	$(call compile_rule)
+$(BUILD)/pic/gen/%.o: $(BUILD)/gen/%.c $(stamps)/flags | check-build
+	$(call compile_rule,-fPIC)
+$(BUILD)/obj/lua/%.o: $(LUA_SRC)/%.c $(stamps)/flags | check-build
+	$(call compile_rule,-DLUA_USE_LINUX -w)
+
+$(BUILD)/gen/embed.c: $(lua_files) scripts/dev/embed.lua $(stamps)/lua | check-build
+	@mkdir -p $(dir $@)
+	@$(LUA) scripts/dev/embed.lua $@ $(lua_files)
+
+archive_rule = @echo "  AR  $@" && rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+$(core_lib): $(core_o) $(stamps)/files
+	$(archive_rule)
+$(lua_lib): $(bindings_o) $(stamps)/files
+	$(archive_rule)
+$(BUILD)/liblua.a: $(lua_o) $(stamps)/files
+	$(archive_rule)
+
+lua_deps := $(if $(LUA_SRC),$(BUILD)/liblua.a)
+link_rule = @mkdir -p $(dir $@) && echo "  LD  $@" && $(link) $(1) -o $@ $(filter %.o,$^) $(2)
+$(BUILD)/aloop: $(main_o) $(bindings_o) $(core_o) $(lua_deps) $(stamps)/files
+	$(call link_rule,,$(lua_libs) $(sys_libs))
+$(BUILD)/aloop.so: $(module_o) $(stamps)/files
+	$(call link_rule,-shared -Wl$(comma)-Bsymbolic,$(sys_libs))
+comma := ,
+
+# A program is one file; those named embed_* have the bindings and Lua in them, the others nothing but the core.
+program_rule = @mkdir -p $(dir $@) && echo "  LD  $@" && $(link) -o $@ $(filter %.o,$^) $(1) $(sys_libs)
+$(embeds): $(lua_lib) $(core_lib) $(lua_deps) $(stamps)/files
+	$(call program_rule,$(lua_lib) $(core_lib) $(lua_libs))
+$(programs): $(core_lib) $(stamps)/files
+	$(call program_rule,$(core_lib) -lm)
+$(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/%.o $(core_lib) $(stamps)/files
+	$(call program_rule,$(core_lib) -lm)
+$(foreach c,$(program_c),$(eval $(call program,$(c)): $(call obj,$(c))))
+
+-include $(shell find $(BUILD)/obj $(BUILD)/pic -name '*.d' 2>/dev/null)
