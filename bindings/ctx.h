@@ -1,0 +1,221 @@
+/* ctx.h - what all bindings share: the context of a Lua state, its anchors, the gate from C to Lua, classes and errors.
+ *
+ * Which function may throw: those that take `lua_State *L` first, and no others. Upcalls of the core (al_handle.run,
+ * protocol callbacks, ...) run outside of any protected call: they enter by al_enter and use nothing that throws before
+ * they are inside al_pcall.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_CTX_H
+#define AL_CTX_H
+
+#include "aloop.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+typedef struct al_ctx al_ctx;
+typedef struct l_loop l_loop;     /* lloop.h */
+typedef struct l_future l_future; /* lfuture.h */
+typedef struct l_task l_task;     /* ltask.h */
+
+/* Every class that C knows. A class is a Lua table that is the metatable of its instances too: __index is itself, __name its
+ * name, __base its base class. AL_CLASSES(X) lists X(id, name, base): bases before their subclasses. */
+#define AL_CLASSES(X)                                             \
+  X(Object, "Object", Object)                                     \
+  X(AbstractEventLoop, "AbstractEventLoop", Object)               \
+  X(BaseEventLoop, "BaseEventLoop", AbstractEventLoop)            \
+  X(SelectorEventLoop, "SelectorEventLoop", BaseEventLoop)        \
+  X(ProactorEventLoop, "ProactorEventLoop", BaseEventLoop)        \
+  X(Handle, "Handle", Object)                                     \
+  X(TimerHandle, "TimerHandle", Handle)                           \
+  X(Future, "Future", Object)                                     \
+  X(Task, "Task", Future)                                         \
+  X(ContextVar, "ContextVar", Object)                             \
+  X(Context, "Context", Object)                                   \
+  X(Token, "Token", Object)                                       \
+  X(AbstractServer, "AbstractServer", Object)                     \
+  X(Server, "Server", AbstractServer)                             \
+  X(BaseTransport, "BaseTransport", Object)                       \
+  X(ReadTransport, "ReadTransport", BaseTransport)                \
+  X(WriteTransport, "WriteTransport", BaseTransport)              \
+  X(Transport, "Transport", ReadTransport)                        \
+  X(BaseProtocol, "BaseProtocol", Object)                         \
+  X(Protocol, "Protocol", BaseProtocol)                           \
+  X(BufferedProtocol, "BufferedProtocol", BaseProtocol)           \
+  X(DatagramProtocol, "DatagramProtocol", BaseProtocol)           \
+  X(SubprocessProtocol, "SubprocessProtocol", BaseProtocol)       \
+  X(Buffer, "Buffer", Object)                                     \
+  X(Socket, "Socket", Object)                                     \
+  X(TransportSocket, "TransportSocket", Object)                   \
+  X(PipeEnd, "PipeEnd", Object)                                   \
+  X(BaseError, "BaseError", Object)                               \
+  X(CancelledError, "CancelledError", BaseError)                  \
+  X(KeyboardInterrupt, "KeyboardInterrupt", BaseError)            \
+  X(SystemExit, "SystemExit", BaseError)                          \
+  X(GeneratorExit, "GeneratorExit", BaseError)                    \
+  X(Error, "Error", BaseError)                                    \
+  X(RuntimeError, "RuntimeError", Error)                          \
+  X(SendfileNotAvailableError, "SendfileNotAvailableError", RuntimeError) \
+  X(NotImplementedError, "NotImplementedError", RuntimeError)     \
+  X(BrokenProcessPool, "BrokenProcessPool", RuntimeError)         \
+  X(ValueError, "ValueError", Error)                              \
+  X(LookupError, "LookupError", Error)                            \
+  X(InvalidStateError, "InvalidStateError", Error)                \
+  X(OSError, "OSError", Error)                                    \
+  X(TimeoutError, "TimeoutError", OSError)                        \
+  X(gaierror, "gaierror", OSError)                                \
+  X(ConnectionError, "ConnectionError", OSError)                  \
+  X(BrokenPipeError, "BrokenPipeError", ConnectionError)          \
+  X(ConnectionAbortedError, "ConnectionAbortedError", ConnectionError) \
+  X(ConnectionRefusedError, "ConnectionRefusedError", ConnectionError) \
+  X(ConnectionResetError, "ConnectionResetError", ConnectionError) \
+  X(FileNotFoundError, "FileNotFoundError", OSError)              \
+  X(FileExistsError, "FileExistsError", OSError)                  \
+  X(PermissionError, "PermissionError", OSError)                  \
+  X(ProcessLookupError, "ProcessLookupError", OSError)            \
+  X(ChildProcessError, "ChildProcessError", OSError)              \
+  X(BlockingIOError, "BlockingIOError", OSError)                  \
+  X(InterruptedError, "InterruptedError", OSError)                \
+  X(NotADirectoryError, "NotADirectoryError", OSError)            \
+  X(IsADirectoryError, "IsADirectoryError", OSError)              \
+  X(SSLError, "SSLError", OSError)                                \
+  X(SSLCertVerificationError, "SSLCertVerificationError", SSLError) \
+  X(SSLEOFError, "SSLEOFError", SSLError)                         \
+  X(SSLZeroReturnError, "SSLZeroReturnError", SSLError)           \
+  X(IncompleteReadError, "IncompleteReadError", Error)            \
+  X(LimitOverrunError, "LimitOverrunError", Error)                \
+  X(QueueEmpty, "QueueEmpty", Error)                              \
+  X(QueueFull, "QueueFull", Error)                                \
+  X(QueueShutDown, "QueueShutDown", Error)                        \
+  X(BrokenBarrierError, "BrokenBarrierError", RuntimeError)       \
+  X(ExceptionGroup, "ExceptionGroup", Error)
+
+typedef enum al_class {
+#define X(id, name, base) AL_C_##id,
+  AL_CLASSES(X)
+#undef X
+      AL_C_COUNT
+} al_class;
+
+/* ---- the context: one per Lua state (not per coroutine) ------------------------------------------------------------- */
+
+#define AL_MAX_DEPTH 64 /* nested upcalls: a callback that makes C call back at once, and so on */
+
+struct al_ctx {
+  lua_State *main;                 /* the state's main thread */
+  lua_State *threads[AL_MAX_DEPTH]; /* the callback threads by depth; each at base level holds [1] anchors, [2] al_traceback */
+  int depth;
+
+  int *free_slots; /* anchors: the free slots; slots are array indices of the table */
+  int n_free, size_free, n_slots;
+
+  const void *class_ptr[AL_C_COUNT]; /* lua_topointer of each class */
+  int class_ref[AL_C_COUNT];         /* registry reference of each class */
+  const void *future_gc, *task_gc;   /* the metatables of futures that still have something to report when collected */
+
+  l_loop *running;     /* the loop that runs in this state, or NULL */
+  l_loop *loops;       /* all open ones */
+  l_task *current;     /* the task being stepped, or NULL */
+  lua_State *co_top;   /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
+  int context_kind;    /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
+  bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
+  uint64_t task_names; /* the N of the next Task-N */
+};
+
+enum { AL_SLOT_CONTEXT = 1, AL_SLOT_EXIT, AL_SLOT_TRACES, AL_SLOT_LOG, AL_SLOT_CURRENT_LOOP, AL_SLOT_MAIN_TASK, AL_SLOT_FIRST_FREE };
+
+/* The context of a C function of ours: they all have it as first upvalue. */
+#define al_ctx_of(L) ((al_ctx *)lua_touserdata((L), lua_upvalueindex(1)))
+
+/* Makes the context of a state, or finds it. Pushes nothing. */
+al_ctx *al_ctx_open(lua_State *L);
+
+/* Registers functions with the context as upvalue 1 into the table on top. */
+void al_ctx_setfuncs(lua_State *L, al_ctx *ctx, const luaL_Reg *functions);
+void al_ctx_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f);
+
+/* Pushes the anchor table. */
+void al_ctx_anchors(lua_State *L, al_ctx *ctx);
+
+/* Keeps the value at idx alive until al_unanchor; returns its slot (> 0). */
+int al_anchor(lua_State *L, al_ctx *ctx, int idx);
+void al_pushanchored(lua_State *L, al_ctx *ctx, int slot); /* doesn't throw, given a free stack slot */
+void al_unanchor(al_ctx *ctx, int slot);                   /* 0: nothing. Doesn't throw */
+
+/* ---- call.c: the gate from C to Lua ------------------------------------------------------------------------------------- */
+
+/* Begins an upcall: a Lua thread of its own at base level, with anchors at [1], traceback handler at [2] and at least 20 free
+ * stack slots. NULL when upcalls nest too deeply or there is no memory (the event is then dropped and logged). Never throws.
+ * Each al_enter has its al_leave, which empties the thread again. */
+lua_State *al_enter(al_ctx *ctx);
+void al_leave(al_ctx *ctx, lua_State *L);
+
+/* lua_pcall with the handler at [2]: an error gets its traceback. LUA_OK, or the error is on top. L is from al_enter. */
+int al_pcall(lua_State *L, int nargs, int nresults);
+
+/* Runs a C function of ours under al_pcall with one light userdata as argument: for upcalls that have to allocate. */
+int al_pcall_c(lua_State *L, lua_CFunction f, void *arg, int nresults);
+
+/* Reports the error on top (and pops it) to the exception handler of the loop, as asyncio's context table; interrupts
+ * (KeyboardInterrupt, SystemExit) leave run_forever instead. keys: pairs of a context key and the stack index of its
+ * value, ended by NULL. Never throws. L is from al_enter, or protect is on otherwise. */
+typedef struct al_key {
+  const char *key;
+  int idx;
+} al_key;
+void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, const al_key *keys);
+
+/* The message handler: sets e.traceback of an aloop error that has none; remembers the traceback of any other value. */
+int al_traceback(lua_State *L);
+/* Pushes the traceback that belongs to the error value at idx, or nil. */
+void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx);
+
+/* Log line through aloop.set_log_handler. */
+void al_warn(al_ctx *ctx, const char *category, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- lclass.c --------------------------------------------------------------------------------------------------------------- */
+
+/* Makes all classes of AL_CLASSES. Each has extend([name]), is callable (if it may be made by scripts), and shows its name.
+ * Methods are added by each binding with al_class_methods. */
+void al_class_open(lua_State *L, al_ctx *ctx);
+void al_pushclass(lua_State *L, al_ctx *ctx, al_class class);
+/* Adds functions to a class (metamethods too; they are inherited by copying, so add before making subclasses elsewhere). */
+void al_class_methods(lua_State *L, al_ctx *ctx, al_class class, const luaL_Reg *functions);
+/* Is the value at idx an instance of class or of a subclass of it? Doesn't throw. */
+bool al_isinstance(lua_State *L, al_ctx *ctx, int idx, al_class class);
+/* A userdata that is an instance of class (or of a subclass): its memory; else raises
+ * "bad argument #n to 'f' (Class expected, got type)". al_test: NULL instead. */
+void *al_check(lua_State *L, al_ctx *ctx, int arg, al_class class);
+void *al_test(lua_State *L, al_ctx *ctx, int arg, al_class class);
+/* Makes a userdata with size bytes (zeroed), nuv user values and the class as metatable; pushes it. */
+void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv);
+/* luaL_typeerror for a method: numbers the arguments as Lua does. */
+int al_typeerror(lua_State *L, int arg, const char *expected);
+/* A function or something with __call; raises otherwise. */
+void al_check_callable(lua_State *L, int arg);
+bool al_iscallable(lua_State *L, int idx);
+
+/* ---- lerror.c ----------------------------------------------------------------------------------------------------------------- */
+
+/* Push an error object / raise it (with position-free message; traceback is added by the gate). */
+void al_pusherror(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...); /* lua_pushfstring's formats */
+int al_raise(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...);
+/* From an error of the core: -errno → OSError's subclass with errno, code and filename; AL_EAI → gaierror; AL_ECLOSED... →
+ * RuntimeError. message NULL: al_strerror. filename may be NULL. */
+void al_pushoserror(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
+int al_raise_os(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
+/* KeyboardInterrupt or SystemExit. */
+bool al_isinterrupt(lua_State *L, al_ctx *ctx, int idx);
+
+/* ---- options: keyword tables ------------------------------------------------------------------------------------------------------ */
+
+/* The option table at arg (nil or none: no options) of function f: raises "unknown option 'k' to 'f'" unless every key
+ * stands in names (ended by NULL), and a type error if it is no table. Returns whether there is one. */
+bool al_options(lua_State *L, int arg, const char *f, const char *const *names);
+/* Pushes the option's value (nil if there is no table) and returns its type. */
+int al_option(lua_State *L, int arg, const char *name);
+/* Raises "bad option 'name' to 'f' (expected expected, got type)". */
+int al_option_error(lua_State *L, const char *f, const char *name, const char *expected, int idx);
+
+#endif

@@ -1,0 +1,45 @@
+/* lfuture.h - futures. What waits for one are handles that stand in its own list; when it is done, the list moves to the ready
+ * queue as a whole.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_LFUTURE_H
+#define AL_LFUTURE_H
+
+#include "ctx.h"
+
+enum { AL_FUTURE_PENDING, AL_FUTURE_FINISHED, AL_FUTURE_CANCELLED };
+
+/* User values of a future. */
+enum {
+  AL_FUTURE_UV_LOOP = 1,
+  AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles or nil; finished: the value, the error, or the table of
+                         values; cancelled: the message */
+  AL_FUTURE_UV_COUNT = AL_FUTURE_UV_VALUE
+};
+
+struct l_future {
+  l_loop *loop;
+  al_list waiters; /* al_handle: steps of tasks and callbacks, in order */
+  int nvalues;     /* finished: how many values; other than 1: they stand in a table */
+  uint8_t state;
+  bool failed;   /* finished with an error */
+  bool unread;   /* its error was not looked at yet */
+  bool is_task;
+};
+
+/* Makes a pending future of the loop (whose userdata is at loop_idx) and pushes it. */
+l_future *al_future_new(lua_State *L, al_ctx *ctx, l_loop *loop);
+l_future *al_test_future(lua_State *L, al_ctx *ctx, int idx);
+
+/* Ends the future at idx with the nvalues on top (popped) / the error on top (popped) / cancelled with the message on top
+ * (popped). It must be pending. */
+void al_future_finish(lua_State *L, al_ctx *ctx, int idx, int nvalues);
+void al_future_fail(lua_State *L, al_ctx *ctx, int idx);
+void al_future_set_cancelled(lua_State *L, al_ctx *ctx, int idx);
+
+/* Pushes the values of the done future at idx and returns their number, or raises its error. */
+int al_future_result(lua_State *L, al_ctx *ctx, int idx);
+
+void al_future_openlib(lua_State *L, al_ctx *ctx);
+
+#endif

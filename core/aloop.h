@@ -1,0 +1,424 @@
+/* aloop.h - the event loop in C, complete without Lua: loops, callbacks, timers, descriptors, signals,
+ * stream transports and servers. This is the whole public interface of core/; one section a file.
+ *
+ * Conventions
+ *   - A function that can fail returns 0 (or a result >= 0) or a negative error (section err): -errno, an AL_E* below.
+ *     Results come through out-parameters, which are set on success only.
+ *   - A loop and all that belongs to it are used from one thread, the one that runs it; only the functions marked
+ *     "any thread" may be called from others.
+ *   - Callbacks are never called from inside the call that asks for them; they come from a later moment of the loop's
+ *     turn. From inside a callback everything may be called, closing its own object included; only running the loop
+ *     again is refused.
+ *   - Times are nanoseconds of the monotonic clock (al_time_ns).
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef ALOOP_H
+#define ALOOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define AL_VERSION "0.1.0"
+
+typedef struct al_loop al_loop;
+typedef struct al_handle al_handle;
+typedef struct al_timer al_timer;
+typedef struct al_transport al_transport;
+typedef struct al_protocol al_protocol;
+typedef struct al_server al_server;
+typedef struct al_executor al_executor;
+
+/* ---- mem: the allocator ------------------------------------------------------------------------------------------- */
+
+/* Changes size bytes at ptr (NULL: none yet) to size bytes (0: free, returns NULL); NULL when it can't. As Lua's
+ * lua_Alloc without the old size. Must be callable from any thread. */
+typedef void *al_alloc_fn(void *ud, void *ptr, size_t size);
+
+/* Replaces the allocator of all loops (NULL: realloc and free). Call it before anything else of aloop. */
+void al_set_allocator(al_alloc_fn *alloc, void *ud);
+
+/* How many blocks are allocated now, and how many allocations there have been (any thread). */
+void al_mem_stats(size_t *live, size_t *total);
+
+/* Debug builds: the allocation after the next n fails, and each one from there on until al_mem_fail_after(-1). In a
+ * release build it does nothing and returns false. */
+bool al_mem_fail_after(long n);
+
+/* ---- err: one space of errors ---------------------------------------------------------------------------------------- */
+
+/* Errors are negative. -1 .. -4095 are errno values; the resolver's EAI_* codes and aloop's own stand below them. */
+enum {
+  AL_ECLOSED = -5001,   /* the loop is closed */
+  AL_ERUNNING = -5002,  /* the loop is running already */
+  AL_ENESTED = -5003,   /* another loop is running in this thread */
+  AL_ETHREAD = -5004,   /* wrong thread */
+  AL_EPROTOCOL = -5005, /* a callback of the protocol failed; the protocol knows why (al_transport_fail) */
+  AL_ENORING = -5006,   /* no io_uring here; al_loop_new gives the reason */
+  AL_ENOBUFFER = -5007, /* get_buffer() returned an empty buffer */
+  AL_EEAI = -6000       /* AL_EAI(c) for the resolver's EAI_* code c */
+};
+#define AL_EAI(code) (AL_EEAI - ((code) < 0 ? -(code) : (code)))
+#define AL_IS_EAI(err) ((err) < AL_EEAI && (err) > AL_EEAI - 1000)
+
+const char *al_err_name(int err); /* "ECONNREFUSED", "EAI_NONAME", "ECLOSED"; "E?" for an unknown one. Static text. */
+const char *al_strerror(int err); /* "Connection refused". Static text or a buffer of this thread. */
+
+/* ---- log: where warnings and debug lines go --------------------------------------------------------------------------- */
+
+typedef enum al_log_level { AL_LOG_DEBUG, AL_LOG_INFO, AL_LOG_WARNING, AL_LOG_ERROR } al_log_level;
+
+/* category is NULL, "ResourceWarning" or "RuntimeWarning". Called in the thread that has something to say. */
+typedef void al_log_fn(void *ud, al_log_level level, const char *message, const char *category);
+
+/* Sets the place of all of this process's log lines (NULL: stderr, "aloop: warning: ..."). */
+void al_set_log(al_log_fn *log, void *ud);
+void al_log(al_log_level level, const char *category, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- loop ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct al_loop_options {
+  const char *machine; /* "epoll" (default), "poll", "select", "uring" */
+  bool debug;
+  void *data; /* al_loop_data */
+} al_loop_options;
+
+/* Makes a loop (options NULL: the defaults). Errors: -EINVAL for an unknown machine, AL_ENORING (then *reason, if reason
+ * is not NULL, is a static sentence that says why), -errno. */
+int al_loop_new(const al_loop_options *options, al_loop **loop, const char **reason);
+
+/* Runs turns until al_loop_stop: asyncio's run_forever. One turn waits for I/O (not at all when callbacks are queued or the
+ * loop is stopping), then runs the callbacks that were queued before the wait, then what the I/O completed, then the timers
+ * that are due; what those add waits for the next turn. Errors: AL_ECLOSED, AL_ERUNNING, AL_ENESTED. */
+int al_loop_run_forever(al_loop *loop);
+
+/* Runs one turn that waits at most timeout_ns (-1: until something happens, 0: not at all). For programs with a loop of
+ * their own. Errors as run_forever. */
+int al_loop_run_once(al_loop *loop, int64_t timeout_ns);
+
+/* Lets run_forever return after this turn; before it runs: it makes one turn that doesn't wait. */
+void al_loop_stop(al_loop *loop);
+
+/* Lets run_forever return as soon as the callback in progress returns; what it had not come to stays queued. */
+void al_loop_break(al_loop *loop);
+
+/* Discards all that is queued, ends every operation, closes the descriptors of the loop and of its transports and
+ * servers (without connection_lost; see al_transport_owner). Idempotent. Errors: AL_ERUNNING. */
+int al_loop_close(al_loop *loop);
+
+/* A loop is born with one reference. hold and release: any thread; the last release closes it and frees it. */
+void al_loop_hold(al_loop *loop);
+void al_loop_release(al_loop *loop);
+
+bool al_loop_is_running(const al_loop *loop);
+bool al_loop_is_closed(const al_loop *loop);
+bool al_loop_in_thread(const al_loop *loop); /* not running, or running in the calling thread; any thread */
+al_loop *al_loop_running(void);              /* the loop that runs in this thread, or NULL */
+const char *al_loop_machine(const al_loop *loop);
+void *al_loop_data(const al_loop *loop);
+void al_loop_set_data(al_loop *loop, void *data);
+bool al_loop_debug(const al_loop *loop);
+void al_loop_set_debug(al_loop *loop, bool debug);
+
+/* In debug mode: called after each callback that took at least this long (default 100 ms). handle is NULL for I/O. */
+typedef void al_slow_fn(al_loop *loop, al_handle *handle, int64_t took_ns);
+void al_loop_set_slow(al_loop *loop, int64_t slow_ns, al_slow_fn *slow);
+
+int64_t al_time_ns(void); /* CLOCK_MONOTONIC; any thread */
+
+/* For a foreign loop: watch the descriptor for reading, and wait at most the timeout (-1: for ever), then call
+ * al_loop_run_once(loop, 0). Ask for the timeout after each use of the loop: it also hands the kernel what is new.
+ * poll_fd is -ENOSYS for the machines poll and select. */
+int al_loop_poll_fd(al_loop *loop);
+int64_t al_loop_timeout_ns(al_loop *loop);
+
+/* How many transports, servers, operations and timers the loop has now; for leak checks. */
+typedef struct al_loop_stats {
+  size_t transports, servers, ops, timers, handles, watchers;
+  uint64_t turns;
+} al_loop_stats;
+void al_loop_get_stats(const al_loop *loop, al_loop_stats *stats);
+
+/* Writes a line for each thing that is open. */
+void al_loop_dump(const al_loop *loop, int fd);
+
+/* ---- handle: call_soon -------------------------------------------------------------------------------------------------- */
+
+typedef struct al_link {
+  struct al_link *next, *prev;
+} al_link;
+typedef struct al_link al_list; /* a ring of links with a head */
+
+typedef void al_handle_fn(al_loop *loop, al_handle *handle);
+
+/* A callback, embedded in its owner's struct. It stands in at most one list; fields are the loop's, run and kind aside. */
+struct al_handle {
+  al_link link; /* next NULL: in no list */
+  al_handle_fn *run;
+};
+
+static inline void al_handle_init(al_handle *handle, al_handle_fn *run) {
+  handle->link.next = handle->link.prev = NULL;
+  handle->run = run;
+}
+static inline bool al_handle_is_queued(const al_handle *handle) { return handle->link.next != NULL; }
+
+void al_list_init(al_list *list);
+bool al_list_is_empty(const al_list *list);
+void al_list_append(al_list *list, al_handle *handle); /* the handle must stand in no list */
+
+/* Queues the handle for the next turn, in order. It must stand in no list. The loop must be open. */
+void al_call_soon(al_loop *loop, al_handle *handle);
+
+/* Queues all handles of a list, in order, and empties it. */
+void al_call_soon_list(al_loop *loop, al_list *list);
+
+/* Takes the handle out of whatever list it stands in; false if it stood in none. */
+bool al_handle_cancel(al_handle *handle);
+
+/* ---- timer: call_at --------------------------------------------------------------------------------------------------------- */
+
+/* A timer, embedded in its owner's struct. handle.run is called once it is due, never early. */
+struct al_timer {
+  al_handle handle; /* queued while due and not yet run */
+  int64_t when_ns;
+  uint64_t seq;
+  al_loop *loop; /* NULL while not set */
+  size_t index;  /* its place in the heap */
+};
+
+void al_timer_init(al_timer *timer, al_handle_fn *run);
+
+/* Sets the timer, or moves it if it is set. Timers of the same time run in the order in which they were set.
+ * Errors: -ENOMEM (it then is not set). */
+int al_timer_set(al_loop *loop, al_timer *timer, int64_t when_ns);
+bool al_timer_cancel(al_timer *timer); /* false if it was not set */
+bool al_timer_is_set(const al_timer *timer);
+
+/* ---- wakeup: call_soon_threadsafe ---------------------------------------------------------------------------------------- */
+
+typedef struct al_remote al_remote;
+struct al_remote { /* embedded in its owner; belongs to the loop from the call until run */
+  al_remote *next;
+  void (*run)(al_loop *loop, al_remote *remote);
+  void (*drop)(al_remote *remote); /* instead of run if the loop closes first; in the closing thread; may be NULL */
+};
+
+/* Queues remote->run for the next turn and wakes the loop; any thread, and signal handlers not. The caller holds a
+ * reference to the loop. Calls from one thread keep their order. Errors: AL_ECLOSED (remote stays the caller's). */
+int al_call_soon_threadsafe(al_loop *loop, al_remote *remote);
+
+/* ---- executor: blocking work in threads ----------------------------------------------------------------------------------- */
+
+typedef struct al_job al_job;
+struct al_job {       /* embedded in its owner; belongs to the executor until done */
+  al_remote remote;   /* the executor's */
+  al_job *next;       /* the executor's */
+  al_loop *loop;      /* the executor's */
+  int state;          /* the executor's */
+  void (*work)(al_job *job);            /* in a thread of the pool */
+  void (*done)(al_job *job, int error); /* in the loop's thread: 0, or -ECANCELED if work did not run or the loop closed */
+};
+
+int al_executor_new(size_t max_threads, const char *name, al_executor **executor);
+int al_executor_submit(al_executor *executor, al_loop *loop, al_job *job); /* starts a thread if none is idle */
+bool al_executor_cancel(al_executor *executor, al_job *job); /* true: it had not begun; done(-ECANCELED) follows */
+/* Ends the threads when their queue is empty (wait: returns after they have ended), then frees the executor. */
+void al_executor_shutdown(al_executor *executor, bool wait);
+
+/* ---- watch: readiness of any descriptor (add_reader, add_writer) ------------------------------------------------------------ */
+
+/* Calls handle->run in each turn in which fd is readable (level-triggered). The handle belongs to the watch until it is
+ * replaced or removed, which may happen inside run. If there was a reader already, it is replaced and returned in *old
+ * (else NULL is). Errors: -EBADF, -EPERM (a file that can't be watched), -ENOMEM, AL_ECLOSED. */
+int al_add_reader(al_loop *loop, int fd, al_handle *handle, al_handle **old);
+int al_add_writer(al_loop *loop, int fd, al_handle *handle, al_handle **old);
+al_handle *al_remove_reader(al_loop *loop, int fd); /* the handle that was watching, or NULL */
+al_handle *al_remove_writer(al_loop *loop, int fd);
+al_transport *al_fd_transport(al_loop *loop, int fd); /* the live, not closing transport that owns fd, or NULL */
+
+/* ---- signal ------------------------------------------------------------------------------------------------------------------ */
+
+/* Calls handle->run in the loop once or more after each arrival of the signal. One loop a signal in the process.
+ * *old as for al_add_reader. Errors: -EINVAL (no such signal, SIGKILL, SIGSTOP), -EBUSY (another loop has it), -errno. */
+int al_add_signal(al_loop *loop, int signum, al_handle *handle, al_handle **old);
+al_handle *al_remove_signal(al_loop *loop, int signum); /* gives back the disposition found by al_add_signal */
+
+/* ---- addr -------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct al_addr { /* a socket address of any family */
+  socklen_t len;         /* 0: none */
+  struct sockaddr_storage ss;
+} al_addr;
+
+int al_addr_ip(al_addr *addr, const char *host, uint16_t port, uint32_t flowinfo, uint32_t scope_id); /* numeric host, or
+                                                                                                        -EINVAL */
+int al_addr_unix(al_addr *addr, const char *path, size_t len); /* a leading NUL: abstract. -ENAMETOOLONG, -EINVAL */
+/* Writes "127.0.0.1:80", "[::1]:80", a path, "@abstract"; returns buf. */
+const char *al_addr_format(const al_addr *addr, char *buf, size_t size);
+#define AL_ADDR_STRLEN 160
+
+/* ---- protocol: what a transport tells ------------------------------------------------------------------------------------------ */
+
+/* asyncio's protocol callbacks. NULL where an event is not wanted. Order: connection_made, (data_received* | get_buffer
+ * and buffer_updated*), eof_received?, connection_lost; each at most once but the data; nothing after connection_lost.
+ * pause_writing and resume_writing alternate, and may come from inside al_transport_write and set_limits. */
+typedef struct al_protocol_ops {
+  void (*connection_made)(al_protocol *protocol, al_transport *transport);
+  void (*data_received)(al_protocol *protocol, const char *data, size_t len); /* data is lent until it returns */
+  /* With get_buffer the protocol is a buffered one: it gives memory for at most *len bytes (hint: how many are expected, or
+   * -1), valid until buffer_updated or connection_lost; returns 0, or an error that ends the connection. */
+  int (*get_buffer)(al_protocol *protocol, ssize_t hint, char **base, size_t *len);
+  void (*buffer_updated)(al_protocol *protocol, size_t n);
+  bool (*eof_received)(al_protocol *protocol); /* true keeps the transport open for writing */
+  void (*pause_writing)(al_protocol *protocol);
+  void (*resume_writing)(al_protocol *protocol);
+  void (*connection_lost)(al_protocol *protocol, int error); /* 0: end of data, close or abort */
+} al_protocol_ops;
+
+struct al_protocol { /* embedded in its owner, which keeps it until connection_lost has returned */
+  const al_protocol_ops *ops;
+};
+
+/* ---- transport --------------------------------------------------------------------------------------------------------------- */
+
+/* The owner of a transport (a binding) hears of what its memory management needs. Both may be NULL. */
+typedef struct al_transport_owner {
+  /* busy: from now on an operation is in flight (reading, writing, a pending callback); else it waits for nothing. */
+  void (*activity)(al_transport *transport, void *data, bool busy);
+  /* The descriptor is closed and no callback comes any more: after connection_lost, or at loop close without it. */
+  void (*closed)(al_transport *transport, void *data);
+} al_transport_owner;
+
+/* Makes a stream transport over a connected, non-blocking socket, which it owns from then on (on error it stays the
+ * caller's). connection_made comes from the next turn, then reading starts, then `started` (may be NULL) is queued.
+ * TCP sockets get TCP_NODELAY. The transport is born with one reference, the caller's. Errors: -ENOMEM, AL_ECLOSED. */
+int al_stream_new(al_loop *loop, int fd, const al_addr *peer, al_protocol *protocol, al_handle *started,
+                  al_transport **transport);
+
+void al_transport_set_owner(al_transport *transport, const al_transport_owner *owner, void *data);
+void *al_transport_data(const al_transport *transport);
+void al_transport_hold(al_transport *transport);
+void al_transport_release(al_transport *transport); /* the memory goes when it is closed and no reference is left */
+
+/* Sends now what the kernel takes and keeps the rest, in order. hold (may be NULL: the rest is copied) is asked to keep the
+ * whole of data alive instead of the copy when the rest is large; it returns a token for `unhold`, called once when the
+ * bytes are no longer needed, or NULL to have them copied. Results: 0, -EPIPE after write_eof, -ENOMEM (nothing was
+ * kept; the connection is lost). A write on a lost connection is dropped and returns 0 (a warning from the 5th on). */
+typedef struct al_keeper {
+  void *(*hold)(void *ud, const char *data, size_t len);
+  void (*unhold)(void *token);
+} al_keeper;
+int al_transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud);
+int al_transport_write_eof(al_transport *transport);
+bool al_transport_can_write_eof(const al_transport *transport);
+
+void al_transport_close(al_transport *transport);  /* flushes, then connection_lost(0) */
+void al_transport_abort(al_transport *transport);  /* drops what is unsent, connection_lost(0) */
+void al_transport_fail(al_transport *transport, int error); /* drops what is unsent, connection_lost(error) */
+bool al_transport_is_closing(const al_transport *transport);
+
+int al_transport_pause_reading(al_transport *transport);  /* idempotent, 0; nothing is delivered from now on */
+int al_transport_resume_reading(al_transport *transport);
+bool al_transport_is_reading(const al_transport *transport);
+
+size_t al_transport_write_buffer_size(const al_transport *transport);
+void al_transport_get_limits(const al_transport *transport, size_t *low, size_t *high);
+/* SIZE_MAX for a mark means "derive it"; -EINVAL unless high >= low. May call pause_writing. */
+int al_transport_set_limits(al_transport *transport, size_t high, size_t low);
+
+void al_transport_set_protocol(al_transport *transport, al_protocol *protocol);
+al_protocol *al_transport_protocol(const al_transport *transport);
+al_loop *al_transport_loop(const al_transport *transport);
+int al_transport_fd(const al_transport *transport);                       /* -1 once closed */
+int al_transport_peername(al_transport *transport, al_addr *addr);       /* also after close; -ENOTCONN if there is none */
+int al_transport_sockname(al_transport *transport, al_addr *addr);
+
+/* ---- server ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct al_server_ops {
+  /* A connection was accepted. Takes over fd (closes it on failure), usually with al_stream_new and
+   * al_server_attach. */
+  void (*accepted)(al_server *server, void *data, int fd, const al_addr *peer);
+  /* Accepting failed: -EMFILE and its kin (it goes on by itself after a second). fd is the listener. */
+  void (*error)(al_server *server, void *data, int fd, int error);
+  /* close() was called and all attached transports are gone; or at loop close. */
+  void (*closed)(al_server *server, void *data);
+} al_server_ops;
+
+/* Makes a server without sockets. Born with one reference. */
+int al_server_new(al_loop *loop, const al_server_ops *ops, void *data, al_server **server);
+/* Adds a bound socket, which it owns from then on (on error it stays the caller's). backlog: also the most connections
+ * accepted in one turn. unlink (may be NULL): the path of a Unix socket to remove at close if it still is the same file. */
+int al_server_add(al_server *server, int fd, int backlog, const char *unlink);
+int al_server_start(al_server *server);  /* listen(2) and accept; idempotent */
+void al_server_close(al_server *server); /* stops accepting and closes the sockets; idempotent */
+bool al_server_is_serving(const al_server *server);
+bool al_server_is_closed(const al_server *server);                  /* close() was called */
+void al_server_attach(al_server *server, al_transport *transport); /* counts it until it is closed */
+void al_server_close_clients(al_server *server);
+void al_server_abort_clients(al_server *server);
+size_t al_server_clients(const al_server *server);
+size_t al_server_sockets(const al_server *server, int *fds, size_t max); /* how many there are; 0 once closed */
+al_loop *al_server_loop(const al_server *server);
+void al_server_hold(al_server *server);
+void al_server_release(al_server *server);
+
+/* ---- resolve: getaddrinfo in the loop's own pool --------------------------------------------------------------------------- */
+
+typedef struct al_resolve al_resolve;
+struct addrinfo;
+/* error: 0, AL_EAI(..) or -errno. res is the callback's; free it with freeaddrinfo. */
+typedef void al_resolved_fn(void *data, int error, struct addrinfo *res);
+typedef void al_nameinfo_fn(void *data, int error, const char *host, const char *service);
+
+/* Looks up as getaddrinfo(3), in at most 4 threads of the loop's own; a numeric host with a numeric port never waits for a thread.
+ * host, service may be NULL. The callback comes once, from a later turn, unless cancelled. */
+int al_getaddrinfo(al_loop *loop, const char *host, const char *service, const struct addrinfo *hints, void *data,
+                   al_resolved_fn *resolved, al_resolve **request);
+int al_getnameinfo(al_loop *loop, const al_addr *addr, int flags, void *data, al_nameinfo_fn *resolved,
+                   al_resolve **request);
+void al_resolve_cancel(al_resolve *request); /* its callback won't come */
+
+/* ---- net: endpoints by name --------------------------------------------------------------------------------------------------- */
+
+typedef struct al_connect al_connect;
+typedef struct al_connect_error { /* one attempt that failed */
+  int error;
+  char message[AL_ADDR_STRLEN + 96]; /* names what was tried and the address */
+} al_connect_error;
+
+typedef struct al_connect_options {
+  const char *host, *service;             /* as getaddrinfo; or: */
+  const al_addr *addr;                    /* this address (Unix sockets) */
+  int family, proto, flags;               /* as getaddrinfo's hints */
+  const char *local_host, *local_service; /* bound before connecting; NULL: not */
+} al_connect_options;
+
+/* fd >= 0: connected, the callback's from then on; peer is its address. Else an error for each attempt (at least one). */
+typedef void al_connected_fn(void *data, int fd, const al_addr *peer, const al_connect_error *errors, size_t n);
+/* Resolves, then tries the addresses in order until one connects. The callback comes once, from a later turn. */
+int al_connect_start(al_loop *loop, const al_connect_options *options, void *data, al_connected_fn *connected,
+                     al_connect **request);
+void al_connect_cancel(al_connect *request); /* its callback won't come; nothing stays open */
+
+typedef struct al_listen_options {
+  int backlog;                                                 /* 0: 100 */
+  bool no_reuse_address, reuse_port, keep_alive, keep_file; /* keep_file: don't unlink a Unix socket at close */
+} al_listen_options;
+
+/* Binds a socket for each address (duplicates once, IPv6 apart from IPv4, those of -EADDRNOTAVAIL skipped if another binds)
+ * and adds them to the server; all or nothing. *failed (may be NULL) gets the address that failed, n if none did. */
+int al_server_bind(al_server *server, const struct addrinfo *list, const al_listen_options *options, al_addr *failed);
+int al_server_bind_unix(al_server *server, const al_addr *addr, const al_listen_options *options);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

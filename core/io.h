@@ -1,0 +1,104 @@
+/* io.h - the seam: operations on descriptors, and the table of functions of the machine that performs them. Two machines
+ * stand behind it: io_ready.c (over selector.h: epoll, poll, select) and io_uring.c. Above it nothing knows which one.
+ *
+ * The rules
+ *  1. An op is embedded in its owner and belongs to the machine from submit until its one final completion (done without
+ *     AL_OP_MORE): exactly one, after cancel and at close of the machine too (-ECANCELED). Its memory stays until then.
+ *  2. done is called from dispatch only, never from inside submit, cancel, wait or close_fd. (At close: from close.)
+ *  3. Bytes handed to done are lent until it returns.
+ *  4. One op per descriptor and direction (RECV, RECV_INTO, ACCEPT, POLL for reading | SEND, CONNECT, POLL for writing).
+ *  5. After cancel, an armed op may still complete with AL_OP_MORE (what had arrived already), then comes the final one.
+ *  6. dispatch stops after the completion during which the loop was broken (al__loop_broken); the rest comes with the
+ *     next dispatch, before anything new.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_IO_H
+#define AL_IO_H
+
+#include "aloop.h"
+
+#include <sys/uio.h>
+
+typedef enum al_op_kind {
+  AL_OP_RECV,      /* armed: done(n > 0, MORE) for each piece with op->data lent; final: 0 at the end of data, or an error */
+  AL_OP_RECV_INTO, /* one shot into op->base[0..len): n > 0, 0 at the end, or an error */
+  AL_OP_SEND,      /* one shot: how many bytes of op->iov were sent (>= 1), or an error. The owner submits for the rest */
+  AL_OP_ACCEPT,    /* armed: done(fd, MORE) for each connection, non-blocking and close-on-exec, op->peer lent; final: error */
+  AL_OP_CONNECT,   /* one shot to op->addr: 0 or an error */
+  AL_OP_POLL       /* armed, level-triggered: done(AL_POLL_* that hold, MORE) in each turn in which some do; final: error */
+} al_op_kind;
+
+#define AL_POLL_IN 1
+#define AL_POLL_OUT 2 /* one of the two an op; errors and hang-ups count as both */
+
+#define AL_OP_MORE 1u /* flag of done: the op stays with the machine */
+
+typedef struct al_op al_op;
+typedef void al_op_fn(al_loop *loop, al_op *op, int result, unsigned flags);
+
+struct al_op {
+  al_op_fn *done;
+  al_op *next, *prev; /* the machine's */
+  int fd;
+  uint8_t kind;   /* al_op_kind */
+  uint8_t state;  /* the machine's; 0 (AL_OP_IDLE): not submitted */
+  uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT */
+  uint8_t flags;  /* the machine's */
+  union {
+    struct { /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes come
+                in buffers of its own need not ask. 0 or an error, which then is the op's final one. limit: the most
+                bytes a piece (AL_READ_SIZE). */
+      const char *data;
+      int (*lend)(al_op *op, char **base, size_t *len);
+    } recv;
+    struct { /* RECV_INTO */
+      char *base;
+      size_t len;
+    } into;
+    struct { /* SEND: the iovecs stay the owner's until done */
+      const struct iovec *iov;
+      int n;
+    } send;
+    struct { /* ACCEPT. limit: the most accepted in a turn */
+      al_addr *peer;
+      int limit;
+    } accept;
+    struct { /* CONNECT: the address stays the owner's until done */
+      const al_addr *addr;
+    } connect;
+  } u;
+  /* Machine-private space, so that an op needs no allocation. The ring keeps msghdr-like state elsewhere. */
+  uint32_t tag;
+};
+
+enum { AL_OP_IDLE = 0 };
+static inline bool al_op_is_idle(const al_op *op) { return op->state == AL_OP_IDLE; }
+
+/* Fairness, each number with its reason. */
+#define AL_READ_SIZE (256 * 1024) /* the most bytes a descriptor delivers in one turn: asyncio's */
+#define AL_EVENTS_PER_WAIT 1024   /* bounds a turn; what is left comes with the next wait */
+
+typedef struct al_io_ops {
+  const char *name; /* "epoll", "poll", "select", "uring" */
+  /* Sets loop->machine. *reason: see al_loop_new. */
+  int (*open)(al_loop *loop, const char **reason);
+  void (*close)(al_loop *loop); /* every op gets its final completion, then all is freed */
+  /* 0, or an error (the op then stays the owner's and done is not called): -EBADF, -EPERM (POLL: cannot be watched),
+   * -EINVAL (select: descriptor too large), -ENOMEM. */
+  int (*submit)(al_loop *loop, al_op *op);
+  void (*cancel)(al_loop *loop, al_op *op); /* a submitted op; repeated: nothing */
+  /* Closes a descriptor on which no op is in flight (asserted). */
+  void (*close_fd)(al_loop *loop, int fd);
+  /* Hands what is new to the kernel without waiting: for al_loop_poll_fd. */
+  void (*flush)(al_loop *loop);
+  /* Flushes, waits (timeout_ns -1: until something happens), collects. 0 or an error; EINTR is no error. Returns at once if
+   * completions are left from before. */
+  int (*wait)(al_loop *loop, int64_t timeout_ns);
+  void (*dispatch)(al_loop *loop);  /* calls done for what was collected */
+  int (*poll_fd)(al_loop *loop);    /* or -ENOSYS */
+} al_io_ops;
+
+extern const al_io_ops al__io_epoll, al__io_poll, al__io_select; /* io_ready.c */
+extern const al_io_ops al__io_uring;                              /* io_uring.c, or its stand-in io_noring.c */
+
+#endif

@@ -1,0 +1,51 @@
+/* loop.h - struct al_loop, for the files of core from rung 1 upward.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_LOOP_H
+#define AL_LOOP_H
+
+#include "aloop.h"
+#include "base.h"
+#include "heap.h"
+#include "io.h"
+#include "wakeup.h"
+
+#include <pthread.h>
+
+/* A room of a higher rung keeps its state of a loop (made at first use) here, and takes it down at close. */
+typedef enum al__room_id { AL_ROOM_WATCH, AL_ROOM_TRANSPORT, AL_ROOM_SERVER, AL_ROOM_SIGNAL, AL_ROOM_RESOLVE, AL_ROOM_NET, AL_ROOM_COUNT } al__room_id;
+typedef struct al__room {
+  void *state; /* NULL: not used yet */
+  void (*close)(al_loop *loop, void *state); /* ends and frees all; called by al_loop_close, highest room first */
+} al__room;
+
+struct al_loop {
+  const al_io_ops *io;
+  void *machine; /* the machine's state */
+
+  al_list ready; /* queued for the next turn */
+  al_list batch; /* being run in this turn; empty between turns */
+  al_list due;   /* timers that are due, being run in this turn */
+  al_heap timers;
+  uint64_t timer_seq;
+
+  al__wakeup wakeup;
+  int refs; /* atomic */
+
+  bool running, stopping, broken, closed, debug;
+  pthread_t thread; /* while running */
+  int64_t slow_ns;
+  al_slow_fn *slow;
+  void *data;
+  al_loop_stats stats;
+
+  al__room rooms[AL_ROOM_COUNT];
+};
+
+/* The loop was told to leave its turn at once (al_loop_break). */
+static inline bool al__loop_broken(const al_loop *loop) { return loop->broken; }
+
+/* Runs a callback of the loop, timed in debug mode. */
+void al__loop_run(al_loop *loop, al_handle *handle);
+
+#endif
