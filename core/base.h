@@ -5,6 +5,7 @@
 #define AL_BASE_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -86,7 +86,9 @@ typedef struct al_io_ops {
   /* 0, or an error (the op then stays the owner's and done is not called): -EBADF, -EPERM (POLL: cannot be watched),
    * -EINVAL (select: descriptor too large), -ENOMEM. */
   int (*submit)(al_loop *loop, al_op *op);
-  void (*cancel)(al_loop *loop, al_op *op); /* a submitted op; repeated: nothing */
+  /* A submitted op; repeated: nothing. After the cancel of a POLL its user may close the descriptor behind our back (remove_reader,
+   * close), and the number may come back as another file: the machine must not rely on what the kernel was told before. */
+  void (*cancel)(al_loop *loop, al_op *op);
   /* Closes a descriptor on which no op is in flight (asserted). */
   void (*close_fd)(al_loop *loop, int fd);
   /* Hands what is new to the kernel without waiting: for al_loop_poll_fd. */
@@ -94,7 +96,7 @@ typedef struct al_io_ops {
   /* Flushes, waits (timeout_ns -1: until something happens), collects. 0 or an error; EINTR is no error. Returns at once if
    * completions are left from before. */
   int (*wait)(al_loop *loop, int64_t timeout_ns);
-  void (*dispatch)(al_loop *loop);  /* calls done for what was collected */
+  void (*dispatch)(al_loop *loop);  /* calls done for what was collected; timed by al__slow_begin/end (debug.h) */
   int (*poll_fd)(al_loop *loop);    /* or -ENOSYS */
 } al_io_ops;
 

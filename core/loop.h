@@ -10,13 +10,24 @@
 #include "io.h"
 #include "wakeup.h"
 
-#include <pthread.h>
-
 /* A room of a higher rung keeps its state of a loop (made at first use) here, and takes it down at close. */
-typedef enum al__room_id { AL_ROOM_WATCH, AL_ROOM_TRANSPORT, AL_ROOM_SERVER, AL_ROOM_SIGNAL, AL_ROOM_RESOLVE, AL_ROOM_NET, AL_ROOM_COUNT } al__room_id;
+typedef enum al__room_id {
+  AL_ROOM_WATCH,
+  AL_ROOM_TRANSPORT,
+  AL_ROOM_SERVER,
+  AL_ROOM_SIGNAL,
+  AL_ROOM_RESOLVE,
+  AL_ROOM_NET,
+  AL_ROOM_COUNT
+} al__room_id;
+
 typedef struct al__room {
   void *state; /* NULL: not used yet */
-  void (*close)(al_loop *loop, void *state); /* ends and frees all; called by al_loop_close, highest room first */
+  /* Ends all and frees state; called by al_loop_close, highest room first, before the machine closes: an op that is still
+   * in flight gets its final completion (-ECANCELED) only then, so its memory must outlive this call. */
+  void (*close)(al_loop *loop, void *state);
+  /* Writes a line for each thing that is open (al__dump_line); may be NULL. */
+  void (*dump)(const al_loop *loop, void *state, int fd);
 } al__room;
 
 struct al_loop {
@@ -25,18 +36,20 @@ struct al_loop {
 
   al_list ready; /* queued for the next turn */
   al_list batch; /* being run in this turn; empty between turns */
-  al_list due;   /* timers that are due, being run in this turn */
+  al_list due;   /* timers that are due, being run in this turn; after al_loop_break some are left for the next */
   al_heap timers;
   uint64_t timer_seq;
 
   al__wakeup wakeup;
-  int refs; /* atomic */
+  int refs;     /* atomic */
+  bool running; /* atomic: read by al_loop_in_thread in other threads */
 
-  bool running, stopping, broken, closed, debug;
-  pthread_t thread; /* while running */
+  bool stopping, broken, closed, debug;
   int64_t slow_ns;
   al_slow_fn *slow;
   void *data;
+  /* Counted by those who own the things: transports, servers, watchers; ops by the machine, +1 at submit and -1 before
+   * the final completion; turns by loop.c. The others are worked out by al_loop_get_stats. */
   al_loop_stats stats;
 
   al__room rooms[AL_ROOM_COUNT];

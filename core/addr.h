@@ -1,0 +1,18 @@
+/* addr.h - socket addresses inside core; the public part stands in aloop.h. Knows no descriptors.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_ADDR_H
+#define AL_ADDR_H
+
+#include "aloop.h"
+
+/* len beyond the storage is cut (the kernel reports the length it would have needed). */
+void al__addr_set(al_addr *addr, const struct sockaddr *sa, socklen_t len);
+bool al__addr_equal(const al_addr *a, const al_addr *b);
+uint16_t al__addr_port(const al_addr *addr); /* 0 if the family has none */
+void al__addr_set_port(al_addr *addr, uint16_t port);
+
+static inline int al__addr_family(const al_addr *addr) { return addr->len ? addr->ss.ss_family : AF_UNSPEC; }
+static inline const struct sockaddr *al__addr_sa(const al_addr *addr) { return (const struct sockaddr *)&addr->ss; }
+
+#endif
