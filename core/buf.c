@@ -16,9 +16,9 @@
 
 struct al_buf_chunk {
   al_buf_chunk *next;
-  const char *data; /* first unsent byte: of memory[], or of lent bytes */
-  size_t len;       /* unsent bytes */
-  size_t room;      /* free bytes after them; 0 for lent bytes */
+  const char *data;           /* first unsent byte: of memory[], or of lent bytes */
+  size_t len;                 /* unsent bytes */
+  size_t room;                /* free bytes after them; 0 for lent bytes */
   al_buf_release_fn *release; /* lent bytes: called with token */
   void *token;
   char memory[]; /* owned bytes */

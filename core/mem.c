@@ -32,7 +32,8 @@ bool al_mem_fail_after(long n) {
 
 static bool must_fail(void) {
   long n = __atomic_load_n(&fail_after, __ATOMIC_RELAXED);
-  while (n > 0 && !__atomic_compare_exchange_n(&fail_after, &n, n - 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) continue;
+  while (n > 0 && !__atomic_compare_exchange_n(&fail_after, &n, n - 1, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    continue;
   return n == 0;
 }
 #else

@@ -15,14 +15,14 @@ int al__sock_pair(int family, int type, int fds[2]);
 int al__sock_accept(int fd, al_addr *peer); /* peer may be NULL. -EAGAIN: none waits. -ECONNABORTED is retried */
 int al__sock_bind(int fd, const al_addr *addr);
 int al__sock_listen(int fd, int backlog);
-int al__sock_connect(int fd, const al_addr *addr); /* 0; -EINPROGRESS: writable when done, then al__sock_error;
+int al__sock_connect(int fd, const al_addr *addr);     /* 0; -EINPROGRESS: writable when done, then al__sock_error;
                                                       -EAGAIN: the backlog of a Unix listener is full */
-ssize_t al__sock_recv(int fd, void *base, size_t len);           /* 0 at the end of data */
-ssize_t al__sock_send(int fd, const struct iovec *iov, int n);   /* bytes sent */
+ssize_t al__sock_recv(int fd, void *base, size_t len); /* 0 at the end of data */
+ssize_t al__sock_send(int fd, const struct iovec *iov, int n); /* bytes sent */
 int al__sock_shutdown(int fd, int how);
-int al__sock_error(int fd);                                      /* takes SO_ERROR: 0 or -errno */
+int al__sock_error(int fd); /* takes SO_ERROR: 0 or -errno */
 int al__sock_name(int fd, al_addr *addr);
-int al__sock_peer(int fd, al_addr *addr);                        /* -ENOTCONN */
+int al__sock_peer(int fd, al_addr *addr); /* -ENOTCONN */
 
 int al__sock_get_int(int fd, int level, int option, int *value);
 int al__sock_set_int(int fd, int level, int option, int value);
@@ -40,7 +40,7 @@ bool al__sock_is_listening(int fd);
 /* -- descriptors of any kind */
 typedef enum al_fd_kind { AL_FD_SOCKET, AL_FD_PIPE, AL_FD_CHAR, AL_FD_FILE, AL_FD_OTHER } al_fd_kind;
 
-int al__fd_kind(int fd); /* an al_fd_kind, or -EBADF */
+int al__fd_kind(int fd);     /* an al_fd_kind, or -EBADF */
 int al__fd_pipe(int fds[2]); /* fds[0] reads, fds[1] writes */
 int al__fd_eventfd(void);
 ssize_t al__fd_read(int fd, void *base, size_t len);

@@ -1,0 +1,177 @@
+/* sock.c - see sock.h.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "sock.h"
+
+#include "addr.h"
+#include "base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Makes the call until it is not interrupted; result is then >= 0, or -errno. */
+#define CALL(result, call)                  \
+  do {                                      \
+    do (result) = (call);                   \
+    while ((result) < 0 && errno == EINTR); \
+    if ((result) < 0) (result) = -errno;    \
+  } while (0)
+
+/* Of a call that can't be interrupted. */
+static inline int check(int result) { return result < 0 ? -errno : result; }
+
+/* ---- sockets ---------------------------------------------------------------------------------------------------------- */
+
+int al__sock_open(int family, int type, int protocol) {
+  return check(socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
+}
+
+int al__sock_pair(int family, int type, int fds[2]) {
+  return check(socketpair(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds));
+}
+
+int al__sock_accept(int fd, al_addr *peer) {
+  for (;;) {
+    socklen_t len = sizeof(peer->ss);
+    int conn =
+        accept4(fd, peer ? (struct sockaddr *)&peer->ss : NULL, peer ? &len : NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (conn >= 0) {
+      if (peer) peer->len = AL_MIN(len, (socklen_t)sizeof(peer->ss));
+      return conn;
+    }
+    /* ECONNABORTED, EPROTO: this peer is gone already; the next one may wait behind it. */
+    if (errno != EINTR && errno != ECONNABORTED && errno != EPROTO) return -errno;
+  }
+}
+
+int al__sock_bind(int fd, const al_addr *addr) { return check(bind(fd, al__addr_sa(addr), addr->len)); }
+
+int al__sock_listen(int fd, int backlog) { return check(listen(fd, backlog)); }
+
+int al__sock_connect(int fd, const al_addr *addr) {
+  if (!connect(fd, al__addr_sa(addr), addr->len)) return 0;
+  return errno == EINTR ? -EINPROGRESS : -errno; /* an interrupted connect goes on in the background */
+}
+
+ssize_t al__sock_recv(int fd, void *base, size_t len) {
+  ssize_t n;
+  CALL(n, recv(fd, base, len, 0));
+  return n;
+}
+
+ssize_t al__sock_send(int fd, const struct iovec *iov, int n) {
+  struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
+  ssize_t sent;
+  if (n == 1) /* the common case; send has less to copy in than sendmsg */
+    CALL(sent, send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL));
+  else
+    CALL(sent, sendmsg(fd, &msg, MSG_NOSIGNAL));
+  return sent;
+}
+
+int al__sock_shutdown(int fd, int how) { return check(shutdown(fd, how)); }
+
+int al__sock_error(int fd) {
+  int error;
+  int err = al__sock_get_int(fd, SOL_SOCKET, SO_ERROR, &error);
+  return err ? err : -error;
+}
+
+static int get_addr(int fd, al_addr *addr, int (*get)(int, struct sockaddr *, socklen_t *)) {
+  al_addr found = {.len = sizeof(found.ss)};
+  if (get(fd, (struct sockaddr *)&found.ss, &found.len) < 0) return -errno;
+  found.len = AL_MIN(found.len, (socklen_t)sizeof(found.ss));
+  *addr = found;
+  return 0;
+}
+
+int al__sock_name(int fd, al_addr *addr) { return get_addr(fd, addr, getsockname); }
+int al__sock_peer(int fd, al_addr *addr) { return get_addr(fd, addr, getpeername); }
+
+/* ---- options ---------------------------------------------------------------------------------------------------------- */
+
+int al__sock_get_int(int fd, int level, int option, int *value) {
+  socklen_t len = sizeof(*value);
+  return check(getsockopt(fd, level, option, value, &len));
+}
+
+int al__sock_set_int(int fd, int level, int option, int value) {
+  return check(setsockopt(fd, level, option, &value, sizeof(value)));
+}
+
+int al__sock_set_nodelay(int fd, bool on) { return al__sock_set_int(fd, IPPROTO_TCP, TCP_NODELAY, on); }
+int al__sock_set_keepalive(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, on); }
+int al__sock_set_reuse_address(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_REUSEADDR, on); }
+int al__sock_set_reuse_port(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_REUSEPORT, on); }
+int al__sock_set_v6only(int fd, bool on) { return al__sock_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, on); }
+
+int al__sock_info(int fd, int *family, int *type, int *protocol) {
+  int err = 0;
+  if (family) err = al__sock_get_int(fd, SOL_SOCKET, SO_DOMAIN, family);
+  if (!err && type) err = al__sock_get_int(fd, SOL_SOCKET, SO_TYPE, type);
+  if (!err && protocol) err = al__sock_get_int(fd, SOL_SOCKET, SO_PROTOCOL, protocol);
+  return err;
+}
+
+bool al__sock_is_tcp(int fd) {
+  int protocol;
+  return al__sock_info(fd, NULL, NULL, &protocol) == 0 && protocol == IPPROTO_TCP;
+}
+
+bool al__sock_is_listening(int fd) {
+  int listening;
+  return al__sock_get_int(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening) == 0 && listening;
+}
+
+/* ---- descriptors of any kind ---------------------------------------------------------------------------------------------- */
+
+int al__fd_kind(int fd) {
+  struct stat st;
+  if (fstat(fd, &st) < 0) return -errno;
+  switch (st.st_mode & S_IFMT) {
+  case S_IFSOCK: return AL_FD_SOCKET;
+  case S_IFIFO: return AL_FD_PIPE;
+  case S_IFCHR: return AL_FD_CHAR;
+  case S_IFREG:
+  case S_IFDIR:
+  case S_IFBLK: return AL_FD_FILE;
+  default: return AL_FD_OTHER; /* eventfd, epoll and their kin have no type */
+  }
+}
+
+int al__fd_pipe(int fds[2]) { return check(pipe2(fds, O_NONBLOCK | O_CLOEXEC)); }
+
+int al__fd_eventfd(void) { return check(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
+
+ssize_t al__fd_read(int fd, void *base, size_t len) {
+  ssize_t n;
+  CALL(n, read(fd, base, len));
+  return n;
+}
+
+ssize_t al__fd_write(int fd, const struct iovec *iov, int n) {
+  ssize_t sent;
+  CALL(sent, n == 1 ? write(fd, iov->iov_base, iov->iov_len) : writev(fd, iov, n));
+  return sent;
+}
+
+static int set_flag(int fd, int get, int set, int flag, bool on) {
+  int flags = fcntl(fd, get);
+  if (flags < 0) return -errno;
+  int wanted = on ? flags | flag : flags & ~flag;
+  return wanted == flags ? 0 : check(fcntl(fd, set, wanted));
+}
+
+int al__fd_set_nonblocking(int fd, bool on) { return set_flag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on); }
+int al__fd_set_cloexec(int fd, bool on) { return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on); }
+
+bool al__fd_is_open(int fd) { return fd >= 0 && fcntl(fd, F_GETFD) >= 0; }
+
+void al__fd_close(int fd) {
+  if (fd >= 0) close(fd);
+}
