@@ -75,7 +75,9 @@ bindings_c := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
 main_c     := $(wildcard bindings/main.c)
 lua_files  := $(sort $(shell find lua -name '*.lua'))
 program_c  := $(wildcard scripts/examples/*.c spec/c/*.c)
-bench_c    := $(wildcard scripts/bench/*.c)
+bench_all  := $(wildcard scripts/bench/c/*.c)
+bench_c    := $(filter-out %/bench.c $(if $(have_uring),,%_uring.c),$(bench_all))
+c_files    := $(wildcard core/*.[ch] bindings/*.[ch] scripts/examples/*.[ch] scripts/bench/c/*.[ch] spec/c/*.[ch])
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 pic = $(patsubst %.c,$(BUILD)/pic/%.o,$(1))
@@ -94,29 +96,33 @@ program = $(BUILD)/c/$(basename $(notdir $(1)))
 embed_c  := $(filter embed_%,$(notdir $(program_c)))
 embeds   := $(foreach c,$(program_c),$(if $(filter $(embed_c),$(notdir $(c))),$(call program,$(c))))
 programs := $(filter-out $(embeds),$(foreach c,$(program_c),$(call program,$(c))))
-benches  := $(patsubst scripts/bench/%.c,$(BUILD)/bench/%,$(bench_c))
+benches  := $(patsubst scripts/bench/c/%.c,$(BUILD)/bench/%,$(bench_c))
+bench_o  := $(call obj,$(filter %/bench.c,$(bench_all)))
 
 # ---- targets ------------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all lib module programs run test lint bench debug tsan debug-test tsan-test bench-programs check-build \
-        install uninstall format layers deps clean help FORCE
+.PHONY: all lib module programs run test debug debug-test tsan tsan-test bench bench-programs install uninstall deps \
+        clean help lint lint-gcc lint-clang lint-format lint-cppcheck lint-luacheck lint-layers format \
+        check-build FORCE
 self = $(MAKE) --no-print-directory
+# Hands in what may have been pointed elsewhere. What is installed is seen by the make that is started after it.
+deps = CC='$(firstword $(CC))' LUA='$(strip $(LUA))' LUA_INC='$(LUA_INC)' PKG_CONFIG='$(PKG_CONFIG)' scripts/dev/deps.sh
 
-all: lib module $(aloop) ## build the interpreter, the module and the C library (the default)
+all: lib module $(aloop) $(BUILD)/aloop.pc $(BUILD)/aloop-lua.pc ## build the interpreter, the module and the C library (the default)
 lib: $(core_lib) ## build only the C library, libaloop.a
-module: $(module)
+module: $(module) $(lua_lib)
 programs: $(programs) $(embeds) ## build the C examples and the C programs of the specs
 
 run: ## install what is missing, build, and let the HTTP example answer a request
-	@scripts/dev/deps.sh build run
+	@$(deps) build libs run
 	@$(self) all
 	@BUILD=$(BUILD) scripts/dev/run.sh
 
 test: ## install what is missing, build, run every spec
-	@scripts/dev/deps.sh build test
+	@$(deps) build libs test
 	@$(self) all programs
 	@BUILD=$(BUILD) VARIANT=$(strip $(VARIANT)) LUA=$(strip $(LUA)) BUSTED=$(strip $(BUSTED)) scripts/dev/test.sh $(SPEC)
 
@@ -131,13 +137,30 @@ tsan-test: ## the specs on the thread sanitizer's build
 	@$(self) VARIANT=tsan test
 
 bench: ## install what is missing, build, measure (one table of ratios to the baselines in C)
-	@scripts/dev/deps.sh build bench
+	@$(deps) build libs bench
 	@$(self) all bench-programs
 	@BUILD=$(BUILD) scripts/bench/run.sh $(BENCH)
 bench-programs: $(benches)
 
+lint: ## install what is missing, and check everything that can be checked without running it
+	@$(deps) build libs lint
+	@$(self) -k $(lints)
+	@echo "lint: clean"
+format: ## let clang-format rewrite the C files (FILES=... those only)
+	clang-format -i $(or $(FILES),$(c_files))
+
+install: all ## install below PREFIX (/usr/local) and DESTDIR
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin include lib/pkgconfig lib/lua/5.4)
+	install -m 755 $(BUILD)/aloop $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 core/aloop.h bindings/aloop_lua.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(core_lib) $(lua_lib) $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(BUILD)/aloop.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
+	install -m 644 $(BUILD)/aloop.pc $(BUILD)/aloop-lua.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+uninstall: ## remove what install put there
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(installed))
+
 deps: ## install what building, testing, checking and measuring need
-	@scripts/dev/deps.sh build run test lint bench
+	@$(deps) build libs run test lint bench
 
 clean: ## remove everything that was built
 	rm -rf $(BUILD)
@@ -150,7 +173,7 @@ help: ## show this list
 
 # What must be there before anything can be compiled; installs nothing.
 check-build:
-	@scripts/dev/deps.sh --check build
+	@$(deps) --check build
 
 # A file that changes only when its text does: what depends on it is remade when flags or lists of files change.
 stamps := $(BUILD)/stamp
@@ -200,8 +223,50 @@ $(embeds): $(lua_lib) $(core_lib) $(lua_deps) $(stamps)/files
 	$(call program_rule,$(lua_lib) $(core_lib) $(lua_libs))
 $(programs): $(core_lib) $(stamps)/files
 	$(call program_rule,$(core_lib) -lm)
-$(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/%.o $(core_lib) $(stamps)/files
+$(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/c/%.o $(bench_o) $(core_lib) $(stamps)/files
 	$(call program_rule,$(core_lib) -lm)
 $(foreach c,$(program_c),$(eval $(call program,$(c)): $(call obj,$(c))))
 
--include $(shell find $(BUILD)/obj $(BUILD)/pic -name '*.d' 2>/dev/null)
+# The core alone, and the core with the Lua host. Both are archives, so what they need is named in full.
+$(BUILD)/aloop.pc: $(stamps)/prefix
+	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop' 'Description: event loop in C' 'Version: $(VERSION)' \
+	  'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -laloop $(uring_libs) -pthread' >$@
+$(BUILD)/aloop-lua.pc: $(stamps)/prefix
+	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop-lua' 'Description: aloop, to embed in a program with Lua' \
+	  'Version: $(VERSION)' 'Requires: aloop lua5.4' 'Libs: -L$${prefix}/lib -laloop_lua -laloop' >$@
+$(stamps)/prefix: FORCE
+	$(call record,$(PREFIX) $(uring_libs))
+installed := bin/aloop include/aloop.h include/aloop_lua.h lib/libaloop.a lib/libaloop_lua.a lib/lua/5.4/aloop.so \
+             lib/pkgconfig/aloop.pc lib/pkgconfig/aloop-lua.pc
+
+# ---- lint ---------------------------------------------------------------------------------------------------------
+
+# gcc sees the release's code, clang that of the debug build; both see the stand-in for the ring as well as the ring.
+lint_c     := $(filter-out $(if $(have_uring),,$(ring_c) %_uring.c),$(filter %.c,$(c_files)))
+lint_flags  = -std=gnu11 -pthread $(warnings) -Werror $(defines) $(includes)
+has_clang  := $(shell command -v clang 2>/dev/null)
+lints      := lint-gcc $(if $(has_clang),lint-clang) lint-format lint-cppcheck lint-luacheck lint-layers
+
+lint-gcc: $(patsubst %.c,$(BUILD)/lint/gcc/%.o,$(lint_c))
+lint-clang: $(patsubst %.c,$(BUILD)/lint/clang/%.o,$(lint_c))
+$(BUILD)/lint/gcc/%.o: %.c Makefile | check-build
+	@mkdir -p $(dir $@)
+	@gcc $(lint_flags) -O2 -MMD -MP -c -o $@ $<
+$(BUILD)/lint/clang/%.o: %.c Makefile | check-build
+	@mkdir -p $(dir $@)
+	@clang $(lint_flags) -O1 -DAL_DEBUG -MMD -MP -c -o $@ $<
+lint-format:
+	@status=0; for file in $(c_files); do \
+	  clang-format $$file | diff -u --label $$file --label "$$file, formatted" $$file - || status=1; \
+	done; exit $$status
+lint-cppcheck:
+	@mkdir -p $(BUILD)/lint/cppcheck
+	@cppcheck -q -j 2 --cppcheck-build-dir=$(BUILD)/lint/cppcheck --std=c11 --language=c --inline-suppr \
+	  --enable=warning,performance,portability --suppressions-list=scripts/dev/cppcheck.txt --error-exitcode=1 \
+	  $(defines) -Icore -Ibindings $(lint_c)
+lint-luacheck:
+	@luacheck -q --no-color lua spec scripts
+lint-layers:
+	@$(LUA) scripts/dev/layers.lua
+
+-include $(shell find $(BUILD)/obj $(BUILD)/pic $(BUILD)/lint -name '*.d' 2>/dev/null)
