@@ -7,6 +7,8 @@
  *  2. done is called from dispatch only, never from inside submit, cancel, wait or close_fd. (At close: from close.)
  *  3. Bytes handed to done are lent until it returns.
  *  4. One op per descriptor and direction (RECV, RECV_INTO, ACCEPT, POLL for reading | SEND, CONNECT, POLL for writing).
+ *     A cancelled op no longer counts. A POLL gives way to the next op, with -ECANCELED (its user may have closed the
+ *     descriptor behind our back); for any other submit may return -EBUSY (the ring need not notice).
  *  5. After cancel, an armed op may still complete with AL_OP_MORE (what had arrived already), then comes the final one.
  *  6. dispatch stops after the completion during which the loop was broken (al__loop_broken); the rest comes with the
  *     next dispatch, before anything new.
@@ -84,15 +86,16 @@ typedef struct al_io_ops {
   int (*open)(al_loop *loop, const char **reason);
   void (*close)(al_loop *loop); /* every op gets its final completion, then all is freed */
   /* 0, or an error (the op then stays the owner's and done is not called): -EBADF, -EPERM (POLL: cannot be watched),
-   * -EINVAL (select: descriptor too large), -ENOMEM. */
+   * -EINVAL (select: descriptor too large), -EBUSY (rule 4), -ENOMEM, AL_ECLOSED (from inside close). */
   int (*submit)(al_loop *loop, al_op *op);
   /* A submitted op; repeated: nothing. After the cancel of a POLL its user may close the descriptor behind our back (remove_reader,
    * close), and the number may come back as another file: the machine must not rely on what the kernel was told before. */
   void (*cancel)(al_loop *loop, al_op *op);
   /* Closes a descriptor on which no op is in flight (asserted). */
   void (*close_fd)(al_loop *loop, int fd);
-  /* Hands what is new to the kernel without waiting: for al_loop_poll_fd. */
-  void (*flush)(al_loop *loop);
+  /* Hands what is new to the kernel without waiting, for al_loop_timeout_ns. True: completions are at hand already, which
+   * the descriptor of poll_fd doesn't tell. */
+  bool (*flush)(al_loop *loop);
   /* Flushes, waits (timeout_ns -1: until something happens), collects. 0 or an error; EINTR is no error. Returns at once if
    * completions are left from before. */
   int (*wait)(al_loop *loop, int64_t timeout_ns);
