@@ -75,8 +75,8 @@ bindings_c := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
 main_c     := $(wildcard bindings/main.c)
 lua_files  := $(sort $(shell find lua -name '*.lua'))
 program_c  := $(wildcard scripts/examples/*.c spec/c/*.c)
-bench_all  := $(wildcard scripts/bench/c/*.c)
-bench_c    := $(filter-out %/bench.c $(if $(have_uring),,%_uring.c),$(bench_all))
+bench_all  := $(filter-out $(if $(have_uring),,%_uring.c),$(wildcard scripts/bench/c/*.c))
+bench_c    := $(if $(bench_all),$(shell grep -lw '^int main' $(bench_all)))
 c_files    := $(wildcard core/*.[ch] bindings/*.[ch] scripts/examples/*.[ch] scripts/bench/c/*.[ch] spec/c/*.[ch])
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -97,7 +97,7 @@ embed_c  := $(filter embed_%,$(notdir $(program_c)))
 embeds   := $(foreach c,$(program_c),$(if $(filter $(embed_c),$(notdir $(c))),$(call program,$(c))))
 programs := $(filter-out $(embeds),$(foreach c,$(program_c),$(call program,$(c))))
 benches  := $(patsubst scripts/bench/c/%.c,$(BUILD)/bench/%,$(bench_c))
-bench_o  := $(call obj,$(filter %/bench.c,$(bench_all)))
+bench_o  := $(call obj,$(filter-out $(bench_c),$(bench_all)))# what the programs share
 
 # ---- targets ------------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ $(BUILD)/gen/embed.c: $(lua_files) scripts/dev/embed.lua $(stamps)/lua | check-b
 	@mkdir -p $(dir $@)
 	@$(LUA) scripts/dev/embed.lua $@ $(lua_files)
 
-archive_rule = @echo "  AR  $@" && rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+archive_rule = @mkdir -p $(dir $@) && echo "  AR  $@" && rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 $(core_lib): $(core_o) $(stamps)/files
 	$(archive_rule)
 $(lua_lib): $(bindings_o) $(stamps)/files
@@ -223,8 +223,10 @@ $(embeds): $(lua_lib) $(core_lib) $(lua_deps) $(stamps)/files
 	$(call program_rule,$(lua_lib) $(core_lib) $(lua_libs))
 $(programs): $(core_lib) $(stamps)/files
 	$(call program_rule,$(core_lib) -lm)
-$(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/c/%.o $(bench_o) $(core_lib) $(stamps)/files
-	$(call program_rule,$(core_lib) -lm)
+$(BUILD)/bench/libbench.a: $(bench_o) $(stamps)/files
+	$(archive_rule)
+$(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/c/%.o $(BUILD)/bench/libbench.a $(core_lib) $(lua_deps) $(stamps)/files
+	$(call program_rule,$(BUILD)/bench/libbench.a $(core_lib) $(LUA_LIB) -lm -ldl)
 $(foreach c,$(program_c),$(eval $(call program,$(c)): $(call obj,$(c))))
 
 # The core alone, and the core with the Lua host. Both are archives, so what they need is named in full.
