@@ -4,6 +4,7 @@
  * The rules
  *  1. An op is embedded in its owner and belongs to the machine from submit until its one final completion (done without
  *     AL_OP_MORE): exactly one, after cancel and at close of the machine too (-ECANCELED). Its memory stays until then.
+ *     It is idle when that calls done, which may submit it again or free it.
  *  2. done is called from dispatch only, never from inside submit, cancel, wait or close_fd. (At close: from close.)
  *  3. Bytes handed to done are lent until it returns.
  *  4. One op per descriptor and direction (RECV, RECV_INTO, ACCEPT, POLL for reading | SEND, CONNECT, POLL for writing).
@@ -96,7 +97,8 @@ typedef struct al_io_ops {
   /* Hands what is new to the kernel without waiting, for al_loop_timeout_ns. True: completions are at hand already, which
    * the descriptor of poll_fd doesn't tell. */
   bool (*flush)(al_loop *loop);
-  /* Flushes, waits (timeout_ns -1: until something happens), collects. 0 or an error; EINTR is no error. Returns at once if
+  /* Flushes, waits (timeout_ns -1: until something happens), collects. 1 if there is something to dispatch, 0 if there is
+   * nothing (poll_io of loop.c spares polls that find nothing), or an error; EINTR is no error. Returns at once if
    * completions are left from before. */
   int (*wait)(al_loop *loop, int64_t timeout_ns);
   void (*dispatch)(al_loop *loop);  /* calls done for what was collected; timed by al__slow_begin/end (debug.h) */

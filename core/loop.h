@@ -44,7 +44,13 @@ struct al_loop {
   int refs;     /* atomic */
   bool running; /* atomic: read by al_loop_in_thread in other threads */
 
-  bool stopping, broken, closed, debug;
+  bool stopping;
+  bool broken; /* by al_loop_break in this turn, or in the last one: there are leftovers */
+  bool closed, debug;
+  bool emptied;         /* the last step of al_loop_close is done: nothing may be queued any more */
+  unsigned empty_polls; /* how many polls in a row did not wait and found nothing */
+  int64_t polled_ns;    /* when the last of them was, once there are many */
+
   int64_t slow_ns;
   al_slow_fn *slow;
   void *data;
