@@ -87,6 +87,9 @@ typedef struct al_loop_options {
   const char *machine; /* "epoll" (default), "poll", "select", "uring" */
   bool debug;
   void *data; /* al_loop_data */
+  /* Called at close for each queued handle and set timer (its handle) that is discarded, already out of its list; may be
+   * NULL. */
+  void (*discard)(al_loop *loop, al_handle *handle);
 } al_loop_options;
 
 /* Makes a loop (options NULL: the defaults). Errors: -EINVAL for an unknown machine, AL_ENORING (then *reason, if reason
@@ -99,7 +102,7 @@ int al_loop_new(const al_loop_options *options, al_loop **loop, const char **rea
 int al_loop_run_forever(al_loop *loop);
 
 /* Runs one turn that waits at most timeout_ns (-1: until something happens, 0: not at all). For programs with a loop of
- * their own. Errors as run_forever. */
+ * their own. Errors as run_forever. An al_loop_stop before or in it is spent by it. */
 int al_loop_run_once(al_loop *loop, int64_t timeout_ns);
 
 /* Lets run_forever return after this turn; before it runs: it makes one turn that doesn't wait. */
@@ -126,7 +129,8 @@ void al_loop_set_data(al_loop *loop, void *data);
 bool al_loop_debug(const al_loop *loop);
 void al_loop_set_debug(al_loop *loop, bool debug);
 
-/* In debug mode: called after each callback that took at least this long (default 100 ms). handle is NULL for I/O. */
+/* In debug mode: called after each callback that took at least this long (default 100 ms). handle is NULL for I/O; it may be
+ * gone if its own callback freed it. */
 typedef void al_slow_fn(al_loop *loop, al_handle *handle, int64_t took_ns);
 void al_loop_set_slow(al_loop *loop, int64_t slow_ns, al_slow_fn *slow);
 
@@ -196,7 +200,7 @@ struct al_timer {
 void al_timer_init(al_timer *timer, al_handle_fn *run);
 
 /* Sets the timer, or moves it if it is set. Timers of the same time run in the order in which they were set.
- * Errors: -ENOMEM (it then is not set). */
+ * Errors: -ENOMEM (it then is not set; moving one that waits never fails), AL_ECLOSED. */
 int al_timer_set(al_loop *loop, al_timer *timer, int64_t when_ns);
 bool al_timer_cancel(al_timer *timer); /* false if it was not set */
 bool al_timer_is_set(const al_timer *timer);
@@ -223,13 +227,21 @@ struct al_job {       /* embedded in its owner; belongs to the executor until do
   al_loop *loop;      /* the executor's */
   int state;          /* the executor's */
   void (*work)(al_job *job);            /* in a thread of the pool */
-  void (*done)(al_job *job, int error); /* in the loop's thread: 0, or -ECANCELED if work did not run or the loop closed */
+  /* Exactly once, in the loop's thread: 0, or -ECANCELED if work did not run or the loop closed before it heard of it. If
+   * the loop is closed while work runs, this comes in the thread of the pool when work has ended; if the job is
+   * cancelled when the loop is closed already, from inside al_executor_cancel. */
+  void (*done)(al_job *job, int error);
 };
 
+/* Makes an executor without threads. name (NULL: "aloop") is theirs, cut at 15 bytes. Errors: -EINVAL for 0 threads,
+ * -ENOMEM. One executor may serve several loops; submit and cancel: any thread. */
 int al_executor_new(size_t max_threads, const char *name, al_executor **executor);
-int al_executor_submit(al_executor *executor, al_loop *loop, al_job *job); /* starts a thread if none is idle */
+/* Queues the job, for which it holds the loop; starts a thread if none is idle. Errors (the job stays the caller's):
+ * AL_ECLOSED, -EAGAIN (there is no thread and none can be started). */
+int al_executor_submit(al_executor *executor, al_loop *loop, al_job *job);
 bool al_executor_cancel(al_executor *executor, al_job *job); /* true: it had not begun; done(-ECANCELED) follows */
-/* Ends the threads when their queue is empty (wait: returns after they have ended), then frees the executor. */
+/* Ends the threads when their queue is empty (wait: returns after they have ended; not so from one of them), then frees the
+ * executor, which the caller does not use any more. */
 void al_executor_shutdown(al_executor *executor, bool wait);
 
 /* ---- watch: readiness of any descriptor (add_reader, add_writer) ------------------------------------------------------------ */

@@ -26,7 +26,7 @@ int al__wakeup_open(al_loop *loop);   /* the machine is open. 0 or -errno */
 void al__wakeup_close(al_loop *loop); /* the machine is closed. What is left in the inbox is dropped */
 void al__wakeup_free(al_loop *loop);  /* the last reference is gone */
 
-/* From now on al_call_soon_threadsafe fails with AL_ECLOSED. Any thread. */
+/* Whether al_call_soon_threadsafe fails by now. Any thread. */
 bool al__wakeup_is_closed(al_loop *loop);
 
 /* Wakes the loop and has its hook called in its next turn. For signal handlers and any thread: one write(2), errno is kept.
