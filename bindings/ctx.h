@@ -168,10 +168,12 @@ void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, con
 
 /* The message handler: sets e.traceback of an aloop error that has none; remembers the traceback of any other value. */
 int al_traceback(lua_State *L);
+/* Sets the traceback on top (popped) for the error value at idx. */
+void al_settraceback(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes the traceback that belongs to the error value at idx, or nil. */
 void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx);
 
-/* Log line through aloop.set_log_handler. */
+/* A warning, to the function in AL_SLOT_LOG (aloop.set_log_handler), or else to al_log. Never throws. */
 void al_warn(al_ctx *ctx, const char *category, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- lclass.c --------------------------------------------------------------------------------------------------------------- */
@@ -190,6 +192,10 @@ void *al_check(lua_State *L, al_ctx *ctx, int arg, al_class class);
 void *al_test(lua_State *L, al_ctx *ctx, int arg, al_class class);
 /* Makes a userdata with size bytes (zeroed), nuv user values and the class as metatable; pushes it. */
 void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv);
+/* The same with the class table at index class, for the __new functions of classes that scripts may extend: a C function
+ * __new in a class is called as __new(class, ...) when the class or a subclass is called. */
+void *al_new_instance(lua_State *L, int class, size_t size, int nuv);
+void al_class_openlib(lua_State *L, al_ctx *ctx);
 /* luaL_typeerror for a method: numbers the arguments as Lua does. */
 int al_typeerror(lua_State *L, int arg, const char *expected);
 /* A function or something with __call; raises otherwise. */
@@ -205,6 +211,10 @@ int al_raise(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...)
  * RuntimeError. message NULL: al_strerror. filename may be NULL. */
 void al_pushoserror(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
 int al_raise_os(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
+/* Pushes all that there is to say of the error value at idx: message, traceback, members of a group, causes. What is
+ * written of an error that nobody takes. */
+void al_pusherrortext(lua_State *L, al_ctx *ctx, int idx);
+void al_error_openlib(lua_State *L, al_ctx *ctx);
 /* KeyboardInterrupt or SystemExit. */
 bool al_isinterrupt(lua_State *L, al_ctx *ctx, int idx);
 
@@ -217,5 +227,7 @@ bool al_options(lua_State *L, int arg, const char *f, const char *const *names);
 int al_option(lua_State *L, int arg, const char *name);
 /* Raises "bad option 'name' to 'f' (expected expected, got type)". */
 int al_option_error(lua_State *L, const char *f, const char *name, const char *expected, int idx);
+/* As luaL_where, for the innermost Lua function: pushes "file:line: ", or "" if there is none nearby. */
+void al_where(lua_State *L);
 
 #endif
