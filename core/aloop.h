@@ -304,16 +304,20 @@ struct al_protocol { /* embedded in its owner, which keeps it until connection_l
 typedef struct al_transport_owner {
   /* busy: from now on an operation is in flight (reading, writing, a pending callback); else it waits for nothing. */
   void (*activity)(al_transport *transport, void *data, bool busy);
-  /* The descriptor is closed and no callback comes any more: after connection_lost, or at loop close without it. */
+  /* The descriptor is closed and no callback comes any more: after connection_lost, or at loop close without it. The last
+   * call to the owner; it says "no longer busy" too. */
   void (*closed)(al_transport *transport, void *data);
 } al_transport_owner;
 
 /* Makes a stream transport over a connected, non-blocking socket, which it owns from then on (on error it stays the
- * caller's). connection_made comes from the next turn, then reading starts, then `started` (may be NULL) is queued.
- * TCP sockets get TCP_NODELAY. The transport is born with one reference, the caller's. Errors: -ENOMEM, AL_ECLOSED. */
+ * caller's). connection_made comes from the next turn, then reading starts, then `started` (may be NULL) is queued; it must
+ * live until then, or until the loop closes.
+ * TCP sockets get TCP_NODELAY. peer (may be NULL) is the address of the other end if it is known. The transport is born
+ * with one reference, the caller's, and stays open without any. Errors: -ENOMEM, AL_ECLOSED. */
 int al_stream_new(al_loop *loop, int fd, const al_addr *peer, al_protocol *protocol, al_handle *started,
                   al_transport **transport);
 
+/* If the transport is busy, as it is when it was just made, activity is called at once. owner NULL: nobody. */
 void al_transport_set_owner(al_transport *transport, const al_transport_owner *owner, void *data);
 void *al_transport_data(const al_transport *transport);
 void al_transport_hold(al_transport *transport);
@@ -345,9 +349,9 @@ void al_transport_get_limits(const al_transport *transport, size_t *low, size_t 
 /* SIZE_MAX for a mark means "derive it"; -EINVAL unless high >= low. May call pause_writing. */
 int al_transport_set_limits(al_transport *transport, size_t high, size_t low);
 
-void al_transport_set_protocol(al_transport *transport, al_protocol *protocol);
-al_protocol *al_transport_protocol(const al_transport *transport);
-al_loop *al_transport_loop(const al_transport *transport);
+void al_transport_set_protocol(al_transport *transport, al_protocol *protocol); /* NULL: one that does nothing */
+al_protocol *al_transport_protocol(const al_transport *transport);        /* NULL after connection_lost */
+al_loop *al_transport_loop(const al_transport *transport);                /* NULL once closed */
 int al_transport_fd(const al_transport *transport);                       /* -1 once closed */
 int al_transport_peername(al_transport *transport, al_addr *addr);       /* also after close; -ENOTCONN if there is none */
 int al_transport_sockname(al_transport *transport, al_addr *addr);
@@ -364,7 +368,8 @@ typedef struct al_server_ops {
   void (*closed)(al_server *server, void *data);
 } al_server_ops;
 
-/* Makes a server without sockets. Born with one reference. */
+/* Makes a server without sockets. Born with one reference. Without sockets it goes with its last reference, in silence; with
+ * them it lives until ops->closed has returned. */
 int al_server_new(al_loop *loop, const al_server_ops *ops, void *data, al_server **server);
 /* Adds a bound socket, which it owns from then on (on error it stays the caller's). backlog: also the most connections
  * accepted in one turn. unlink (may be NULL): the path of a Unix socket to remove at close if it still is the same file. */

@@ -1,0 +1,113 @@
+/* transport.h - what all kinds of transports share: who owns the descriptor, the order of connection_made and connection_lost,
+ * water marks, names of both ends, references. A kind (stream.c) embeds al_transport as its first member, gives it a table
+ * of operations and performs the I/O; server.c counts transports in a group. Knows no kind.
+ *
+ * The life of a transport
+ *   new: al__transport_init, al__transport_begin (queues `turn`, from which the kind calls al__transport_made)
+ *   closing: close() while something is unsent; reading has stopped for good
+ *   conn_lost: `lost` is queued, connection_lost will be called
+ *   lost_done: connection_lost has returned; as soon as no operation is in flight the descriptor is closed (finish)
+ * An open transport holds a reference to itself, which finish gives back, and finish is reached only from the loop's own turn
+ * (or its close). So nothing that a protocol does inside a callback frees what the caller stands on; pause_writing and
+ * resume_writing alone, which come from outside of turns too, need a reference around them.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_TRANSPORT_H
+#define AL_TRANSPORT_H
+
+#include "aloop.h"
+#include "handle.h"
+
+#include <netinet/in.h>
+
+#define AL_HIGH_WATER (64 * 1024) /* asyncio's; low is a quarter */
+#define AL_LOST_WRITES_WARNED 5   /* a warning for each write from the 5th after the connection was lost */
+
+/* What a kind does. All get a transport that is not finished, free aside. */
+typedef struct al__transport_ops {
+  const char *name;                      /* "stream" */
+  void (*turn)(al_transport *transport); /* the handle `turn` runs */
+  /* For good, for closing is set already: cancels what reads, drops what was received and not yet delivered. */
+  void (*stop_reading)(al_transport *transport);
+  int (*pause_reading)(al_transport *transport);  /* paused was just set */
+  int (*resume_reading)(al_transport *transport); /* paused was just cleared */
+  /* al_transport_write, once it is clear that the connection is there and len > 0. */
+  int (*write)(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud);
+  int (*write_eof)(al_transport *transport); /* eof_written was just set */
+  size_t (*buffered)(const al_transport *transport);
+  void (*drop)(al_transport *transport);          /* forgets what is unsent; cancels what sends */
+  bool (*is_idle)(const al_transport *transport); /* no operation is in flight */
+  void (*protocol_changed)(al_transport *transport);
+} al__transport_ops;
+
+/* A socket address that outlives its socket: an IP address takes no further memory. */
+typedef struct al__name {
+  socklen_t len;                           /* 0: unknown */
+  char bytes[sizeof(struct sockaddr_in6)]; /* the address, or a pointer to one that is longer */
+} al__name;
+
+/* The transports of a server. */
+typedef struct al__group al__group;
+struct al__group {
+  al_link ring; /* of al_transport.in_group */
+  size_t count;
+  void (*left)(al__group *group); /* one less */
+};
+
+struct al_transport {
+  const al__transport_ops *ops;
+  al_loop *loop;         /* NULL once finished */
+  al_protocol *protocol; /* never NULL: a mute one stands in */
+  const al_transport_owner *owner;
+  void *data;
+  al_link in_room;  /* the ring of the loop's transports */
+  al_link in_group; /* next NULL: in no group */
+  al__group *group;
+  al_handle turn; /* connection_made; later the kind's */
+  al_handle lost; /* connection_lost */
+  size_t high, low;
+  al__name peer, local; /* local only once somebody has asked */
+  int refs, fd;
+  int error; /* for connection_lost */
+  uint8_t
+      conn_lost; /* 0; from 1 on: connection_lost is queued or has been called, and so many writes less one were dropped */
+  bool made : 1; /* connection_made was called */
+  bool closing : 1, lost_done : 1;
+  bool dying : 1;          /* the loop closes: no callbacks of the protocol */
+  bool paused : 1;         /* pause_reading() */
+  bool writing_paused : 1; /* pause_writing was called last */
+  bool eof_written : 1;    /* write_eof() */
+  bool busy : 1;           /* what the owner knows */
+};
+
+/* Fills a zeroed transport: it owns fd from now on, unless this fails (-ENOMEM, AL_ECLOSED). peer may be NULL. */
+int al__transport_init(al_transport *transport, const al__transport_ops *ops, al_loop *loop, int fd,
+                       const al_addr *peer, al_protocol *protocol);
+void al__transport_begin(al_transport *transport); /* queues `turn` */
+void al__transport_made(al_transport *transport);  /* calls connection_made */
+
+/* The kind's operation failed with -errno (logged in debug mode), or a callback with an AL_E*: al_transport_fail. */
+void al__transport_fatal(al_transport *transport, int error, const char *message);
+/* Nothing is left to send or to drop: queues connection_lost(error), once. */
+void al__transport_lose(al_transport *transport, int error);
+/* To be called when an operation has ended or begun: closes the descriptor if its time has come, tells the owner whether
+ * the transport is busy. It may be gone afterwards. */
+void al__transport_settle(al_transport *transport);
+
+/* Calls pause_writing if the buffer stands above the high mark, resume_writing if it is down to the low one. Both may change
+ * anything, and free the transport when no turn is running. */
+void al__transport_grown(al_transport *transport);
+void al__transport_shrunk(al_transport *transport);
+
+/* May the protocol be given data now? */
+static inline bool al__transport_is_open_for_reading(const al_transport *transport) {
+  return !transport->paused && !transport->closing;
+}
+
+int al__transport_family(const al_transport *transport); /* of the peer; AF_UNSPEC if it is not known */
+
+void al__group_init(al__group *group, void (*left)(al__group *group));
+void al__group_add(al__group *group, al_transport *transport);
+void al__group_scatter(al__group *group); /* none belongs to it any more; left is not called */
+
+#endif
