@@ -153,8 +153,7 @@ static int class_call(lua_State *L) {
   }
   if (type == LUA_TBOOLEAN) {
     lua_getfield(L, 1, "__name");
-    return al_raise(L, al_ctx_of(L), AL_C_RuntimeError, "a %s can't be made by calling its class",
-                    lua_tostring(L, -1));
+    return al_raise(L, al_ctx_of(L), AL_C_RuntimeError, "a %s can't be made by calling its class", lua_tostring(L, -1));
   }
   lua_pop(L, 1);
   lua_newtable(L);

@@ -28,8 +28,9 @@ bool al_options(lua_State *L, int arg, const char *f, const char *const *names) 
   if (!lua_istable(L, arg)) al_typeerror(L, arg, "table");
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
     if (is_known(L, -2, names)) continue;
+    const char *key = luaL_tolstring(L, -2, NULL);
     al_where(L);
-    lua_pushfstring(L, "%sunknown option '%s' to '%s'", lua_tostring(L, -1), luaL_tolstring(L, -3, NULL), f);
+    lua_pushfstring(L, "%sunknown option '%s' to '%s'", lua_tostring(L, -1), key, f);
     lua_error(L);
   }
   return true;
