@@ -1,7 +1,6 @@
 /* bench.c - see bench.h.
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <arpa/inet.h>

@@ -16,7 +16,7 @@ void bench_die(const char *what) __attribute__((noreturn));
 /* malloc that ends the program instead of failing. */
 void *bench_alloc(size_t size);
 
-int64_t bench_now_ns(void);     /* CLOCK_MONOTONIC */
+int64_t bench_now_ns(void);      /* CLOCK_MONOTONIC */
 int64_t bench_self_cpu_ns(void); /* CPU of this process so far */
 
 /* Listens where the argument says: "tcp" (127.0.0.1, a port of the kernel's choice) or "unix:PATH"; prints the address

@@ -4,7 +4,6 @@
  *   coro resume | pair       prints ns=NANOSECONDS, CPU a pair
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <lauxlib.h>

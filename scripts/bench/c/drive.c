@@ -3,13 +3,13 @@
  *
  *   drive [-S core] [-L core] [-T seconds] [-r repeats] -- SERVER [ARG...] -- LOAD [ARG...]
  *
- * In the load's arguments @ADDR@ stands for the server's address and @PID@ for its process. The load runs `repeats` times
+ * In the load's arguments @ADDR@ stands for the server's address and @PID@ for its process, in the server's @PATH@ for a
+ * path that doesn't exist yet, in a directory that is removed afterwards. The load runs `repeats` times
  * (the earlier ones warm the server). After the output of the load a line follows: drive_cpu_ns=N drive_status=N, the
  * server's CPU during the last one and the load's exit status. Nothing that was started outlives it, and nothing runs
  * longer than the time limit.
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <errno.h>
@@ -29,6 +29,7 @@
 #define START_MS 10000 /* a server says its address within this time */
 
 static pid_t server_pid, load_pid; /* for on_alarm; 0: none */
+static char directory[] = "/tmp/aloop-bench-XXXXXX", path[sizeof directory + 2];
 
 static void on_alarm(int sig) {
   (void)sig;
@@ -36,14 +37,17 @@ static void on_alarm(int sig) {
   if (write(STDERR_FILENO, message, sizeof message - 1) < 0) _exit(124);
   if (load_pid) kill(load_pid, SIGKILL);
   if (server_pid) kill(server_pid, SIGKILL);
+  unlink(path);
+  rmdir(directory);
   _exit(124);
 }
 
 static void stop_server(void) {
-  if (!server_pid) return;
   kill(server_pid, SIGKILL);
   waitpid(server_pid, NULL, 0);
   server_pid = 0;
+  unlink(path);
+  rmdir(directory);
 }
 
 static pid_t start(char **argv, int core, int out) {
@@ -101,11 +105,16 @@ static int run_load(char **argv, int core) {
 int main(int argc, char **argv) {
   int server_core = 0, load_core = 1, limit = 60, repeats = 1;
   for (int opt; (opt = getopt(argc, argv, "+S:L:T:r:")) != -1;) {
-    if (opt == 'S') server_core = atoi(optarg);
-    else if (opt == 'L') load_core = atoi(optarg);
-    else if (opt == 'T') limit = atoi(optarg);
-    else if (opt == 'r') repeats = atoi(optarg);
-    else return 2;
+    if (opt == 'S')
+      server_core = atoi(optarg);
+    else if (opt == 'L')
+      load_core = atoi(optarg);
+    else if (opt == 'T')
+      limit = atoi(optarg);
+    else if (opt == 'r')
+      repeats = atoi(optarg);
+    else
+      return 2;
   }
   char **server = argv + optind, **load = server;
   while (*load && strcmp(*load, "--") != 0) load++;
@@ -120,6 +129,9 @@ int main(int argc, char **argv) {
   int out[2];
   char address[ADDRESS_SIZE], pid[16];
   if (pipe2(out, O_CLOEXEC) < 0) bench_die("pipe2");
+  if (!mkdtemp(directory)) bench_die("mkdtemp");
+  snprintf(path, sizeof path, "%s/s", directory);
+  for (char **arg = server; *arg; arg++) *arg = substitute(*arg, "@PATH@", path);
   server_pid = start(server, server_core, out[1]);
   close(out[1]);
   read_address(out[0], address);

@@ -4,7 +4,6 @@
  *   echo_uring tcp | unix:PATH       prints its address
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <errno.h>
@@ -101,8 +100,10 @@ static void on_recv(struct conn *conn, int res, uint32_t flags) {
   if (!(flags & IORING_CQE_F_MORE)) conn->receiving = false;
   if (flags & IORING_CQE_F_BUFFER) {
     uint32_t id = flags >> IORING_CQE_BUFFER_SHIFT;
-    if (res > 0 && !conn->ended) conn_append(conn, id, (uint32_t)res);
-    else buffer_return(id);
+    if (res > 0 && !conn->ended)
+      conn_append(conn, id, (uint32_t)res);
+    else
+      buffer_return(id);
   }
   if (res == 0 || (res < 0 && res != -ENOBUFS)) conn->ended = true;
   if (conn->receiving) return;
@@ -126,14 +127,17 @@ static void on_send(struct conn *conn, int res) {
     conn->first = pieces[id].next;
     buffer_return(id);
   } while (res < 0 && conn->first != NONE);
-  if (conn->first != NONE) conn_send_first(conn);
-  else if (conn->ended && conn->receiving) shutdown(conn->fd, SHUT_RDWR);
-  else if (conn->ended) conn_release(conn);
+  if (conn->first != NONE)
+    conn_send_first(conn);
+  else if (conn->ended && conn->receiving)
+    shutdown(conn->fd, SHUT_RDWR);
+  else if (conn->ended)
+    conn_release(conn);
 }
 
 static void open_ring(void) {
-  struct io_uring_params params = {.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE,
-                                   .cq_entries = 8192};
+  struct io_uring_params params = {
+      .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE, .cq_entries = 8192};
   int error = io_uring_queue_init_params(1024, &ring, &params);
   if (error < 0) errno = -error, bench_die("io_uring_queue_init_params");
   size_t size = BUFFERS * sizeof(struct io_uring_buf);
@@ -156,12 +160,12 @@ static void accept_arm(int listener) {
 static void complete(const struct io_uring_cqe *cqe, int listener) {
   struct conn *conn = (struct conn *)(uintptr_t)(cqe->user_data & ~(uint64_t)OP_MASK);
   switch (cqe->user_data & OP_MASK) {
-    case OP_ACCEPT:
-      on_accept(cqe->res);
-      if (!(cqe->flags & IORING_CQE_F_MORE)) accept_arm(listener);
-      break;
-    case OP_RECV: on_recv(conn, cqe->res, cqe->flags); break;
-    case OP_SEND: on_send(conn, cqe->res); break;
+  case OP_ACCEPT:
+    on_accept(cqe->res);
+    if (!(cqe->flags & IORING_CQE_F_MORE)) accept_arm(listener);
+    break;
+  case OP_RECV: on_recv(conn, cqe->res, cqe->flags); break;
+  case OP_SEND: on_send(conn, cqe->res); break;
   }
 }
 

@@ -1,7 +1,6 @@
 /* epoll_server.c - see epoll_server.h.
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "epoll_server.h"
 #include "bench.h"
 
@@ -84,8 +83,10 @@ void epoll_serve(const char *where, on_data *data) {
     if (n < 0 && errno != EINTR) bench_die("epoll_wait");
     for (int i = 0; i < n; i++) {
       struct conn *conn = events[i].data.ptr;
-      if (!conn) conn_accept(listener);
-      else if (!(conn->rest ? conn_write(conn) : conn_read(conn, data))) conn_close(conn);
+      if (!conn)
+        conn_accept(listener);
+      else if (!(conn->rest ? conn_write(conn) : conn_read(conn, data)))
+        conn_close(conn);
     }
   }
 }

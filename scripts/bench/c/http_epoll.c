@@ -4,7 +4,6 @@
  *   http_epoll [tcp]       prints its address
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 #include "epoll_server.h"
 
@@ -46,8 +45,10 @@ static bool parse_head(const char *head, size_t len, struct request *request) {
     end = memmem(line, (size_t)(head + len - line), "\r\n", 2);
     size_t line_len = (size_t)(end - line);
     if ((value = header_value(line, line_len, "connection:"))) {
-      if (strncasecmp(value, "close", 5) == 0) request->keep_alive = false;
-      else if (strncasecmp(value, "keep-alive", 10) == 0) request->keep_alive = true;
+      if (strncasecmp(value, "close", 5) == 0)
+        request->keep_alive = false;
+      else if (strncasecmp(value, "keep-alive", 10) == 0)
+        request->keep_alive = true;
     } else if ((value = header_value(line, line_len, "content-length:"))) {
       request->body_len = strtoul(value, NULL, 10);
     }
@@ -66,7 +67,8 @@ static size_t respond(char *to, size_t size, const struct request *request) {
 /* Answers all whole requests of data. Sets *used to the bytes they took; false: what came is no HTTP. */
 static bool answer(struct conn *conn, const char *data, size_t len, size_t *used, size_t *out_len) {
   const char *at = data, *end = data + len, *head_end;
-  while (!conn->close_when_sent && OUT_SIZE - *out_len > 512 && (head_end = memmem(at, (size_t)(end - at), "\r\n\r\n", 4))) {
+  while (!conn->close_when_sent && OUT_SIZE - *out_len > 512 &&
+         (head_end = memmem(at, (size_t)(end - at), "\r\n\r\n", 4))) {
     struct request request;
     head_end += 4;
     if (!parse_head(at, (size_t)(head_end - at), &request)) return false;

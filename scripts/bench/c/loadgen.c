@@ -12,7 +12,6 @@
  * after each spoke (spoken) and after all were closed (left). Exits 1 if there were errors.
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <errno.h>
@@ -34,9 +33,9 @@
 
 struct conn {
   int fd;
-  bool blocked;              /* waits to be writable */
-  uint64_t sent, want, got;  /* bytes sent, bytes that may be sent, bytes that came back */
-  uint64_t answered;         /* messages that came back whole */
+  bool blocked;             /* waits to be writable */
+  uint64_t sent, want, got; /* bytes sent, bytes that may be sent, bytes that came back */
+  uint64_t answered;        /* messages that came back whole */
 };
 
 static struct options {
@@ -118,8 +117,10 @@ static void conn_send(struct conn *conn) {
     size_t n = conn->want - conn->sent < CHUNK ? (size_t)(conn->want - conn->sent) : CHUNK;
     ssize_t sent = send(conn->fd, pattern + conn->sent % PERIOD, n, MSG_NOSIGNAL);
     if (sent < 0) {
-      if (errno == EAGAIN) conn_block(conn, true);
-      else conn_lost(conn, strerror(errno));
+      if (errno == EAGAIN)
+        conn_block(conn, true);
+      else
+        conn_lost(conn, strerror(errno));
       return;
     }
     conn->sent += (uint64_t)sent;
@@ -235,15 +236,15 @@ static void run_idle(struct conn *conns) {
 static void parse_options(int argc, char **argv) {
   for (int opt; (opt = getopt(argc, argv, "m:c:s:p:w:t:n:P:")) != -1;) {
     switch (opt) {
-      case 'm': options.mode = optarg; break;
-      case 'c': options.connections = atoi(optarg); break;
-      case 's': options.size = (size_t)atol(optarg); break;
-      case 'p': options.depth = atoi(optarg); break;
-      case 'w': options.warmup = atof(optarg); break;
-      case 't': options.seconds = atof(optarg); break;
-      case 'n': options.requests = (uint64_t)atoll(optarg), options.seconds = 60; break;
-      case 'P': options.pid = (pid_t)atoi(optarg); break;
-      default: exit(2);
+    case 'm': options.mode = optarg; break;
+    case 'c': options.connections = atoi(optarg); break;
+    case 's': options.size = (size_t)atol(optarg); break;
+    case 'p': options.depth = atoi(optarg); break;
+    case 'w': options.warmup = atof(optarg); break;
+    case 't': options.seconds = atof(optarg); break;
+    case 'n': options.requests = (uint64_t)atoll(optarg), options.seconds = 60; break;
+    case 'P': options.pid = (pid_t)atoi(optarg); break;
+    default: exit(2);
     }
   }
   options.address = argv[optind];
@@ -265,8 +266,10 @@ int main(int argc, char **argv) {
   epfd = epoll_create1(EPOLL_CLOEXEC);
   if (epfd < 0) bench_die("epoll_create1");
   struct conn *conns = bench_alloc(((size_t)options.connections + 1) * sizeof *conns);
-  if (strcmp(options.mode, "idle") == 0) run_idle(conns);
-  else run_load(conns);
+  if (strcmp(options.mode, "idle") == 0)
+    run_idle(conns);
+  else
+    run_load(conns);
   free(conns);
   return errors != 0;
 }

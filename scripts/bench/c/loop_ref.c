@@ -4,7 +4,6 @@
  *   loop_ref chain | soon | timers | cancel | reset       prints ns=NANOSECONDS, CPU an operation
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <stdbool.h>
@@ -35,7 +34,7 @@ static struct handle *ready, **ready_end = &ready;
 static struct slot {
   int64_t when;
   struct timer *timer;
-} *heap;
+} * heap;
 static size_t heap_size;
 static long count;
 
@@ -78,8 +77,10 @@ static void timer_move(struct timer *timer, int64_t when) {
 static void timer_cancel(struct timer *timer) {
   struct slot last = heap[--heap_size];
   if (last.timer == timer) return;
-  if (last.when < timer->when) heap_up(timer->index, last);
-  else heap_down(timer->index, last);
+  if (last.when < timer->when)
+    heap_up(timer->index, last);
+  else
+    heap_down(timer->index, last);
 }
 
 /* Turns until nothing is queued and no timer is set. */

@@ -3,7 +3,6 @@
  *   spawn [-c core] COUNT PROGRAM [ARG...]      prints cpu_ns=N wall_ns=N, the lowest of COUNT runs
  *
  * SPDX-License-Identifier: MIT */
-#define _GNU_SOURCE
 #include "bench.h"
 
 #include <inttypes.h>

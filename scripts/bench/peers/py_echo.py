@@ -1,0 +1,51 @@
+"""The echo server on asyncio or uvloop, as a Protocol.
+
+    python3 py_echo.py asyncio|uvloop [protocol|buffered] [tcp | unix:PATH]       prints its address
+
+SPDX-License-Identifier: MIT
+"""
+import asyncio
+import sys
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+
+class BufferedEcho(asyncio.BufferedProtocol):
+    shared = bytearray(256 * 1024)
+    view = memoryview(shared)
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def get_buffer(self, sizehint):
+        return self.view
+
+    def buffer_updated(self, n):
+        # A copy: what a transport can't send at once it may keep by reference.
+        self.transport.write(bytes(self.view[:n]))
+
+
+async def main(kind, where):
+    loop = asyncio.get_running_loop()
+    factory = BufferedEcho if kind == "buffered" else Echo
+    if where.startswith("unix:"):
+        server = await loop.create_unix_server(factory, where[5:], backlog=1024)
+        address = where
+    else:
+        server = await loop.create_server(factory, "127.0.0.1", 0, backlog=1024)
+        address = "%s:%d" % server.sockets[0].getsockname()
+    print(address, flush=True)
+    await server.serve_forever()
+
+
+if sys.argv[1] == "uvloop":
+    import uvloop
+
+    uvloop.install()
+asyncio.run(main(*(sys.argv[2:] + ["protocol", "tcp"][len(sys.argv) - 2 :])))
