@@ -1,0 +1,64 @@
+/* machine.c - see machine.h.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "machine.h"
+
+#include "mem.h"
+#include "sock.h"
+
+#include <limits.h>
+
+void al__ops_move(al__ops *to, al__ops *from) {
+  if (!from->first) return;
+  from->first->prev = to->last;
+  *(to->last ? &to->last->next : &to->first) = from->first;
+  to->last = from->last;
+  *from = (al__ops){NULL, NULL};
+}
+
+static ssize_t read_some(al_op *op, void *base, size_t len) {
+  if (!(op->flags & AL_OP_NOT_SOCKET)) {
+    ssize_t n = al__sock_recv(op->fd, base, len);
+    if (n != -ENOTSOCK) return n;
+    op->flags |= AL_OP_NOT_SOCKET;
+  }
+  return al__fd_read(op->fd, base, len);
+}
+
+static ssize_t read_lent(al_op *op) {
+  char *base;
+  size_t len;
+  uint8_t state = op->state;
+  int err = op->u.recv.lend(op, &base, &len);
+  if (op->state != state) return -EAGAIN;
+  if (err) return err;
+  if (!len) return AL_ENOBUFFER; /* reading nothing would look like the end of data */
+  op->u.recv.data = base;
+  return read_some(op, base, AL_MIN(len, AL_READ_SIZE));
+}
+
+static ssize_t read_shared(al_op *op, char **shared) {
+  if (!*shared && !(*shared = al__malloc(AL_READ_SIZE))) return -ENOMEM;
+  op->u.recv.data = *shared;
+  return read_some(op, *shared, AL_READ_SIZE);
+}
+
+ssize_t al__op_read(al_op *op, char **shared) {
+  if (op->kind == AL_OP_RECV_INTO) return read_some(op, op->u.into.base, AL_MIN(op->u.into.len, (size_t)INT_MAX));
+  return op->u.recv.lend ? read_lent(op) : read_shared(op, shared);
+}
+
+ssize_t al__op_write(al_op *op) {
+  int n = AL_MIN(op->u.send.n, IOV_MAX);
+  if (!(op->flags & AL_OP_NOT_SOCKET)) {
+    ssize_t sent = al__sock_send(op->fd, op->u.send.iov, n);
+    if (sent != -ENOTSOCK) return sent;
+    op->flags |= AL_OP_NOT_SOCKET;
+  }
+  return al__fd_write(op->fd, op->u.send.iov, n);
+}
+
+int al__op_check_poll(const al_op *op) {
+  int kind = al__fd_kind(op->fd);
+  return kind < 0 ? kind : kind == AL_FD_FILE ? -EPERM : 0;
+}

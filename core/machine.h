@@ -1,0 +1,73 @@
+/* machine.h - what the two machines behind io.h have in common: lists of ops, the end of an op, and ops performed by plain
+ * system calls. Used by io_ready.c, which performs all ops so, and by io_uring.c for what the ring can't do.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_MACHINE_H
+#define AL_MACHINE_H
+
+#include "base.h"
+#include "debug.h"
+#include "io.h"
+#include "loop.h"
+
+#include <errno.h>
+
+/* ---- lists, through the ops' own next and prev. All zero: empty ---- */
+
+typedef struct al__ops {
+  al_op *first, *last;
+} al__ops;
+
+static inline bool al__ops_is_empty(const al__ops *list) { return !list->first; }
+
+static inline void al__ops_append(al__ops *list, al_op *op) {
+  op->next = NULL;
+  op->prev = list->last;
+  *(list->last ? &list->last->next : &list->first) = op;
+  list->last = op;
+}
+
+static inline void al__ops_remove(al__ops *list, al_op *op) {
+  *(op->prev ? &op->prev->next : &list->first) = op->next;
+  *(op->next ? &op->next->prev : &list->last) = op->prev;
+}
+
+static inline al_op *al__ops_take(al__ops *list) { /* the first, or NULL */
+  al_op *op = list->first;
+  if (op) al__ops_remove(list, op);
+  return op;
+}
+
+/* Moves all of from to the end of to. */
+void al__ops_move(al__ops *to, al__ops *from);
+
+/* ---- completions ---- */
+
+/* Each may change all: after it nothing of before holds, save that the machine exists, and op if it is still submitted. */
+static inline void al__op_call(al_loop *loop, al_op *op, int result, unsigned flags) {
+  int64_t began = al__slow_begin(loop);
+  op->done(loop, op, result, flags);
+  al__slow_end(loop, NULL, began);
+}
+
+/* The final completion: the op is its owner's again. */
+static inline void al__op_end(al_loop *loop, al_op *op, int result) {
+  op->state = AL_OP_IDLE;
+  loop->stats.ops--;
+  al__op_call(loop, op, result, 0);
+}
+
+/* ---- ops by system calls ---- */
+
+#define AL_OP_NOT_SOCKET 1u /* op->flags: recv and sendmsg don't work on this descriptor, read and write do */
+
+/* Reads a piece for a RECV or RECV_INTO. n > 0, 0 at the end of data, -EAGAIN: not now, or an error. *shared is the
+ * machine's buffer of AL_READ_SIZE for all RECVs without lend, made at first use. Calls lend, which may do what it likes: if it
+ * cancelled the op, nothing is read and -EAGAIN returned. */
+ssize_t al__op_read(al_op *op, char **shared);
+ssize_t al__op_write(al_op *op); /* SEND: n > 0, -EAGAIN: not now, or an error */
+
+/* The descriptors for which POLL gives -EPERM: files are always ready, and epoll, which refuses them, sets the rule. */
+int al__op_check_poll(const al_op *op); /* 0, -EPERM, -EBADF */
+
+#endif
