@@ -5,6 +5,8 @@
  * clients are gone and the owner was told. One that never had a socket goes with its last reference, in silence.
  *
  * SPDX-License-Identifier: MIT */
+#include "server.h"
+
 #include "debug.h"
 #include "loop.h"
 #include "mem.h"
@@ -58,7 +60,7 @@ static void room_dump(const al_loop *loop, void *state, int fd) {
   (void)loop;
   for (const al_link *link = all->next; link != all; link = link->next) {
     const al_server *s = AL_CONTAINER(link, al_server, in_room);
-    al__dump_line(fd, "server fd=%d clients=%zu%s%s", s->listeners ? s->listeners->op.fd : -1, s->clients.count,
+    al__dump_line(fd, "server fd=%d clients=%zu%s%s\n", s->listeners ? s->listeners->op.fd : -1, s->clients.count,
                   s->serving ? " serving" : "", s->closed ? " closing" : "");
   }
 }
@@ -76,6 +78,31 @@ static al_link *room_of(al_loop *loop) {
 static void room_leave(al_server *server) {
   al__link_remove(&server->in_room);
   server->loop->stats.servers--;
+}
+
+/* ---- references ----------------------------------------------------------------------------------------------------------- */
+
+void al_server_hold(al_server *server) { server->refs++; }
+
+void al_server_release(al_server *server) {
+  al_assert(server->refs > 0);
+  if (--server->refs > 0) return;
+  if (server->loop) room_leave(server);
+  al__group_scatter(&server->clients);
+  al_assert(!server->listeners);
+  al__free(server);
+}
+
+static void server_own(al_server *server) {
+  if (server->own) return;
+  server->own = true;
+  server->refs++;
+}
+
+static void server_release_own(al_server *server) {
+  if (!server->own) return;
+  server->own = false;
+  al_server_release(server);
 }
 
 /* ---- listeners ------------------------------------------------------------------------------------------------------------ */
@@ -176,36 +203,57 @@ static int remember_path(al_listener *listener, const char *path) {
   return listener->path ? 0 : -ENOMEM;
 }
 
-int al_server_add(al_server *server, int fd, int backlog, const char *unlink) {
-  if (server->closed || server->loop->closed) return AL_ECLOSED;
+static al_listener *listener_new(al_server *server, int fd, int backlog, const char *path) {
   al_listener *listener = al__calloc(1, sizeof(*listener));
-  if (!listener) return -ENOMEM;
-  if (remember_path(listener, unlink)) {
+  if (!listener) return NULL;
+  if (remember_path(listener, path)) {
     al__free(listener);
-    return -ENOMEM;
+    return NULL;
   }
   listener->server = server;
-  listener->backlog = backlog > 0 ? backlog : 1;
+  listener->backlog = AL_MAX(backlog, 1);
   listener->op = (al_op){.done = listener_on_accept, .fd = fd, .kind = AL_OP_ACCEPT};
   listener->op.u.accept.limit = listener->backlog;
   al_timer_init(&listener->retry, listener_on_retry);
+  return listener;
+}
+
+static void append_listeners(al_server *server, al_listener *first) {
   al_listener **end = &server->listeners;
   while (*end) end = &(*end)->next;
-  *end = listener;
-  if (!server->own) {
-    server->own = true;
-    server->refs++;
-  }
+  *end = first;
+  server_own(server);
+}
+
+int al_server_add(al_server *server, int fd, int backlog, const char *unlink) {
+  if (server->closed) return AL_ECLOSED;
+  al_listener *listener = listener_new(server, fd, backlog, unlink);
+  if (!listener) return -ENOMEM;
+  append_listeners(server, listener);
   return 0;
 }
 
-/* ---- life of a server ----------------------------------------------------------------------------------------------------- */
-
-static void server_release_own(al_server *server) {
-  if (!server->own) return;
-  server->own = false;
-  al_server_release(server);
+int al__server_add_all(al_server *server, const int *fds, size_t n, int backlog) {
+  al_listener *first = NULL;
+  if (server->closed) return AL_ECLOSED;
+  while (n-- > 0) {
+    al_listener *listener = listener_new(server, fds[n], backlog, NULL);
+    if (!listener) goto fail;
+    listener->next = first;
+    first = listener;
+  }
+  if (first) append_listeners(server, first);
+  return 0;
+fail:
+  while (first) {
+    al_listener *next = first->next;
+    al__free(first);
+    first = next;
+  }
+  return -ENOMEM;
 }
+
+/* ---- life of a server ----------------------------------------------------------------------------------------------------- */
 
 static void server_on_told(al_loop *loop, al_handle *handle) {
   al_server *server = AL_CONTAINER(handle, al_server, told);
@@ -271,10 +319,7 @@ void al_server_close(al_server *server) {
   server->closed = true;
   server->serving = false;
   close_listeners(server);
-  if (!server->own) { /* it never had a socket */
-    server->own = true;
-    server->refs++;
-  }
+  server_own(server); /* if it never had a socket */
   server_check_closed(server);
 }
 
@@ -290,17 +335,6 @@ static void server_die(al_server *server) {
   if (server->ops->closed) server->ops->closed(server, server->data);
   server_check_closed(server);
   al_server_release(server);
-}
-
-void al_server_hold(al_server *server) { server->refs++; }
-
-void al_server_release(al_server *server) {
-  al_assert(server->refs > 0);
-  if (--server->refs > 0) return;
-  if (server->loop) room_leave(server);
-  al__group_scatter(&server->clients);
-  al_assert(!server->listeners);
-  al__free(server);
 }
 
 /* ---- clients -------------------------------------------------------------------------------------------------------------- */

@@ -39,7 +39,7 @@ static void room_dump(const al_loop *loop, void *state, int fd) {
   (void)loop;
   for (const al_link *link = room->all.next; link != &room->all; link = link->next) {
     const al_transport *t = AL_CONTAINER(link, al_transport, in_room);
-    al__dump_line(fd, "%s fd=%d unsent=%zu%s%s%s", t->ops->name, t->fd, t->ops->buffered(t),
+    al__dump_line(fd, "%s fd=%d unsent=%zu%s%s%s\n", t->ops->name, t->fd, t->ops->buffered(t),
                   t->closing ? " closing" : "", t->paused ? " paused" : "", t->busy ? " busy" : "");
   }
 }
