@@ -1,0 +1,414 @@
+/* net.c - endpoints by name: connecting to a host, and listening at addresses. Built of resolve.c, server.c and CONNECT
+ * operations; used by bindings. Knows no transports: what connects is handed over as a descriptor.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "addr.h"
+#include "debug.h"
+#include "handle.h"
+#include "loop.h"
+#include "mem.h"
+#include "server.h"
+#include "sock.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <netdb.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define DEFAULT_BACKLOG 100
+
+/* ---- connecting ----------------------------------------------------------------------------------------------------------- */
+
+struct al_connect {
+  al_loop *loop;
+  al_link in_room;
+  void *data;
+  al_connected_fn *connected;
+  al_handle begin;               /* the first attempt, if nothing is to be resolved */
+  al_resolve *resolving;         /* the host, then the local host; NULL: neither now */
+  al_op op;                      /* CONNECT of the attempt in progress */
+  int fd;                        /* its socket, or -1 */
+  bool cancelled;                /* nobody waits any more; gone once op has ended */
+  al_addr addr;                  /* where it goes */
+  struct addrinfo *found, *next; /* what to try; NULL if an address was given */
+  struct addrinfo *local;        /* what to bind to */
+  char *local_host, *local_service;
+  struct addrinfo hints;
+  al_connect_error *errors;
+  size_t n_errors, size_errors;
+};
+
+static void connect_free(al_connect *c) {
+  if (c->in_room.next) al__link_remove(&c->in_room);
+  if (c->found) freeaddrinfo(c->found);
+  if (c->local) freeaddrinfo(c->local);
+  al__free(c->local_host);
+  al__free(c->local_service);
+  al__free(c->errors);
+  al__free(c);
+}
+
+/* Remembers why an attempt failed. Without memory the error is kept and the text is lost. */
+__attribute__((format(printf, 3, 4))) static void add_error(al_connect *c, int error, const char *format, ...) {
+  void *errors = c->errors;
+  int err = al__array_grow(&errors, &c->size_errors, sizeof(*c->errors), c->n_errors + 1);
+  c->errors = errors;
+  if (err) return;
+  al_connect_error *entry = &c->errors[c->n_errors++];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(entry->message, sizeof(entry->message), format, args);
+  va_end(args);
+  entry->error = error;
+}
+
+static void connect_succeed(al_connect *c) {
+  al_connected_fn *connected = c->connected;
+  void *data = c->data;
+  int fd = c->fd;
+  al_addr peer;
+  if (al__sock_peer(fd, &peer)) peer = c->addr; /* asked, for 0.0.0.0 is not where a connection to it leads */
+  connect_free(c);
+  connected(data, fd, &peer, NULL, 0);
+}
+
+static void connect_fail(al_connect *c) {
+  static const al_connect_error no_memory = {-ENOMEM, "Cannot allocate memory"};
+  if (c->n_errors)
+    c->connected(c->data, -1, NULL, c->errors, c->n_errors);
+  else
+    c->connected(c->data, -1, NULL, &no_memory, 1);
+  connect_free(c);
+}
+
+static void connect_close(al_connect *c) {
+  if (c->fd < 0) return;
+  if (c->loop->closed)
+    al__fd_close(c->fd);
+  else
+    c->loop->io->close_fd(c->loop, c->fd);
+  c->fd = -1;
+}
+
+/* asyncio's wording, so that messages can be compared. */
+static void add_bind_error(al_connect *c, int error, const al_addr *addr) {
+  char address[AL_ADDR_STRLEN], reason[64];
+  snprintf(reason, sizeof(reason), "%s", al_strerror(error));
+  for (char *p = reason; *p; p++) *p = (char)tolower((unsigned char)*p);
+  al_addr_format(addr, address, sizeof(address));
+  add_error(c, error, "error while attempting to bind on address %s: %s", address, reason);
+}
+
+static void add_connect_error(al_connect *c, int error) {
+  char address[AL_ADDR_STRLEN];
+  al_addr_format(&c->addr, address, sizeof(address));
+  add_error(c, error, "Connect call failed %s: %s", address, al_strerror(error));
+}
+
+/* Binds the socket to the first local address of its family that will do. */
+static int bind_local(al_connect *c, int family) {
+  size_t errors = c->n_errors;
+  if (!c->local) return 0;
+  for (const struct addrinfo *ai = c->local; ai; ai = ai->ai_next) {
+    al_addr addr;
+    if (ai->ai_family != family) continue;
+    al__addr_set(&addr, ai->ai_addr, ai->ai_addrlen);
+    int err = al__sock_bind(c->fd, &addr);
+    if (!err) return 0;
+    add_bind_error(c, err, &addr);
+  }
+  if (c->n_errors == errors)
+    add_error(c, -EADDRNOTAVAIL, "no matching local address with family=%s found",
+              family == AF_INET    ? "AF_INET"
+              : family == AF_INET6 ? "AF_INET6"
+                                   : "other");
+  return -EADDRNOTAVAIL;
+}
+
+/* Begins an attempt at c->addr. An error was remembered, and nothing is left open. */
+static int connect_attempt(al_connect *c, int family, int type, int protocol) {
+  c->fd = al__sock_open(family, type, protocol);
+  if (c->fd < 0) {
+    add_connect_error(c, c->fd);
+    return c->fd;
+  }
+  int err = bind_local(c, family);
+  if (err) {
+    connect_close(c);
+    return err;
+  }
+  c->op.fd = c->fd;
+  c->op.u.connect.addr = &c->addr;
+  err = c->loop->io->submit(c->loop, &c->op);
+  if (!err) return 0;
+  add_connect_error(c, err);
+  connect_close(c);
+  return err;
+}
+
+static void connect_next(al_connect *c) {
+  while (c->next) {
+    const struct addrinfo *ai = c->next;
+    c->next = ai->ai_next;
+    al__addr_set(&c->addr, ai->ai_addr, ai->ai_addrlen);
+    if (connect_attempt(c, ai->ai_family, ai->ai_socktype, ai->ai_protocol) == 0) return;
+  }
+  connect_fail(c);
+}
+
+static void connect_on_done(al_loop *loop, al_op *op, int result, unsigned flags) {
+  al_connect *c = AL_CONTAINER(op, al_connect, op);
+  (void)loop;
+  (void)flags;
+  if (c->cancelled) {
+    connect_close(c);
+    connect_free(c);
+  } else if (result < 0) {
+    add_connect_error(c, result);
+    connect_close(c);
+    connect_next(c);
+  } else {
+    connect_succeed(c);
+  }
+}
+
+static void connect_on_begin(al_loop *loop, al_handle *handle) {
+  al_connect *c = AL_CONTAINER(handle, al_connect, begin);
+  (void)loop;
+  if (connect_attempt(c, al__addr_family(&c->addr), SOCK_STREAM, 0)) connect_fail(c);
+}
+
+/* ---- connecting: names ---------------------------------------------------------------------------------------------------- */
+
+static void add_resolve_error(al_connect *c, int error) { add_error(c, error, "%s", al_strerror(error)); }
+
+static void connect_on_local(void *data, int error, struct addrinfo *res) {
+  al_connect *c = data;
+  c->resolving = NULL;
+  c->local = res;
+  if (!error) {
+    connect_next(c);
+    return;
+  }
+  add_resolve_error(c, error);
+  connect_fail(c);
+}
+
+static void connect_on_found(void *data, int error, struct addrinfo *res) {
+  al_connect *c = data;
+  c->resolving = NULL;
+  c->found = c->next = res;
+  if (!error && (c->local_host || c->local_service)) {
+    error = al_getaddrinfo(c->loop, c->local_host, c->local_service, &c->hints, c, connect_on_local, &c->resolving);
+    if (!error) return;
+  }
+  if (!error) {
+    connect_next(c);
+    return;
+  }
+  add_resolve_error(c, error);
+  connect_fail(c);
+}
+
+/* ---- connecting: life ----------------------------------------------------------------------------------------------------- */
+
+void al_connect_cancel(al_connect *request) {
+  if (request->resolving) al_resolve_cancel(request->resolving);
+  al_handle_cancel(&request->begin);
+  if (al_op_is_idle(&request->op)) {
+    connect_free(request);
+    return;
+  }
+  request->cancelled = true;
+  request->loop->io->cancel(request->loop, &request->op);
+}
+
+static void room_close(al_loop *loop, void *state) {
+  al_link *all = state;
+  (void)loop;
+  while (!al__link_is_empty(all)) {
+    al_connect *c = AL_CONTAINER(all->next, al_connect, in_room);
+    al__link_remove(&c->in_room);
+    if (!c->cancelled) al_connect_cancel(c);
+  }
+  al__free(all);
+}
+
+static void room_dump(const al_loop *loop, void *state, int fd) {
+  const al_link *all = state;
+  char address[AL_ADDR_STRLEN];
+  (void)loop;
+  for (const al_link *link = all->next; link != all; link = link->next) {
+    const al_connect *c = AL_CONTAINER(link, al_connect, in_room);
+    if (c->fd >= 0)
+      al__dump_line(fd, "connecting fd=%d to %s\n", c->fd, al_addr_format(&c->addr, address, sizeof(address)));
+  }
+}
+
+static al_link *room_of(al_loop *loop) {
+  al__room *slot = &loop->rooms[AL_ROOM_NET];
+  if (slot->state) return slot->state;
+  al_link *all = al__malloc(sizeof(*all));
+  if (!all) return NULL;
+  al__link_init(all);
+  *slot = (al__room){.state = all, .close = room_close, .dump = room_dump};
+  return all;
+}
+
+static int copy_text(char **copy, const char *text) {
+  *copy = text ? al__strndup(text, strlen(text)) : NULL;
+  return text && !*copy ? -ENOMEM : 0;
+}
+
+/* Queues the first step. */
+static int connect_begin(al_connect *c, const al_connect_options *options) {
+  if (options->addr) {
+    c->addr = *options->addr;
+    al_call_soon(c->loop, &c->begin);
+    return 0;
+  }
+  c->hints = (struct addrinfo){.ai_flags = options->flags,
+                               .ai_family = options->family,
+                               .ai_socktype = SOCK_STREAM,
+                               .ai_protocol = options->proto};
+  if (copy_text(&c->local_host, options->local_host)) return -ENOMEM;
+  if (copy_text(&c->local_service, options->local_service)) return -ENOMEM;
+  return al_getaddrinfo(c->loop, options->host, options->service, &c->hints, c, connect_on_found, &c->resolving);
+}
+
+int al_connect_start(al_loop *loop, const al_connect_options *options, void *data, al_connected_fn *connected,
+                     al_connect **request) {
+  if (loop->closed) return AL_ECLOSED;
+  al_link *all = room_of(loop);
+  al_connect *c = all ? al__calloc(1, sizeof(*c)) : NULL;
+  if (!c) return -ENOMEM;
+  c->loop = loop;
+  c->data = data;
+  c->connected = connected;
+  c->fd = -1;
+  c->op = (al_op){.done = connect_on_done, .kind = AL_OP_CONNECT};
+  al_handle_init(&c->begin, connect_on_begin);
+  int err = connect_begin(c, options);
+  if (err) {
+    connect_free(c);
+    return err;
+  }
+  al__link_append(all, &c->in_room);
+  if (request) *request = c;
+  return 0;
+}
+
+/* ---- listening ------------------------------------------------------------------------------------------------------------ */
+
+static int backlog_of(const al_listen_options *options) {
+  return options && options->backlog > 0 ? options->backlog : DEFAULT_BACKLOG;
+}
+
+static bool is_repeated(const struct addrinfo *list, const struct addrinfo *ai) {
+  al_addr addr, other;
+  al__addr_set(&addr, ai->ai_addr, ai->ai_addrlen);
+  for (; list != ai; list = list->ai_next) {
+    al__addr_set(&other, list->ai_addr, list->ai_addrlen);
+    if (list->ai_socktype == ai->ai_socktype && list->ai_protocol == ai->ai_protocol && al__addr_equal(&addr, &other))
+      return true;
+  }
+  return false;
+}
+
+static int set_options(int fd, const struct addrinfo *ai, const al_listen_options *options) {
+  int err = 0;
+  if (!options || !options->no_reuse_address) err = al__sock_set_reuse_address(fd, true);
+  if (!err && options && options->reuse_port) err = al__sock_set_reuse_port(fd, true);
+  if (!err && options && options->keep_alive) err = al__sock_set_keepalive(fd, true);
+  if (!err && ai->ai_family == AF_INET6) err = al__sock_set_v6only(fd, true);
+  return err;
+}
+
+/* Makes the socket of one address; returns it. -ENOTSUP: this system has no such sockets. */
+static int listen_open(const struct addrinfo *ai, const al_listen_options *options) {
+  al_addr addr;
+  int fd = al__sock_open(ai->ai_family, ai->ai_socktype, ai->ai_protocol);
+  if (fd == -EAFNOSUPPORT || fd == -EPROTONOSUPPORT || fd == -ESOCKTNOSUPPORT) return -ENOTSUP;
+  if (fd < 0) return fd;
+  al__addr_set(&addr, ai->ai_addr, ai->ai_addrlen);
+  int err = set_options(fd, ai, options);
+  if (!err) err = al__sock_bind(fd, &addr);
+  if (!err) return fd;
+  al__fd_close(fd);
+  return err;
+}
+
+static void close_all(const int *fds, size_t n) {
+  for (size_t i = 0; i < n; i++) al__fd_close(fds[i]);
+}
+
+/* Opens a socket for each address of the list that this system has. */
+static int listen_open_all(const struct addrinfo *list, const al_listen_options *options, int *fds, size_t *n,
+                           al_addr *failed) {
+  int err = -EADDRNOTAVAIL;
+  failed->len = 0;
+  *n = 0;
+  for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
+    if (is_repeated(list, ai)) continue;
+    int fd = listen_open(ai, options);
+    if (fd >= 0) {
+      fds[(*n)++] = fd;
+      continue;
+    }
+    if (fd == -EADDRNOTAVAIL || fd == -ENOTSUP) continue; /* the family is not enabled: asyncio's guess */
+    al__addr_set(failed, ai->ai_addr, ai->ai_addrlen);
+    err = fd;
+    goto fail;
+  }
+  if (*n) return 0;
+fail:
+  close_all(fds, *n);
+  return err;
+}
+
+int al_server_bind(al_server *server, const struct addrinfo *list, const al_listen_options *options, al_addr *failed) {
+  size_t n = 0;
+  al_addr unused;
+  for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) n++;
+  int *fds = al__calloc(AL_MAX(n, (size_t)1), sizeof(*fds));
+  if (!fds) return -ENOMEM;
+  int err = listen_open_all(list, options, fds, &n, failed ? failed : &unused);
+  if (!err) {
+    err = al__server_add_all(server, fds, n, backlog_of(options));
+    if (err) close_all(fds, n);
+  }
+  al__free(fds);
+  return err;
+}
+
+/* The path of a Unix socket's address; NULL if it is abstract. */
+static const char *path_of(const al_addr *addr) {
+  const struct sockaddr_un *sun = (const struct sockaddr_un *)&addr->ss;
+  return sun->sun_path[0] ? sun->sun_path : NULL;
+}
+
+/* Removes a socket file that a server left behind. What is no socket stays, and bind tells. */
+static void remove_stale(const char *path) {
+  struct stat st;
+  int err = stat(path, &st);
+  if (!err && !S_ISSOCK(st.st_mode)) return;
+  if (!err) err = unlink(path);
+  if (err && errno != ENOENT)
+    al_log(AL_LOG_ERROR, NULL, "Unable to check or remove stale UNIX socket '%s': %s", path, al_strerror(-errno));
+}
+
+int al_server_bind_unix(al_server *server, const al_addr *addr, const al_listen_options *options) {
+  if (al__addr_family(addr) != AF_UNIX) return -EINVAL;
+  const char *path = path_of(addr);
+  int fd = al__sock_open(AF_UNIX, SOCK_STREAM, 0);
+  if (fd < 0) return fd;
+  if (path) remove_stale(path);
+  int err = al__sock_bind(fd, addr);
+  if (!err) err = al_server_add(server, fd, backlog_of(options), options && options->keep_file ? NULL : path);
+  if (err) al__fd_close(fd);
+  return err;
+}
