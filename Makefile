@@ -262,9 +262,8 @@ lint-format:
 	  clang-format $$file | diff -u --label $$file --label "$$file, formatted" $$file - || status=1; \
 	done; exit $$status
 lint-cppcheck:
-	@mkdir -p $(BUILD)/lint/cppcheck
-	@cppcheck -q -j 2 --cppcheck-build-dir=$(BUILD)/lint/cppcheck --std=c11 --language=c --inline-suppr \
-	  --enable=warning,performance,portability --suppressions-list=scripts/dev/cppcheck.txt --error-exitcode=1 \
+	@cppcheck -q -j 2 --std=c11 --language=c --inline-suppr --error-exitcode=1 --enable=warning,performance,portability \
+	  --library=scripts/dev/cppcheck.cfg --suppressions-list=scripts/dev/cppcheck.txt \
 	  $(defines) -Icore -Ibindings $(lint_c)
 lint-luacheck:
 	@luacheck -q --no-color lua spec scripts
