@@ -118,12 +118,32 @@ struct al_ctx {
   l_loop *loops;       /* all open ones */
   l_task *current;     /* the task being stepped, or NULL */
   lua_State *co_top;   /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
+  l_task *main_task;       /* while a main chunk runs */
+  lua_State *co_blocked;   /* a coroutine below co_top that can't be suspended now, or NULL */
+  l_loop *no_loop;         /* stands in for the loop of a main chunk that needed none yet */
+  bool reraised;           /* outside of tasks, an error of a task was raised: its traceback stays as it is */
   int context_kind;    /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
   bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
   uint64_t task_names; /* the N of the next Task-N */
+  size_t n_unread;     /* futures in AL_SLOT_UNREAD that still are */
+  int n_coroutines;    /* in AL_SLOT_COROUTINES */
 };
 
-enum { AL_SLOT_CONTEXT = 1, AL_SLOT_EXIT, AL_SLOT_TRACES, AL_SLOT_LOG, AL_SLOT_CURRENT_LOOP, AL_SLOT_MAIN_TASK, AL_SLOT_FIRST_FREE };
+/* The anchors with a fixed place. */
+enum {
+  AL_SLOT_CONTEXT = 1,  /* the current context (lcontext.h) */
+  AL_SLOT_EXIT,         /* a KeyboardInterrupt or SystemExit on its way out of run_forever */
+  AL_SLOT_TRACES,       /* weak table: what is known of objects and errors without keeping them */
+  AL_SLOT_LOG,          /* aloop.set_log_handler's function, or false */
+  AL_SLOT_CURRENT_LOOP, /* set_event_loop's, or false */
+  AL_SLOT_LOOP_FACTORY, /* makes the interpreter's loop when the main chunk first needs one, or false */
+  AL_SLOT_FUTURE_GC,    /* the metatables of futures and tasks with a finalizer */
+  AL_SLOT_TASK_GC,
+  AL_SLOT_UNREAD,       /* weak set of the futures with an error that nobody looked at */
+  AL_SLOT_LOOPS,        /* weak table: l_loop pointer to userdata */
+  AL_SLOT_COROUTINES,   /* array of finished coroutines, for the next tasks */
+  AL_SLOT_FIRST_FREE
+};
 
 /* The context of a C function of ours: they all have it as first upvalue. */
 #define al_ctx_of(L) ((al_ctx *)lua_touserdata((L), lua_upvalueindex(1)))
@@ -168,6 +188,8 @@ void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, con
 
 /* The message handler: sets e.traceback of an aloop error that has none; remembers the traceback of any other value. */
 int al_traceback(lua_State *L);
+/* The flag that an error raised from here came from an awaited task, of the current task or of who is outside of tasks. */
+bool *al_reraised(al_ctx *ctx);
 /* Sets the traceback on top (popped) for the error value at idx. */
 void al_settraceback(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes the traceback that belongs to the error value at idx, or nil. */

@@ -26,6 +26,6 @@ void al_context_object(lua_State *L, al_ctx *ctx, int kind, int idx);
 /* A function made by ctx:bind: pushes its function and its Context in this order and returns true; else pushes nothing. */
 bool al_context_unbind(lua_State *L, al_ctx *ctx, int idx);
 
-void al_context_open(lua_State *L, al_ctx *ctx);
+void al_context_openlib(lua_State *L, al_ctx *ctx);
 
 #endif

@@ -40,6 +40,21 @@ void al_future_set_cancelled(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes the values of the done future at idx and returns their number, or raises its error. */
 int al_future_result(lua_State *L, al_ctx *ctx, int idx);
 
+/* For ltask.c: the fields of a new future whose userdata is at idx. */
+void al_future_init(lua_State *L, al_ctx *ctx, l_future *future, l_loop *loop, int idx);
+
+/* future:cancel(message on top (popped)) for the one at idx; false if it was done. */
+bool al_future_cancel(lua_State *L, al_ctx *ctx, int idx);
+
+/* Its error is taken: no report. */
+void al_future_mark_read(al_ctx *ctx, l_future *future);
+
+/* Reports the error of the future at idx to its loop's handler if nobody looked at it; all such of a loop. */
+void al_future_report_unread(lua_State *L, al_ctx *ctx, int idx);
+void al_future_report_all(lua_State *L, al_ctx *ctx, l_loop *loop);
+
+/* openlib_late: when the methods of Future and Task are complete. */
+void al_future_openlib_late(lua_State *L, al_ctx *ctx);
 void al_future_openlib(lua_State *L, al_ctx *ctx);
 
 #endif

@@ -26,6 +26,15 @@ void al_handle_soon(lua_State *L, al_ctx *ctx, int idx, l_handle *handle);
 void al_handle_anchor(lua_State *L, al_ctx *ctx, int idx, l_handle *handle);
 void al_handle_drop(al_ctx *ctx, l_handle *handle); /* takes it out of every list and unanchors it; doesn't throw */
 
+/* Seconds of the loop's clock to its nanoseconds: rounded up, so that nothing is early; clamped to a lifetime. */
+int64_t al_seconds_to_ns(double seconds);
+/* Sets (or moves) the timer of the TimerHandle at idx. */
+void al_timer_handle_start(lua_State *L, al_ctx *ctx, int idx, l_handle *handle, double when);
+
+/* For the loop's teardown: is it a handle of ours, which was dropped from the queue, and its anchor with it. */
+bool al_handle_is_ours(const al_handle *core);
+void al_handle_discard(al_handle *core);
+
 void al_handle_openlib(lua_State *L, al_ctx *ctx);
 
 #endif

@@ -21,10 +21,9 @@ struct l_loop {
   al_ctx *ctx;
   al_loop *loop; /* one reference; NULL in a half-made object only */
   l_loop *next;  /* ctx->loops */
-  int slot;      /* anchored while it runs; 0: not */
-  int self_ref;  /* a weak way to push it: key of the weak table of loops */
   al_link tasks; /* the unfinished tasks (l_task.all) */
   bool custom_future, custom_task; /* a subclass replaces create_future, create_task */
+  int64_t slow_ns; /* slow_callback_duration */
   bool quiet;    /* not reported when collected unclosed (the interpreter's own) */
 };
 
@@ -37,6 +36,23 @@ l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg);
 void al_pushloop(lua_State *L, l_loop *loop);
 /* The running loop, else raises RuntimeError("no running event loop"). */
 l_loop *al_running_loop(lua_State *L, al_ctx *ctx);
+
+/* The running loop; in the main chunk before it has turned, the one that it will run on (made now if need be). */
+l_loop *al_default_loop(lua_State *L, al_ctx *ctx);
+
+/* get_event_loop() outside of a running loop: pushes the current loop; makes it if a factory was set; or raises. */
+l_loop *al_current_loop(lua_State *L, al_ctx *ctx);
+
+/* Runs the loop, nothing raised: an error of the core, or 0. */
+int al_turn_forever(al_ctx *ctx, l_loop *loop);
+/* Raises the interrupt that left the loop (ctx->exiting). */
+int al_raise_exit(lua_State *L, al_ctx *ctx);
+
+/* Runs the loop at stack index 1 as run_forever does, errors raised. */
+void al_run_forever(lua_State *L, al_ctx *ctx, l_loop *loop);
+
+/* Debug mode: warns if the callback whose object is at idx took too long. Never throws. */
+void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns);
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx);
 

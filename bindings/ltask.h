@@ -31,8 +31,72 @@ int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait);
 /* The operation has ended: the task goes on in the next turn, with wait->finish. Never throws. */
 void al_wake(l_wait *wait);
 
-/* The loop of the current task. */
-l_loop *al_task_loop(l_task *task);
+/* User values of a task, behind those of a future. */
+enum {
+  AL_TASK_UV_THREAD = AL_FUTURE_UV_COUNT + 1, /* its Lua thread */
+  AL_TASK_UV_CONTEXT,
+  AL_TASK_UV_AWAITED, /* the future it waits for */
+  AL_TASK_UV_CORO,    /* what create_task was given */
+  AL_TASK_UV_NAME,    /* nil: Task-N */
+  AL_TASK_UV_MESSAGE, /* of the last cancel() */
+  AL_TASK_UV_COUNT = AL_TASK_UV_MESSAGE
+};
+
+struct l_task {
+  l_future f;
+  al_handle step;      /* queued: it goes on in the next turn; or it stands in the list of the awaited future */
+  al_link all;         /* the loop's list of unfinished tasks */
+  lua_State *co;       /* NULL once done */
+  l_wait *wait;        /* what it waits for, if it is no future */
+  l_future *awaiting;  /* the future it waits for */
+  l_wait sleeping;     /* sleep()'s */
+  al_timer timer;      /* sleep()'s */
+  uint64_t number;     /* Task-N */
+  int slot;            /* anchored until done */
+  int cancelling;      /* cancel() requests not taken back */
+  uint8_t context_kind;
+  bool must_cancel;    /* to be told at the next step */
+  bool throwing;       /* a CancelledError is to be raised where it waits */
+  bool misyielded;     /* it yielded a value that was not aloop's: a RuntimeError is to be raised there */
+  bool started;
+  bool is_main, settled; /* the main chunk; its loop is known */
+  bool reraised;       /* an error of a task that it awaited was raised in it */
+  bool exposed;        /* its thread was given to a script: it isn't used again */
+};
+
+/* task:cancel(message on top (popped)) for the one at idx; false if it was done. */
+bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx);
+void al_task_pushname(lua_State *L, l_task *task);
+void al_task_pushself(lua_State *L, al_ctx *ctx, l_task *task); /* an unfinished one */
+
+/* At loop close: pending tasks are let go of, to be reported when they are collected. */
+void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop);
+void al_task_report_destroyed(lua_State *L, al_ctx *ctx, int idx);
+
+/* Waits for the future at idx of a waiting C function's stack: `return al_await(L, ctx, idx);`. */
+int al_await(lua_State *L, al_ctx *ctx, int idx);
+
+/* Pushes a future for the awaitable at idx: itself, or a task on the loop; raises bad argument #idx otherwise. */
+l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx);
+
+/* Runs the function and its nargs arguments on top as the main chunk: a task that is stepped at once, outside of any loop;
+ * when it first waits, its loop (al_default_loop) runs until it is done. LUA_OK with the results, or an error status
+ * with the error, on top instead. */
+int al_main_run(lua_State *L, al_ctx *ctx, int nargs);
+l_task *al_main_task(al_ctx *ctx); /* while al_main_run runs, else NULL */
+/* Settles the loop of the main task if it isn't yet. */
+void al_main_settle(lua_State *L, al_ctx *ctx);
+
+/* Coroutines: the tag that aloop's own yields carry. */
+extern const char al_wait_tag;
+/* Suspends the calling C function of the current task with k as continuation; what wakes it up is settled already. */
+int al_suspend(lua_State *L, lua_KContext kctx, lua_KFunction k);
+/* Pushes a function that runs the coroutine at idx as the body of a task. */
+void al_coro_pushdriver(lua_State *L, al_ctx *ctx, int idx);
+/* coroutine.yield() in L goes on: its results. */
+int al_task_yielded(lua_State *L, al_ctx *ctx);
+bool al_task_is_step(const al_handle *core);
+void al_coro_openlib(lua_State *L, al_ctx *ctx);
 
 void al_task_openlib(lua_State *L, al_ctx *ctx);
 

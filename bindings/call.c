@@ -1,0 +1,197 @@
+/* call.c - the gate from C to Lua: protected calls, tracebacks, and where errors go that nobody takes.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "ctx.h"
+#include "lloop.h"
+#include "ltask.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+int al_pcall(lua_State *L, int nargs, int nresults) { return lua_pcall(L, nargs, nresults, 2); }
+
+int al_pcall_c(lua_State *L, lua_CFunction f, void *arg, int nresults) {
+  lua_pushcfunction(L, f);
+  lua_pushlightuserdata(L, arg);
+  return al_pcall(L, 1, nresults);
+}
+
+/* ---- tracebacks: those of error objects stand in them; that of another value is remembered until the next one */
+
+static bool is_error_object(lua_State *L, al_ctx *ctx, int idx) {
+  return lua_istable(L, idx) && al_isinstance(L, ctx, idx, AL_C_BaseError);
+}
+
+static void traces_get(lua_State *L, al_ctx *ctx, const char *key) {
+  al_ctx_anchors(L, ctx);
+  lua_rawgeti(L, -1, AL_SLOT_TRACES);
+  lua_getfield(L, -1, key);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
+/* Remembers the traceback on top (popped) of the value at idx. */
+static void remember(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  al_ctx_anchors(L, ctx);
+  lua_rawgeti(L, -1, AL_SLOT_TRACES);
+  lua_pushvalue(L, idx);
+  lua_setfield(L, -2, "value");
+  lua_pushvalue(L, -3);
+  lua_setfield(L, -2, "traceback");
+  lua_pop(L, 3);
+}
+
+void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  if (is_error_object(L, ctx, idx)) {
+    lua_getfield(L, idx, "traceback");
+    return;
+  }
+  traces_get(L, ctx, "value");
+  bool same = lua_rawequal(L, -1, idx);
+  lua_pop(L, 1);
+  if (same) {
+    traces_get(L, ctx, "traceback");
+  } else {
+    lua_pushnil(L);
+  }
+}
+
+void al_settraceback(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  if (is_error_object(L, ctx, idx)) {
+    lua_setfield(L, idx, "traceback");
+  } else {
+    remember(L, ctx, idx);
+  }
+}
+
+bool *al_reraised(al_ctx *ctx) { return ctx->current ? &ctx->current->reraised : &ctx->reraised; }
+
+/* Adds the stack of L to the traceback on top, as that of the current task, to which the error came from another one. */
+static void add_stack(lua_State *L, al_ctx *ctx) {
+  lua_pushliteral(L, "\nawaited in ");
+  al_task_pushname(L, ctx->current);
+  lua_pushliteral(L, ":\n");
+  luaL_traceback(L, L, NULL, 1);
+  lua_concat(L, 5);
+}
+
+int al_traceback(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  lua_settop(L, 1);
+  bool reraised = *al_reraised(ctx), object = is_error_object(L, ctx, 1);
+  *al_reraised(ctx) = false;
+  al_pushtraceback(L, ctx, 1);
+  bool has = !lua_isnil(L, -1) && (object || reraised); /* of equal strings an old one's may be left */
+  if (has && reraised && ctx->current && lua_isstring(L, -1)) {
+    add_stack(L, ctx);
+  } else if (has) {
+    lua_settop(L, 1);
+    return 1;
+  } else {
+    lua_pop(L, 1);
+    luaL_traceback(L, L, NULL, 1);
+  }
+  al_settraceback(L, ctx, 1);
+  return 1;
+}
+
+/* ---- reports */
+
+typedef struct report {
+  al_ctx *ctx;
+  l_loop *loop;
+  const char *message;
+  const al_key *keys;
+} report;
+
+/* report, error, the keys' values → loop:call_exception_handler(context) */
+static int report_body(lua_State *L) {
+  report *r = lua_touserdata(L, 1);
+  al_pushloop(L, r->loop);
+  lua_getfield(L, -1, "call_exception_handler");
+  lua_insert(L, -2);
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, r->message);
+  lua_setfield(L, -2, "message");
+  lua_pushvalue(L, 2);
+  lua_setfield(L, -2, "exception");
+  if (!is_error_object(L, r->ctx, 2)) {
+    al_pushtraceback(L, r->ctx, 2);
+    lua_setfield(L, -2, "traceback");
+  }
+  int arg = 3;
+  for (const al_key *key = r->keys; key && key->key; key++, arg++) {
+    lua_pushvalue(L, arg);
+    lua_setfield(L, -2, key->key);
+  }
+  lua_call(L, 2, 0);
+  return 0;
+}
+
+/* Keeps the interrupt on top (popped) for run_forever to raise. */
+static void leave_loop(al_ctx *ctx, lua_State *L, l_loop *loop) {
+  al_ctx_anchors(L, ctx);
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, AL_SLOT_EXIT);
+  lua_pop(L, 1);
+  ctx->exiting = true;
+  if (loop->loop) al_loop_break(loop->loop);
+}
+
+void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, const al_key *keys) {
+  if (al_isinterrupt(L, ctx, -1)) {
+    leave_loop(ctx, L, loop);
+    return;
+  }
+  report r = {ctx, loop, message, keys};
+  int error = lua_gettop(L), nargs = 2;
+  lua_pushcfunction(L, report_body);
+  lua_pushlightuserdata(L, &r);
+  lua_pushvalue(L, error);
+  for (const al_key *key = keys; key && key->key; key++, nargs++) lua_pushvalue(L, key->idx);
+  if (lua_pcall(L, nargs, 0, 0) != LUA_OK) {
+    if (al_isinterrupt(L, ctx, -1)) {
+      lua_pushvalue(L, -1);
+      leave_loop(ctx, L, loop);
+    } else {
+      const char *why = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "(an error object)";
+      al_log(AL_LOG_ERROR, NULL, "%s; and reporting it failed: %s", message, why);
+    }
+  }
+  lua_settop(L, error - 1);
+}
+
+typedef struct warning {
+  al_ctx *ctx;
+  const char *text, *category;
+} warning;
+
+static int warn_body(lua_State *L) {
+  warning *w = lua_touserdata(L, 1);
+  al_ctx_anchors(L, w->ctx);
+  lua_rawgeti(L, -1, AL_SLOT_LOG);
+  lua_pushliteral(L, "warning");
+  lua_pushstring(L, w->text);
+  lua_pushstring(L, w->category);
+  lua_call(L, 3, 0);
+  return 0;
+}
+
+void al_warn(al_ctx *ctx, const char *category, const char *format, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  lua_State *L = al_enter(ctx);
+  if (!L) return;
+  lua_rawgeti(L, 1, AL_SLOT_LOG);
+  bool handled = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  warning w = {ctx, text, category};
+  if (!handled || al_pcall_c(L, warn_body, &w, 0) != LUA_OK) al_log(AL_LOG_WARNING, category, "%s", text);
+  al_leave(ctx, L);
+}

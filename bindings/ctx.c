@@ -1,0 +1,155 @@
+/* ctx.c - the context of a Lua state: made once by whoever opens the module first, found through the registry, and torn down
+ * by its finalizer, the last of ours to run. Anchors keep alive what has an operation in flight.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "ctx.h"
+
+#include "lloop.h"
+
+#include <string.h>
+
+static const char registry_key; /* its address is the key */
+
+static void *ctx_realloc(al_ctx *ctx, void *ptr, size_t old, size_t new) {
+  void *ud;
+  lua_Alloc alloc = lua_getallocf(ctx->main, &ud);
+  return alloc(ud, ptr, old, new);
+}
+
+/* At lua_close, after all objects that were made later. */
+static int ctx_gc(lua_State *L) {
+  al_ctx *ctx = lua_touserdata(L, 1);
+  while (ctx->loops) {
+    l_loop *loop = ctx->loops;
+    ctx->loops = loop->next;
+    al_loop_release(loop->loop);
+    loop->loop = NULL;
+  }
+  ctx_realloc(ctx, ctx->free_slots, (size_t)ctx->size_free * sizeof(int), 0);
+  ctx->free_slots = NULL;
+  return 0;
+}
+
+/* Pushes a thread for upcalls: [1] anchors, [2] traceback handler. */
+static void new_thread(lua_State *L, al_ctx *ctx, int depth) {
+  lua_State *thread = lua_newthread(L);
+  luaL_checkstack(thread, 2 * LUA_MINSTACK, "callback thread");
+  al_ctx_anchors(thread, ctx);
+  al_ctx_pushfunction(thread, ctx, al_traceback);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx->threads[depth]);
+  ctx->threads[depth] = thread;
+}
+
+static int grow_threads(lua_State *L) {
+  al_ctx *ctx = lua_touserdata(L, 1);
+  new_thread(L, ctx, ctx->depth + 1);
+  return 0;
+}
+
+lua_State *al_enter(al_ctx *ctx) {
+  lua_State *L = ctx->threads[ctx->depth];
+  if (ctx->depth + 1 < AL_MAX_DEPTH && !ctx->threads[ctx->depth + 1]) {
+    lua_pushcfunction(L, grow_threads);
+    lua_pushlightuserdata(L, ctx);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_settop(L, 2);
+  }
+  if (ctx->depth + 1 == AL_MAX_DEPTH || !ctx->threads[ctx->depth + 1]) {
+    al_log(AL_LOG_ERROR, NULL, "a callback was dropped: callbacks nest too deeply, or there is no memory");
+    return NULL;
+  }
+  ctx->depth++;
+  return L;
+}
+
+void al_leave(al_ctx *ctx, lua_State *L) {
+  lua_settop(L, 2);
+  ctx->depth--;
+}
+
+static const luaL_Reg ctx_metamethods[] = {{"__gc", ctx_gc}, {NULL, NULL}};
+
+al_ctx *al_ctx_open(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &registry_key) == LUA_TUSERDATA) {
+    al_ctx *found = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    return found;
+  }
+  lua_pop(L, 1);
+  al_ctx *ctx = lua_newuserdatauv(L, sizeof *ctx, 1);
+  memset(ctx, 0, sizeof *ctx);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  ctx->main = lua_tothread(L, -1);
+  lua_pop(L, 1);
+  luaL_newlib(L, ctx_metamethods);
+  lua_setmetatable(L, -2);
+
+  lua_createtable(L, 64, 0); /* the anchors: the context's user value */
+  for (int slot = 1; slot < AL_SLOT_FIRST_FREE; slot++) {
+    lua_pushboolean(L, false);
+    lua_rawseti(L, -2, slot);
+  }
+  ctx->n_slots = AL_SLOT_FIRST_FREE - 1;
+  lua_newtable(L); /* creation places, and what else is known of objects without keeping them */
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawseti(L, -2, AL_SLOT_TRACES);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, ctx);
+  lua_setiuservalue(L, -2, 1);
+  new_thread(L, ctx, 0);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
+  return ctx;
+}
+
+void al_ctx_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f) {
+  lua_pushlightuserdata(L, ctx);
+  lua_pushcclosure(L, f, 1);
+}
+
+void al_ctx_setfuncs(lua_State *L, al_ctx *ctx, const luaL_Reg *functions) {
+  lua_pushlightuserdata(L, ctx);
+  luaL_setfuncs(L, functions, 1);
+}
+
+void al_ctx_anchors(lua_State *L, al_ctx *ctx) { lua_rawgetp(L, LUA_REGISTRYINDEX, ctx); }
+
+/* Room for each slot in the list of free ones, so that giving one back never allocates. */
+static void grow_free_slots(lua_State *L, al_ctx *ctx) {
+  int size = ctx->size_free ? ctx->size_free * 2 : 64;
+  int *slots = ctx_realloc(ctx, ctx->free_slots, (size_t)ctx->size_free * sizeof(int), (size_t)size * sizeof(int));
+  if (!slots) luaL_error(L, "not enough memory");
+  ctx->free_slots = slots;
+  ctx->size_free = size;
+}
+
+int al_anchor(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  if (ctx->n_slots >= ctx->size_free) grow_free_slots(L, ctx);
+  int slot = ctx->n_free ? ctx->free_slots[ctx->n_free - 1] : ctx->n_slots + 1;
+  al_ctx_anchors(L, ctx);
+  lua_pushvalue(L, idx);
+  lua_rawseti(L, -2, slot); /* may throw: nothing is taken yet */
+  lua_pop(L, 1);
+  if (ctx->n_free) {
+    ctx->n_free--;
+  } else {
+    ctx->n_slots++;
+  }
+  return slot;
+}
+
+void al_pushanchored(lua_State *L, al_ctx *ctx, int slot) {
+  al_ctx_anchors(L, ctx);
+  lua_rawgeti(L, -1, slot);
+  lua_replace(L, -2);
+}
+
+void al_unanchor(al_ctx *ctx, int slot) {
+  if (slot == 0) return;
+  lua_State *L = ctx->threads[ctx->depth]; /* idle, at base level */
+  lua_pushboolean(L, false);               /* not nil, so that the table's array never shrinks and grows again */
+  lua_rawseti(L, 1, slot);
+  ctx->free_slots[ctx->n_free++] = slot;
+}

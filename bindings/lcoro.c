@@ -1,0 +1,269 @@
+/* lcoro.c - the coroutine library for scripts that wait. A user's coroutine may wait inside a task: aloop's own yields carry a
+ * tag, and resume and wrap pass them outward until they reach the loop; what scripts yield stays theirs. While a coroutine
+ * waits, the tag stays on top of its stack: to others it looks `normal`, for only its task may resume it.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lloop.h"
+#include "ltask.h"
+
+#include <string.h>
+
+enum { AS_RESUME, AS_WRAP, AS_BODY }; /* how results are handed on */
+
+static bool is_waiting(lua_State *co) {
+  return lua_status(co) == LUA_YIELD && lua_gettop(co) > 0 && lua_touserdata(co, -1) == (const void *)&al_wait_tag;
+}
+
+static lua_State *target(lua_State *L, int how) {
+  if (how != AS_RESUME) return lua_tothread(L, lua_upvalueindex(2));
+  lua_State *co = lua_tothread(L, 1);
+  if (!co) al_typeerror(L, 1, "coroutine");
+  return co;
+}
+
+static int go_on(lua_State *L, lua_State *co, int nargs, int how);
+
+/* The task goes on: so does the coroutine inside. */
+static int resumed_outside(lua_State *L, int status, lua_KContext how) {
+  (void)status;
+  lua_State *co = target(L, (int)how);
+  if (is_waiting(co)) lua_pop(co, 1);
+  return go_on(L, co, 0, (int)how);
+}
+
+/* The error of a coroutine that died, on top of co, is raised as coroutine.wrap raises it. */
+static int raise_from(lua_State *L, lua_State *co, int how) {
+  int status = lua_status(co);
+  if (status != LUA_OK && status != LUA_YIELD) status = lua_resetthread(co); /* runs its <close> variables */
+  lua_xmove(co, L, 1);
+  if (how == AS_WRAP && status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+static int hand_error(lua_State *L, lua_State *co, int how) {
+  if (how != AS_RESUME) return raise_from(L, co, how);
+  lua_pushboolean(L, false);
+  lua_xmove(co, L, 1);
+  return 2;
+}
+
+/* What the coroutine yielded or returned: n values on its stack. */
+static int hand_values(lua_State *L, lua_State *co, int n, int how) {
+  if (!lua_checkstack(L, n + 1)) {
+    lua_pop(co, n);
+    return luaL_error(L, "too many results to resume");
+  }
+  if (how == AS_RESUME) lua_pushboolean(L, true);
+  lua_xmove(co, L, n);
+  return how == AS_RESUME ? n + 1 : n;
+}
+
+/* A coroutine that is a task's body yields to the loop: nothing gives up one turn, a value is an error told to it. */
+static int yield_from_body(lua_State *L, lua_State *co, int n) {
+  lua_xmove(co, L, n);
+  return lua_yieldk(L, n, AS_BODY, resumed_outside);
+}
+
+static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
+  al_ctx *ctx = al_ctx_of(L);
+  lua_State *former = ctx->co_top, *former_blocked = ctx->co_blocked;
+  int n = 0;
+  if (former == L) ctx->co_top = co; /* else aloop has lost track: a foreign resume is on the way */
+  if (!lua_isyieldable(L)) ctx->co_blocked = L;
+  int status = lua_resume(co, L, nargs, &n);
+  ctx->co_top = former;
+  ctx->co_blocked = former_blocked;
+  if (status == LUA_YIELD) {
+    if (is_waiting(co)) return al_suspend(L, how, resumed_outside);
+    if (how == AS_BODY) return yield_from_body(L, co, n);
+    return hand_values(L, co, n, how);
+  }
+  if (status == LUA_OK) return hand_values(L, co, n, how);
+  return hand_error(L, co, how);
+}
+
+static int start(lua_State *L, int first_arg, int how) {
+  lua_State *co = target(L, how);
+  int nargs = lua_gettop(L) - first_arg + 1;
+  if (is_waiting(co)) {
+    lua_pushliteral(L, "cannot resume non-suspended coroutine");
+    if (how != AS_RESUME) return lua_error(L);
+    lua_pushboolean(L, false);
+    lua_insert(L, -2);
+    return 2;
+  }
+  if (!lua_checkstack(co, nargs)) return luaL_error(L, "too many arguments to resume");
+  lua_xmove(L, co, nargs);
+  return go_on(L, co, nargs, how);
+}
+
+static int coro_resume(lua_State *L) { return start(L, 2, AS_RESUME); }
+static int coro_wrapped(lua_State *L) { return start(L, 1, AS_WRAP); }
+static int coro_body(lua_State *L) { return start(L, 1, AS_BODY); }
+
+static int coro_wrap(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  lua_pushlightuserdata(L, al_ctx_of(L));
+  lua_State *co = lua_newthread(L);
+  lua_pushvalue(L, 1);
+  lua_xmove(L, co, 1);
+  lua_pushcclosure(L, coro_wrapped, 2);
+  return 1;
+}
+
+void al_coro_pushdriver(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  lua_pushlightuserdata(L, ctx);
+  lua_pushvalue(L, idx);
+  lua_pushcclosure(L, coro_body, 2);
+}
+
+static int yielded(lua_State *L, int status, lua_KContext extra) {
+  (void)status, (void)extra;
+  return al_task_yielded(L, al_ctx_of(L));
+}
+
+static int coro_yield(lua_State *L) { return lua_yieldk(L, lua_gettop(L), 0, yielded); }
+
+static lua_State *check_coroutine(lua_State *L) {
+  lua_State *co = lua_tothread(L, 1);
+  if (!co) al_typeerror(L, 1, "coroutine");
+  return co;
+}
+
+static const char *status_of(lua_State *L, lua_State *co) {
+  lua_Debug ar;
+  if (co == L) return "running";
+  switch (lua_status(co)) {
+  case LUA_YIELD:
+    return is_waiting(co) ? "normal" : "suspended";
+  case LUA_OK:
+    if (lua_getstack(co, 0, &ar)) return "normal";
+    return lua_gettop(co) == 0 ? "dead" : "suspended";
+  default:
+    return "dead";
+  }
+}
+
+static int coro_status(lua_State *L) {
+  lua_pushstring(L, status_of(L, check_coroutine(L)));
+  return 1;
+}
+
+static int coro_close(lua_State *L) {
+  lua_State *co = check_coroutine(L);
+  const char *status = status_of(L, co);
+  if (strcmp(status, "suspended") != 0 && strcmp(status, "dead") != 0)
+    return luaL_error(L, "cannot close a %s coroutine", status);
+  if (lua_resetthread(co) == LUA_OK) {
+    lua_pushboolean(L, true);
+    return 1;
+  }
+  lua_pushboolean(L, false);
+  lua_xmove(co, L, 1);
+  return 2;
+}
+
+static int coro_isyieldable(lua_State *L) {
+  lua_State *co = lua_isnone(L, 1) ? L : check_coroutine(L);
+  lua_pushboolean(L, lua_isyieldable(co));
+  return 1;
+}
+
+/* The main chunk's coroutine counts as the main one, as under lua. */
+static int coro_running(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  bool main = lua_pushthread(L);
+  if (ctx->current && ctx->current->co == L) ctx->current->exposed = true;
+  lua_pushboolean(L, main || (ctx->main_task && ctx->main_task->co == L));
+  return 2;
+}
+
+/* ---- may the caller wait? */
+
+/* A name for the function of a stack frame that can't be suspended: `string.gsub`. */
+static void push_function_name(lua_State *L, lua_Debug *ar) {
+  lua_getinfo(L, "fn", ar);
+  int f = lua_gettop(L);
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (lua_pushnil(L); lua_next(L, f + 1); lua_pop(L, 1)) {
+    if (!lua_istable(L, -1) || lua_type(L, -2) != LUA_TSTRING) continue;
+    for (lua_pushnil(L); lua_next(L, f + 3); lua_pop(L, 1)) {
+      if (lua_type(L, -2) != LUA_TSTRING || !lua_rawequal(L, -1, f)) continue;
+      const char *module = lua_tostring(L, f + 2);
+      bool global = strcmp(module, LUA_GNAME) == 0;
+      lua_pushfstring(L, "%s%s%s", global ? "" : module, global ? "" : ".", lua_tostring(L, -2));
+      lua_replace(L, f);
+      lua_settop(L, f);
+      return;
+    }
+  }
+  lua_settop(L, f - 1);
+  lua_pushstring(L, ar->name ? ar->name : "a C function");
+}
+
+/* Pushes the name of the C function that stands between the caller and its task. Lua functions and the functions that can be
+ * suspended are passed over. */
+static void push_culprit(lua_State *L, lua_State *blocked) {
+  static const char *const fine[] = {"pcall", "xpcall", "dofile", "error", NULL};
+  lua_Debug ar;
+  for (int level = blocked == L ? 1 : 0; lua_getstack(blocked, level, &ar); level++) {
+    lua_getinfo(blocked, "S", &ar);
+    if (*ar.what != 'C') continue;
+    push_function_name(blocked, &ar);
+    if (blocked != L) lua_xmove(blocked, L, 1);
+    const char *const *name = fine;
+    while (*name && strcmp(*name, lua_tostring(L, -1)) != 0) name++;
+    if (!*name) return;
+    lua_pop(L, 1);
+  }
+  lua_pushliteral(L, "a C function");
+}
+
+l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f) {
+  l_task *t = ctx->current;
+  if (!t) {
+    al_raise(L, ctx, AL_C_RuntimeError,
+             "'%s' waits, and there is no task to suspend here: call it from a task (aloop.run, loop:create_task), not from a "
+             "plain callback or protocol method",
+             f);
+  }
+  if (ctx->co_top != L) {
+    al_raise(L, ctx, AL_C_RuntimeError,
+             "'%s' waits, but this coroutine was resumed by a coroutine.resume or wrap from before require \"aloop\"; use "
+             "the present ones",
+             f);
+  }
+  lua_State *blocked = lua_isyieldable(L) ? ctx->co_blocked : L;
+  if (blocked) {
+    push_culprit(L, blocked);
+    al_raise(L, ctx, AL_C_RuntimeError,
+             "'%s' can't wait here: %s, a C function that can't be suspended, stands between it and its task; get the value "
+             "before calling %s, or after",
+             f, lua_tostring(L, -1), lua_tostring(L, -1));
+  }
+  if (t->is_main) al_main_settle(L, ctx);
+  if (al_loop_is_closed(t->f.loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  return t;
+}
+
+static const luaL_Reg functions[] = {{"resume", coro_resume},
+                                     {"wrap", coro_wrap},
+                                     {"yield", coro_yield},
+                                     {"status", coro_status},
+                                     {"close", coro_close},
+                                     {"isyieldable", coro_isyieldable},
+                                     {"running", coro_running},
+                                     {NULL, NULL}};
+
+/* Replaces the functions of the global table coroutine. */
+void al_coro_openlib(lua_State *L, al_ctx *ctx) {
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, LUA_COLIBNAME) == LUA_TTABLE) al_ctx_setfuncs(L, ctx, functions);
+  lua_pop(L, 2);
+}

@@ -1,0 +1,602 @@
+/* lloop.c - the loop's userdata: life, scheduling, and the fields and handlers that scripts set. What runs is the core's
+ * loop; what it calls are handles.
+ *
+ * Each loop has a metatable of its own, whose __index is the table of its fields (slow_callback_duration, and what a script
+ * sets), which falls back to its class.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lloop.h"
+
+#include "lcontext.h"
+#include "lhandle.h"
+#include "lrepr.h"
+#include "ltask.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double default_slow = 0.1;
+
+/* ---- finding loops */
+
+l_loop *al_test_loop(lua_State *L, al_ctx *ctx, int arg) {
+  l_loop *loop = lua_touserdata(L, arg);
+  if (loop && loop == ctx->running) return loop;
+  return loop && al_isinstance(L, ctx, arg, AL_C_AbstractEventLoop) ? loop : NULL;
+}
+
+l_loop *al_check_loop(lua_State *L, al_ctx *ctx, int arg) {
+  l_loop *loop = al_test_loop(L, ctx, arg);
+  if (!loop || !loop->loop) al_typeerror(L, arg, "AbstractEventLoop");
+  return loop;
+}
+
+l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg) {
+  l_loop *loop = al_check_loop(L, ctx, arg);
+  if (al_loop_is_closed(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  if (al_loop_debug(loop->loop) && !al_loop_in_thread(loop->loop))
+    al_raise(L, ctx, AL_C_RuntimeError, "Non-thread-safe operation invoked on an event loop other than the current one");
+  return loop;
+}
+
+void al_pushloop(lua_State *L, l_loop *loop) {
+  al_ctx_anchors(L, loop->ctx);
+  lua_rawgeti(L, -1, AL_SLOT_LOOPS);
+  lua_rawgetp(L, -1, loop);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
+l_loop *al_running_loop(lua_State *L, al_ctx *ctx) {
+  if (!ctx->running) al_raise(L, ctx, AL_C_RuntimeError, "no running event loop");
+  return ctx->running;
+}
+
+l_loop *al_current_loop(lua_State *L, al_ctx *ctx) {
+  al_pushanchored(L, ctx, AL_SLOT_CURRENT_LOOP);
+  if (!lua_toboolean(L, -1)) {
+    lua_pop(L, 1);
+    al_pushanchored(L, ctx, AL_SLOT_LOOP_FACTORY);
+    if (!lua_toboolean(L, -1)) al_raise(L, ctx, AL_C_RuntimeError, "There is no current event loop");
+    lua_call(L, 0, 1);
+  }
+  return al_check_loop(L, ctx, lua_gettop(L));
+}
+
+l_loop *al_default_loop(lua_State *L, al_ctx *ctx) {
+  if (ctx->running) return ctx->running;
+  if (!ctx->current || !ctx->current->is_main) al_running_loop(L, ctx);
+  al_main_settle(L, ctx);
+  return ctx->current->f.loop;
+}
+
+/* ---- making */
+
+static void discard(al_loop *loop, al_handle *handle) {
+  (void)loop;
+  if (al_handle_is_ours(handle)) al_handle_discard(handle);
+}
+
+static void slow_io(al_loop *core, al_handle *handle, int64_t took_ns) {
+  if (handle && (al_handle_is_ours(handle) || al_task_is_step(handle))) return; /* they tell it themselves */
+  l_loop *loop = al_loop_data(core);
+  al_warn(loop->ctx, NULL, "Executing %s took %.3f seconds", handle ? "a callback of aloop" : "the callbacks of I/O",
+          (double)took_ns / 1e9);
+}
+
+typedef struct slow_text {
+  l_loop *loop;
+  int64_t took_ns;
+} slow_text;
+
+static int slow_body(lua_State *L) {
+  slow_text *s = lua_touserdata(L, 1);
+  const char *text = luaL_tolstring(L, 2, NULL);
+  al_warn(s->loop->ctx, NULL, "Executing %s took %.3f seconds", text, (double)s->took_ns / 1e9);
+  return 0;
+}
+
+void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns) {
+  if (took_ns < loop->slow_ns) return;
+  slow_text s = {loop, took_ns};
+  lua_pushcfunction(L, slow_body);
+  lua_pushlightuserdata(L, &s);
+  lua_pushvalue(L, idx);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+}
+
+static void set_slow(l_loop *loop, double seconds) {
+  loop->slow_ns = al_seconds_to_ns(seconds);
+  al_loop_set_slow(loop->loop, loop->slow_ns, slow_io);
+}
+
+static int loop_newindex(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_loop(L, ctx, 1);
+  if (lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "slow_callback_duration") == 0) {
+    if (lua_type(L, 3) != LUA_TNUMBER)
+      return luaL_error(L, "bad value for 'slow_callback_duration' (number expected, got %s)", luaL_typename(L, 3));
+    set_slow(loop, lua_tonumber(L, 3));
+  }
+  lua_getiuservalue(L, 1, AL_LOOP_UV_FIELDS);
+  lua_replace(L, 1);
+  lua_settop(L, 3);
+  lua_rawset(L, 1);
+  return 0;
+}
+
+/* Gives the loop at idx, made by the class at 1, its fields and its own metatable. */
+static void make_metatable(lua_State *L, al_ctx *ctx, int idx) {
+  lua_newtable(L); /* the metatable */
+  int meta = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING || strncmp(lua_tostring(L, -2), "__", 2) != 0) continue;
+    lua_pushvalue(L, -2);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, meta);
+  }
+  lua_pushvalue(L, 1);
+  lua_setfield(L, meta, "__base");
+  lua_newtable(L); /* the fields */
+  lua_pushnumber(L, default_slow);
+  lua_setfield(L, -2, "slow_callback_duration");
+  lua_createtable(L, 0, 1);
+  lua_pushvalue(L, 1);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, idx, AL_LOOP_UV_FIELDS);
+  lua_setfield(L, meta, "__index");
+  al_ctx_pushfunction(L, ctx, loop_newindex);
+  lua_setfield(L, meta, "__newindex");
+  lua_setmetatable(L, idx);
+}
+
+static bool replaces(lua_State *L, al_ctx *ctx, const char *method) {
+  lua_getfield(L, 1, method);
+  al_pushclass(L, ctx, AL_C_BaseEventLoop);
+  lua_getfield(L, -1, method);
+  bool other = !lua_rawequal(L, -1, -3);
+  lua_pop(L, 3);
+  return other;
+}
+
+static bool debug_wanted(void) {
+  const char *value = getenv("ALOOPDEBUG");
+  return value && *value;
+}
+
+/* [1] class, [2] selector or nil */
+static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
+  lua_settop(L, 2);
+  l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 3 */
+  loop->ctx = ctx;
+  loop->tasks.next = loop->tasks.prev = &loop->tasks;
+  al_pushanchored(L, ctx, AL_SLOT_LOOPS);
+  lua_pushvalue(L, 3);
+  lua_rawsetp(L, -2, loop);
+  lua_settop(L, 3);
+  make_metatable(L, ctx, 3);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, 3, AL_LOOP_UV_SELECTOR);
+  loop->custom_future = replaces(L, ctx, "create_future");
+  loop->custom_task = replaces(L, ctx, "create_task");
+  al_loop_options options = {.machine = machine, .debug = debug_wanted(), .data = loop, .discard = discard};
+  const char *reason = NULL;
+  int error = al_loop_new(&options, &loop->loop, &reason);
+  if (error == AL_ENORING) return al_raise(L, ctx, AL_C_NotImplementedError, "no io_uring here: %s", reason);
+  if (error < 0) return al_raise_os(L, ctx, error, NULL, NULL);
+  set_slow(loop, default_slow);
+  loop->next = ctx->loops;
+  ctx->loops = loop;
+  return 1;
+}
+
+/* SelectorEventLoop([selector]): a selector says by its class's __machine which one it is. */
+static int selector_loop_new(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  const char *machine = NULL;
+  if (!lua_isnoneornil(L, 2)) {
+    if (luaL_getmetafield(L, 2, "__machine") != LUA_TSTRING) return al_typeerror(L, 2, "selector");
+    machine = lua_tostring(L, -1); /* its class keeps the string */
+  }
+  return new_loop(L, ctx, machine);
+}
+
+static int proactor_loop_new(lua_State *L) { return new_loop(L, al_ctx_of(L), "uring"); }
+
+/* ---- life */
+
+/* What stands between run_forever and whoever called it. */
+typedef struct outside {
+  l_task *current;
+  lua_State *co_top, *co_blocked;
+} outside;
+
+int al_turn_forever(al_ctx *ctx, l_loop *loop) {
+  outside o = {ctx->current, ctx->co_top, ctx->co_blocked};
+  l_loop *former = ctx->running;
+  ctx->current = NULL;
+  ctx->co_top = ctx->co_blocked = NULL;
+  ctx->running = loop;
+  int error = al_loop_run_forever(loop->loop);
+  ctx->running = former;
+  ctx->current = o.current;
+  ctx->co_top = o.co_top;
+  ctx->co_blocked = o.co_blocked;
+  return error;
+}
+
+int al_raise_exit(lua_State *L, al_ctx *ctx) {
+  ctx->exiting = false;
+  al_ctx_anchors(L, ctx);
+  lua_rawgeti(L, -1, AL_SLOT_EXIT);
+  lua_pushboolean(L, false);
+  lua_rawseti(L, -3, AL_SLOT_EXIT);
+  return lua_error(L);
+}
+
+void al_run_forever(lua_State *L, al_ctx *ctx, l_loop *loop) {
+  if (al_loop_is_closed(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  if (al_loop_is_running(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "This event loop is already running");
+  if (ctx->running || al_loop_running())
+    al_raise(L, ctx, AL_C_RuntimeError, "Cannot run the event loop while another loop is running");
+  int error = al_turn_forever(ctx, loop);
+  if (ctx->exiting) al_raise_exit(L, ctx);
+  if (error < 0) al_raise_os(L, ctx, error, NULL, NULL);
+}
+
+static int loop_run_forever(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_run_forever(L, ctx, al_check_loop(L, ctx, 1));
+  return 0;
+}
+
+static void stop_loop(al_loop *loop, al_handle *handle) {
+  (void)handle;
+  al_loop_stop(loop);
+}
+
+/* [1] loop, [2] awaitable → its results. The loop is stopped by a handle among those that wait for the future. */
+static int loop_run_until_complete(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_open(L, ctx, 1);
+  luaL_checkany(L, 2);
+  lua_settop(L, 2);
+  if (al_loop_is_running(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "This event loop is already running");
+  if (ctx->running || al_loop_running())
+    return al_raise(L, ctx, AL_C_RuntimeError, "Cannot run the event loop while another loop is running");
+  bool made = al_test_future(L, ctx, 2) == NULL;
+  l_future *f = al_ensure_future(L, ctx, loop, 2); /* 3 */
+  if (f->loop != loop) return al_raise(L, ctx, AL_C_ValueError, "The future belongs to a different loop");
+  al_handle stop;
+  al_handle_init(&stop, stop_loop);
+  if (f->state == AL_FUTURE_PENDING) {
+    al_list_append(&f->waiters, &stop);
+  } else {
+    al_call_soon(loop->loop, &stop);
+  }
+  al_ctx_pushfunction(L, ctx, loop_run_forever);
+  lua_pushvalue(L, 1);
+  int status = lua_pcall(L, 1, 0, 0);
+  al_handle_cancel(&stop);
+  if (status != LUA_OK) {
+    if (made) al_future_mark_read(ctx, f);
+    return lua_error(L);
+  }
+  if (f->state == AL_FUTURE_PENDING)
+    return al_raise(L, ctx, AL_C_RuntimeError, "Event loop stopped before Future completed.");
+  return al_future_result(L, ctx, 3);
+}
+
+static int loop_stop(lua_State *L) {
+  al_loop_stop(al_check_loop(L, al_ctx_of(L), 1)->loop);
+  return 0;
+}
+
+static int loop_is_running(lua_State *L) {
+  lua_pushboolean(L, al_loop_is_running(al_check_loop(L, al_ctx_of(L), 1)->loop));
+  return 1;
+}
+
+static int loop_is_closed(lua_State *L) {
+  lua_pushboolean(L, al_loop_is_closed(al_check_loop(L, al_ctx_of(L), 1)->loop));
+  return 1;
+}
+
+/* Lets go of the handles in the table at this user value. */
+static void drop_handles(lua_State *L, al_ctx *ctx, int idx, int uservalue) {
+  if (lua_getiuservalue(L, idx, uservalue) == LUA_TTABLE) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+      l_handle *h = al_test(L, ctx, lua_gettop(L), AL_C_Handle);
+      if (h) al_handle_drop(ctx, h);
+    }
+  }
+  lua_pop(L, 1);
+  lua_pushnil(L);
+  lua_setiuservalue(L, idx, uservalue);
+}
+
+static void close_loop(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
+  al_future_report_all(L, ctx, loop);
+  al_task_forget_all(L, ctx, loop);
+  al_loop_close(loop->loop);
+  drop_handles(L, ctx, idx, AL_LOOP_UV_WATCHES);
+  drop_handles(L, ctx, idx, AL_LOOP_UV_SIGNALS);
+  for (l_loop **at = &ctx->loops; *at; at = &(*at)->next) {
+    if (*at != loop) continue;
+    *at = loop->next;
+    break;
+  }
+}
+
+static int loop_close(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_loop(L, ctx, 1);
+  if (al_loop_is_running(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Cannot close a running event loop");
+  if (!al_loop_is_closed(loop->loop)) close_loop(L, ctx, loop, 1);
+  return 0;
+}
+
+static int loop_gc(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = lua_touserdata(L, 1);
+  if (!loop->loop) return 0;
+  if (!al_loop_is_closed(loop->loop)) {
+    if (!loop->quiet) {
+      al_warn(ctx, "ResourceWarning", "unclosed event loop %s", luaL_tolstring(L, 1, NULL));
+    }
+    close_loop(L, ctx, loop, 1);
+  }
+  al_loop_release(loop->loop);
+  loop->loop = NULL;
+  return 0;
+}
+
+static const char *boolean(bool value) { return value ? "true" : "false"; }
+
+static int loop_tostring(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = lua_touserdata(L, 1);
+  if (!loop || !al_isinstance(L, ctx, 1, AL_C_AbstractEventLoop)) return al_typeerror(L, 1, "AbstractEventLoop");
+  luaL_getmetafield(L, 1, "__name");
+  const char *name = lua_tostring(L, -1);
+  if (!loop->loop) {
+    lua_pushfstring(L, "<%s>", name);
+  } else {
+    lua_pushfstring(L, "<%s running=%s closed=%s debug=%s>", name, boolean(al_loop_is_running(loop->loop)),
+                    boolean(al_loop_is_closed(loop->loop)), boolean(al_loop_debug(loop->loop)));
+  }
+  return 1;
+}
+
+/* ---- scheduling */
+
+/* In debug mode a value that can't be called is refused at once, else when it is called; a coroutine always. */
+static void check_callback(lua_State *L, l_loop *loop, int arg, const char *f) {
+  if (lua_isfunction(L, arg)) return;
+  if (lua_isthread(L, arg)) luaL_argerror(L, arg - 1, lua_pushfstring(L, "coroutines cannot be used with %s()", f));
+  if (lua_isnoneornil(L, arg) || (al_loop_debug(loop->loop) && !al_iscallable(L, arg)))
+    luaL_argerror(L, arg - 1,
+                  lua_pushfstring(L, "function expected by %s(), got %s", f, luaL_typename(L, arg)));
+}
+
+static int loop_call_soon(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_open(L, ctx, 1);
+  check_callback(L, loop, 2, "call_soon");
+  l_handle *h = al_handle_make(L, ctx, loop, false, 2);
+  al_handle_soon(L, ctx, 2, h);
+  return 1;
+}
+
+/* In this thread nothing sleeps; other threads have other states and come through a remote. */
+static int loop_call_soon_threadsafe(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_loop(L, ctx, 1);
+  if (al_loop_is_closed(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  check_callback(L, loop, 2, "call_soon_threadsafe");
+  l_handle *h = al_handle_make(L, ctx, loop, false, 2);
+  al_handle_soon(L, ctx, 2, h);
+  return 1;
+}
+
+static int schedule(lua_State *L, bool relative, const char *f) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_open(L, ctx, 1);
+  double when = luaL_checknumber(L, 2);
+  if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", relative ? "delay" : "when");
+  check_callback(L, loop, 3, f);
+  if (relative) when += (double)al_time_ns() / 1e9;
+  l_handle *h = al_handle_make(L, ctx, loop, true, 3);
+  al_timer_handle_start(L, ctx, 3, h, when);
+  return 1;
+}
+
+static int loop_call_later(lua_State *L) { return schedule(L, true, "call_later"); }
+static int loop_call_at(lua_State *L) { return schedule(L, false, "call_at"); }
+
+static int loop_time(lua_State *L) {
+  al_check_loop(L, al_ctx_of(L), 1);
+  lua_pushnumber(L, (double)al_time_ns() / 1e9);
+  return 1;
+}
+
+static int loop_create_future(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_future_new(L, ctx, al_check_loop(L, ctx, 1));
+  return 1;
+}
+
+/* ---- fields and handlers */
+
+static int loop_get_debug(lua_State *L) {
+  lua_pushboolean(L, al_loop_debug(al_check_loop(L, al_ctx_of(L), 1)->loop));
+  return 1;
+}
+
+static int loop_set_debug(lua_State *L) {
+  al_loop_set_debug(al_check_loop(L, al_ctx_of(L), 1)->loop, lua_toboolean(L, 2));
+  return 0;
+}
+
+static int loop_set_exception_handler(lua_State *L) {
+  al_check_loop(L, al_ctx_of(L), 1);
+  if (!lua_isnoneornil(L, 2)) al_check_callable(L, 2);
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, AL_LOOP_UV_HANDLER);
+  return 0;
+}
+
+static int loop_get_exception_handler(lua_State *L) {
+  al_check_loop(L, al_ctx_of(L), 1);
+  lua_getiuservalue(L, 1, AL_LOOP_UV_HANDLER);
+  return 1;
+}
+
+/* ---- the module's functions */
+
+static int get_running_loop(lua_State *L) {
+  al_pushloop(L, al_running_loop(L, al_ctx_of(L)));
+  return 1;
+}
+
+static int running_loop_or_nil(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (!ctx->running) return 0;
+  al_pushloop(L, ctx->running);
+  return 1;
+}
+
+/* Sets an anchor with a fixed place to the value at 1, or to false. */
+static int set_slot(lua_State *L, al_ctx *ctx, int slot) {
+  lua_settop(L, 1);
+  if (!lua_toboolean(L, 1)) {
+    lua_pushboolean(L, false);
+    lua_replace(L, 1);
+  }
+  al_ctx_anchors(L, ctx);
+  lua_insert(L, 1);
+  lua_rawseti(L, 1, slot);
+  return 0;
+}
+
+static int get_slot(lua_State *L, al_ctx *ctx, int slot) {
+  al_pushanchored(L, ctx, slot);
+  if (lua_toboolean(L, -1)) return 1;
+  return 0;
+}
+
+static int set_current_loop(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (!lua_isnoneornil(L, 1)) al_check_loop(L, ctx, 1);
+  return set_slot(L, ctx, AL_SLOT_CURRENT_LOOP);
+}
+
+static int get_current_loop(lua_State *L) { return get_slot(L, al_ctx_of(L), AL_SLOT_CURRENT_LOOP); }
+static int set_loop_factory(lua_State *L) { return set_slot(L, al_ctx_of(L), AL_SLOT_LOOP_FACTORY); }
+static int set_log(lua_State *L) { return set_slot(L, al_ctx_of(L), AL_SLOT_LOG); }
+static int get_log(lua_State *L) { return get_slot(L, al_ctx_of(L), AL_SLOT_LOG); }
+
+/* The loop of the current task or callback; of the main chunk, before it turns, too. */
+static int default_loop(lua_State *L) {
+  al_pushloop(L, al_default_loop(L, al_ctx_of(L)));
+  return 1;
+}
+
+static int set_quiet(lua_State *L) {
+  al_check_loop(L, al_ctx_of(L), 1)->quiet = lua_toboolean(L, 2);
+  return 0;
+}
+
+static int stats(lua_State *L) {
+  al_loop_stats s;
+  al_loop_get_stats(al_check_loop(L, al_ctx_of(L), 1)->loop, &s);
+  const struct {
+    const char *name;
+    uint64_t value;
+  } fields[] = {{"transports", s.transports}, {"servers", s.servers}, {"ops", s.ops},    {"timers", s.timers},
+                {"handles", s.handles},       {"watchers", s.watchers}, {"turns", s.turns}};
+  lua_createtable(L, 0, 7);
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    lua_pushinteger(L, (lua_Integer)fields[i].value);
+    lua_setfield(L, -2, fields[i].name);
+  }
+  return 1;
+}
+
+static int machine(lua_State *L) {
+  lua_pushstring(L, al_loop_machine(al_check_loop(L, al_ctx_of(L), 1)->loop));
+  return 1;
+}
+
+static int source_traceback(lua_State *L) {
+  luaL_checkany(L, 1);
+  al_push_place(L, al_ctx_of(L), 1);
+  return 1;
+}
+
+static int traceback_of(lua_State *L) {
+  luaL_checkany(L, 1);
+  al_pushtraceback(L, al_ctx_of(L), 1);
+  return 1;
+}
+
+static const luaL_Reg methods[] = {{"run_forever", loop_run_forever},
+                                   {"run_until_complete", loop_run_until_complete},
+                                   {"stop", loop_stop},
+                                   {"is_running", loop_is_running},
+                                   {"is_closed", loop_is_closed},
+                                   {"close", loop_close},
+                                   {"call_soon", loop_call_soon},
+                                   {"call_soon_threadsafe", loop_call_soon_threadsafe},
+                                   {"call_later", loop_call_later},
+                                   {"call_at", loop_call_at},
+                                   {"time", loop_time},
+                                   {"create_future", loop_create_future},
+                                   {"get_debug", loop_get_debug},
+                                   {"set_debug", loop_set_debug},
+                                   {"set_exception_handler", loop_set_exception_handler},
+                                   {"get_exception_handler", loop_get_exception_handler},
+                                   {"__gc", loop_gc},
+                                   {"__close", loop_close},
+                                   {"__tostring", loop_tostring},
+                                   {NULL, NULL}};
+static const luaL_Reg selector_methods[] = {{"__new", selector_loop_new}, {"__gc", loop_gc}, {"__close", loop_close},
+                                            {"__tostring", loop_tostring}, {NULL, NULL}};
+static const luaL_Reg proactor_methods[] = {{"__new", proactor_loop_new}, {"__gc", loop_gc}, {"__close", loop_close},
+                                            {"__tostring", loop_tostring}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
+                                     {"running_loop_or_nil", running_loop_or_nil},
+                                     {"default_loop", default_loop},
+                                     {"get_current_loop", get_current_loop},
+                                     {"set_current_loop", set_current_loop},
+                                     {"set_loop_factory", set_loop_factory},
+                                     {"set_log", set_log},
+                                     {"get_log", get_log},
+                                     {"set_quiet", set_quiet},
+                                     {"stats", stats},
+                                     {"machine", machine},
+                                     {"source_traceback", source_traceback},
+                                     {"traceback_of", traceback_of},
+                                     {NULL, NULL}};
+
+void al_loop_openlib(lua_State *L, al_ctx *ctx) {
+  al_class_methods(L, ctx, AL_C_BaseEventLoop, methods);
+  al_class_methods(L, ctx, AL_C_SelectorEventLoop, selector_methods);
+  al_class_methods(L, ctx, AL_C_ProactorEventLoop, proactor_methods);
+  al_ctx_setfuncs(L, ctx, functions);
+  al_ctx_anchors(L, ctx);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawseti(L, -2, AL_SLOT_LOOPS);
+  ctx->no_loop = lua_newuserdatauv(L, sizeof *ctx->no_loop, 0);
+  memset(ctx->no_loop, 0, sizeof *ctx->no_loop);
+  ctx->no_loop->ctx = ctx;
+  al_anchor(L, ctx, -1);
+  lua_pop(L, 2);
+}

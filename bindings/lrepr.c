@@ -1,0 +1,242 @@
+/* lrepr.c - how handles, futures and tasks show themselves: `<Handle f(1, 'a') at x.lua:3>`, in asyncio's words.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lrepr.h"
+
+#include "lloop.h"
+
+#include <string.h>
+
+enum { MAX_FRAMES = 10, MAX_STRING = 60 };
+
+/* ---- where an object was made */
+
+/* Pushes the table of what is known of objects without keeping them alive. */
+static void push_traces(lua_State *L, al_ctx *ctx) { al_pushanchored(L, ctx, AL_SLOT_TRACES); }
+
+/* Pushes the stack as text, the first line being the innermost Lua frame. */
+static void push_frames(lua_State *L) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  lua_Debug ar;
+  int shown = 0;
+  for (int level = 1; shown < MAX_FRAMES && lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline < 0) continue;
+    lua_pushfstring(L, shown++ ? "\n\t%s:%d" : "%s:%d", ar.short_src, ar.currentline);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+}
+
+void al_remember_place(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  push_traces(L, ctx);
+  lua_pushvalue(L, idx);
+  push_frames(L);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+void al_push_place(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  push_traces(L, ctx);
+  lua_pushvalue(L, idx);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+}
+
+/* ", created at x.lua:3" if it is known. */
+static void add_place(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
+  al_push_place(L, ctx, idx);
+  const char *text = lua_tostring(L, -1);
+  if (!text) {
+    lua_pop(L, 1);
+    return;
+  }
+  const char *end = strchr(text, '\n');
+  lua_pushfstring(L, " created at %s", text);
+  if (end) {
+    lua_pushlstring(L, lua_tostring(L, -1), strlen(" created at ") + (size_t)(end - text));
+    lua_remove(L, -2);
+  }
+  lua_remove(L, -2);
+  luaL_addvalue(b);
+}
+
+/* ---- values */
+
+static void add_function(lua_State *L, luaL_Buffer *b, int idx) {
+  lua_Debug ar;
+  lua_pushvalue(L, idx);
+  lua_getinfo(L, ">S", &ar);
+  if (*ar.what == 'C') {
+    luaL_addstring(b, "C function");
+    return;
+  }
+  lua_pushfstring(L, "function <%s:%d>", ar.short_src, ar.linedefined);
+  luaL_addvalue(b);
+}
+
+void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
+  size_t len;
+  switch (lua_type(L, idx)) {
+  case LUA_TSTRING: {
+    const char *s = lua_tolstring(L, idx, &len);
+    luaL_addchar(b, '\'');
+    luaL_addlstring(b, s, len > MAX_STRING ? MAX_STRING : len);
+    luaL_addstring(b, len > MAX_STRING ? "'..." : "'");
+    break;
+  }
+  case LUA_TFUNCTION:
+    add_function(L, b, idx);
+    break;
+  default:
+    luaL_tolstring(L, idx, NULL);
+    luaL_addvalue(b);
+  }
+}
+
+/* ---- handles */
+
+/* f(1, 'a') */
+static void add_call(lua_State *L, luaL_Buffer *b, l_handle *h, int idx) {
+  for (int i = 0; i <= h->nargs; i++) {
+    luaL_addstring(b, i == 0 ? "" : i == 1 ? "(" : ", ");
+    lua_getiuservalue(L, idx, 1 + i);
+    int value = lua_gettop(L);
+    luaL_Buffer part; /* a buffer wants the top of the stack for itself */
+    luaL_buffinit(L, &part);
+    al_add_repr(L, &part, value);
+    luaL_pushresult(&part);
+    lua_remove(L, value);
+    luaL_addvalue(b);
+  }
+  luaL_addstring(b, h->nargs ? ")" : "()");
+}
+
+/* Pushes the text of the call. */
+static void push_call_text(lua_State *L, l_handle *h, int idx) {
+  lua_getiuservalue(L, idx, 1);
+  bool gone = lua_isnil(L, -1);
+  lua_pop(L, 1);
+  if (gone) {
+    lua_pushliteral(L, "");
+    return;
+  }
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  add_call(L, &b, h, idx);
+  luaL_pushresult(&b);
+}
+
+void al_handle_remember_repr(lua_State *L, al_ctx *ctx, l_handle *h, int idx) {
+  al_push_place(L, ctx, idx);
+  push_call_text(L, h, idx);
+  push_traces(L, ctx);
+  lua_pushvalue(L, idx);
+  lua_pushfstring(L, "%s; %s", lua_isnil(L, -4) ? "?" : lua_tostring(L, -4), lua_tostring(L, -3));
+  lua_rawset(L, -3);
+  lua_pop(L, 3);
+}
+
+void al_handle_repr(lua_State *L, al_ctx *ctx, l_handle *h, int idx) {
+  idx = lua_absindex(L, idx);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, h->timer ? "<TimerHandle" : "<Handle");
+  if (h->cancelled) luaL_addstring(&b, " cancelled");
+  if (h->timer) {
+    lua_pushfstring(L, " when=%f", h->when);
+    luaL_addvalue(&b);
+  }
+  push_call_text(L, h, idx);
+  if (*lua_tostring(L, -1)) luaL_addchar(&b, ' ');
+  luaL_addvalue(&b);
+  add_place(L, ctx, &b, idx);
+  luaL_addchar(&b, '>');
+  luaL_pushresult(&b);
+}
+
+typedef struct description {
+  l_handle *handle;
+} description;
+
+static int describe_body(lua_State *L) {
+  l_handle *h = lua_touserdata(L, 1);
+  push_call_text(L, h, 2);
+  return 1;
+}
+
+void al_handle_describe(lua_State *L, l_handle *h, int idx, const char *prefix, char *buf, size_t size) {
+  lua_pushcfunction(L, describe_body);
+  lua_pushlightuserdata(L, h);
+  lua_pushvalue(L, idx);
+  bool ok = lua_pcall(L, 2, 1, 0) == LUA_OK;
+  snprintf(buf, size, "%s%s", prefix, ok ? lua_tostring(L, -1) : "?");
+  lua_pop(L, 1);
+}
+
+/* ---- futures and tasks */
+
+static const char *const state_names[] = {"pending", "finished", "cancelled"};
+
+static void add_outcome(lua_State *L, luaL_Buffer *b, l_future *f, int idx) {
+  luaL_addstring(b, f->failed ? " exception=" : " result=");
+  if (f->nvalues != 1 && !f->failed) {
+    lua_pushfstring(L, f->nvalues ? "(%d values)" : "nil", f->nvalues);
+    luaL_addvalue(b);
+    return;
+  }
+  lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE);
+  int value = lua_gettop(L);
+  luaL_Buffer part;
+  luaL_buffinit(L, &part);
+  al_add_repr(L, &part, value);
+  luaL_pushresult(&part);
+  lua_remove(L, value);
+  luaL_addvalue(b);
+}
+
+static void add_callbacks(lua_State *L, luaL_Buffer *b, int idx) {
+  if (lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    return;
+  }
+  int n = (int)lua_rawlen(L, -1);
+  lua_pop(L, 1);
+  if (n == 0) return;
+  lua_pushfstring(L, " cb=[%d callback%s]", n, n == 1 ? "" : "s");
+  luaL_addvalue(b);
+}
+
+void al_future_repr(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
+  idx = lua_absindex(L, idx);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, f->is_task ? "<Task " : "<Future ");
+  const l_task *t = f->is_task ? (const l_task *)f : NULL;
+  luaL_addstring(&b, t && f->state == AL_FUTURE_PENDING && t->must_cancel ? "cancelling" : state_names[f->state]);
+  if (t) {
+    luaL_addstring(&b, " name='");
+    if (lua_getiuservalue(L, idx, AL_TASK_UV_NAME) == LUA_TNIL) {
+      lua_pop(L, 1);
+      lua_pushfstring(L, "Task-%I", (LUAI_UACINT)t->number);
+    }
+    luaL_addvalue(&b);
+    luaL_addstring(&b, "' coro=");
+    lua_getiuservalue(L, idx, AL_TASK_UV_CORO);
+    int coro = lua_gettop(L);
+    luaL_Buffer part;
+    luaL_buffinit(L, &part);
+    al_add_repr(L, &part, coro);
+    luaL_pushresult(&part);
+    lua_remove(L, coro);
+    luaL_addvalue(&b);
+  }
+  if (f->state == AL_FUTURE_FINISHED) add_outcome(L, &b, f, idx);
+  if (f->state == AL_FUTURE_PENDING) add_callbacks(L, &b, idx);
+  add_place(L, ctx, &b, idx);
+  luaL_addchar(&b, '>');
+  luaL_pushresult(&b);
+}
