@@ -139,6 +139,7 @@ static void init(al_loop *loop, const al_io_ops *io, const al_loop_options *opti
   loop->slow_ns = SLOW_NS;
   loop->debug = options && options->debug;
   loop->data = options ? options->data : NULL;
+  loop->discard = options ? options->discard : NULL;
   al__link_init(&loop->ready);
   al__link_init(&loop->batch);
   al__link_init(&loop->due);
@@ -174,9 +175,13 @@ static void close_rooms(al_loop *loop) {
   }
 }
 
+void al__loop_discard(al_loop *loop, al_handle *handle) {
+  if (loop->discard) loop->discard(loop, handle);
+}
+
 static void empty_queues(al_loop *loop) {
   al__link_splice(&loop->ready, &loop->batch);
-  while (!al__link_is_empty(&loop->ready)) al__list_pop(&loop->ready);
+  while (!al__link_is_empty(&loop->ready)) al__loop_discard(loop, al__list_pop(&loop->ready));
   al__timer_close(loop);
   loop->emptied = true;
 }

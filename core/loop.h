@@ -54,6 +54,7 @@ struct al_loop {
   int64_t slow_ns;
   al_slow_fn *slow;
   void *data;
+  void (*discard)(al_loop *loop, al_handle *handle); /* al_loop_options */
   /* Counted by those who own the things: transports, servers, watchers; ops by the machine, +1 at submit and -1 before
    * the final completion; turns by loop.c. The others are worked out by al_loop_get_stats. */
   al_loop_stats stats;
@@ -63,6 +64,9 @@ struct al_loop {
 
 /* The loop was told to leave its turn at once (al_loop_break). */
 static inline bool al__loop_broken(const al_loop *loop) { return loop->broken; }
+
+/* Tells the owner of a handle that it won't run. */
+void al__loop_discard(al_loop *loop, al_handle *handle);
 
 /* Runs a callback of the loop, timed in debug mode. */
 void al__loop_run(al_loop *loop, al_handle *handle);

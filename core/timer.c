@@ -78,7 +78,12 @@ void al__timer_run_due(al_loop *loop) {
 }
 
 void al__timer_close(al_loop *loop) {
-  while (!al__link_is_empty(&loop->due)) pop_due(loop);
-  for (size_t i = 0; i < loop->timers.count; i++) loop->timers.entries[i].timer->loop = NULL;
+  while (!al__link_is_empty(&loop->due)) al__loop_discard(loop, &pop_due(loop)->handle);
+  while (loop->timers.count > 0) {
+    al_timer *timer = loop->timers.entries[loop->timers.count - 1].timer;
+    al__heap_remove(&loop->timers, timer);
+    timer->loop = NULL;
+    al__loop_discard(loop, &timer->handle);
+  }
   al__heap_free(&loop->timers);
 }
