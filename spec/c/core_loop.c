@@ -240,12 +240,6 @@ static void test_timer_put_off(void) {
 
 /* ---- foreign loops ------------------------------------------------------------------------------------------------------------- */
 
-static void then_read(al_loop *loop, step *self) {
-  char bytes[100];
-  (void)loop;
-  CHECK(read(*(int *)self->arg, bytes, sizeof(bytes)) > 0);
-}
-
 static void test_run_once(void) {
   al_loop *loop = new_loop();
   alarm_step t;

@@ -129,6 +129,12 @@ static inline void alarm_cancel(al_loop *loop, alarm_step *self) {
   CHECK(al_timer_cancel(&((alarm_step *)self->arg)->timer));
 }
 
+static inline void then_read(al_loop *loop, step *self) {
+  char bytes[100];
+  (void)loop;
+  CHECK(read(*(int *)self->arg, bytes, sizeof(bytes)) > 0);
+}
+
 static inline void queue(al_loop *loop, step *self) { al_call_soon(loop, &self->handle); }
 static inline void set(al_loop *loop, alarm_step *self, int64_t when_ns) {
   CHECK_EQ(al_timer_set(loop, &self->timer, when_ns), 0);
