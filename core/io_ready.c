@@ -239,28 +239,12 @@ static void on_writable(al_loop *loop, al_op *op) {
   if (n != -EAGAIN) end(loop, op, (int)n);
 }
 
-/* Errors that are of one connection, not of the listener (see accept(2)): that one is gone, the next may wait behind it. */
-static bool concerns_peer_only(int err) {
-  switch (-err) {
-  case ECONNABORTED:
-  case ENETDOWN:
-  case EPROTO:
-  case ENOPROTOOPT:
-  case EHOSTDOWN:
-  case ENONET:
-  case EHOSTUNREACH:
-  case ENETUNREACH:
-  case EPERM: return true;
-  default: return false;
-  }
-}
-
 static void on_acceptable(al_loop *loop, al_op *op) {
   ready *self = loop->machine;
   for (int left = AL_MAX(op->u.accept.limit, 1); left > 0; left--) {
     int fd = al__sock_accept(op->fd, &self->peer);
     if (fd == -EAGAIN) return;
-    if (concerns_peer_only(fd)) continue;
+    if (al__accept_can_go_on(fd)) continue;
     if (fd < 0) {
       end(loop, op, fd);
       return;

@@ -62,3 +62,18 @@ int al__op_check_poll(const al_op *op) {
   int kind = al__fd_kind(op->fd);
   return kind < 0 ? kind : kind == AL_FD_FILE ? -EPERM : 0;
 }
+
+bool al__accept_can_go_on(int err) {
+  switch (-err) {
+  case ECONNABORTED:
+  case ENETDOWN:
+  case EPROTO:
+  case ENOPROTOOPT:
+  case EHOSTDOWN:
+  case ENONET:
+  case EHOSTUNREACH:
+  case ENETUNREACH:
+  case EPERM: return true;
+  default: return false;
+  }
+}

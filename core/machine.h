@@ -67,6 +67,9 @@ static inline void al__op_end(al_loop *loop, al_op *op, int result) {
 ssize_t al__op_read(al_op *op, char **shared);
 ssize_t al__op_write(al_op *op); /* SEND: n > 0, -EAGAIN: not now, or an error */
 
+/* ACCEPT: the error is of one connection, which is gone, not of the listener (see accept(2)): the next may wait behind it. */
+bool al__accept_can_go_on(int err);
+
 /* The descriptors for which POLL gives -EPERM: files are always ready, and epoll, which refuses them, sets the rule. */
 int al__op_check_poll(const al_op *op); /* 0, -EPERM, -EBADF */
 
