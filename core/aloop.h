@@ -87,8 +87,8 @@ typedef struct al_loop_options {
   const char *machine; /* "epoll" (default), "poll", "select", "uring" */
   bool debug;
   void *data; /* al_loop_data */
-  /* Called at close for each queued handle and set timer (its handle) that is discarded, already out of its list; may be
-   * NULL. */
+  /* Called at close for each handle that won't run any more: queued ones, those of set timers, and those that watch a
+   * descriptor or a signal; it stands in no list then. May be NULL. */
   void (*discard)(al_loop *loop, al_handle *handle);
 } al_loop_options;
 

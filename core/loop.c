@@ -169,9 +169,9 @@ fail_open:
 
 static void close_rooms(al_loop *loop) {
   for (size_t i = AL_ROOM_COUNT; i-- > 0;) {
-    al__room room = loop->rooms[i];
-    loop->rooms[i].state = NULL;
-    if (room.state) room.close(loop, room.state);
+    al__room *room = &loop->rooms[i];
+    if (room->state) room->close(loop, room->state);
+    room->state = NULL;
   }
 }
 

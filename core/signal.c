@@ -90,7 +90,7 @@ static void give_back(int signum) {
 
 static void room_close(al_loop *loop, void *state) {
   for (int signum = 1; signum < NSIG; signum++)
-    if (owner_of(signum) == loop) al_remove_signal(loop, signum);
+    if (owner_of(signum) == loop) al__loop_discard(loop, al_remove_signal(loop, signum));
   al__wakeup_set_hook(loop, NULL);
   al__free(state);
 }

@@ -177,14 +177,20 @@ al_handle *al_remove_writer(al_loop *loop, int fd) { return remove_side(loop, fd
 
 /* ---- the room --------------------------------------------------------------------------------------------------------------- */
 
+static void discard_side(al_loop *loop, watch_side *side) {
+  al_handle *handle = unwatch(loop, side);
+  if (handle) al__loop_discard(loop, handle);
+}
+
 static void watch_room_close(al_loop *loop, void *state) {
   watch_room *room = state;
   for (size_t fd = 0; fd < room->capacity; fd++) {
     watch *record = room->by_fd[fd];
     if (!record) continue;
     record->orphan = true;
-    unwatch(loop, &record->in);
-    unwatch(loop, &record->out);
+    room->by_fd[fd] = NULL; /* what discard calls finds nothing to remove */
+    discard_side(loop, &record->in);
+    discard_side(loop, &record->out);
     free_if_unused(loop, record);
   }
   al__free(room->by_fd);

@@ -290,9 +290,17 @@ static void test_poll_fd(void) {
 
 /* ---- closing --------------------------------------------------------------------------------------------------------------------- */
 
+static int discarded;
+
+static void count_discarded(al_loop *loop, al_handle *handle) {
+  CHECK(al_loop_is_closed(loop) && !al_handle_is_queued(handle));
+  discarded++;
+}
+
 static void test_close(void) {
   int before = open_descriptors();
-  al_loop *loop = new_loop();
+  al_loop *loop;
+  CHECK_EQ(al_loop_new(&(al_loop_options){.machine = machine, .discard = count_discarded}, &loop, NULL), 0);
   step a, r;
   alarm_step t, u;
   int fds[2];
@@ -305,9 +313,11 @@ static void test_close(void) {
   set(loop, &t, al_time_ns() + 1000 * MS);
   queue(loop, step_init(&a, 'a', NULL, NULL));
   CHECK_EQ(al_add_reader(loop, fds[0], &step_init(&r, 'r', NULL, NULL)->handle, NULL), 0);
+  discarded = 0;
   CHECK_EQ(al_loop_close(loop), 0);
   CHECK_EQ(al_loop_close(loop), 0);
   CHECK_TRACE("t"); /* nothing that was pending has run */
+  CHECK_EQ(discarded, 4);
   CHECK(!al_timer_is_set(&t.timer) && !al_timer_is_set(&u.timer) && !al_handle_is_queued(&a.handle));
   CHECK(!al_timer_cancel(&t.timer) && !al_handle_cancel(&a.handle));
   CHECK(al_loop_is_closed(loop) && !al_loop_is_running(loop));
