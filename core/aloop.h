@@ -221,12 +221,12 @@ int al_call_soon_threadsafe(al_loop *loop, al_remote *remote);
 /* ---- executor: blocking work in threads ----------------------------------------------------------------------------------- */
 
 typedef struct al_job al_job;
-struct al_job {       /* embedded in its owner; belongs to the executor until done */
-  al_remote remote;   /* the executor's */
-  al_job *next;       /* the executor's */
-  al_loop *loop;      /* the executor's */
-  int state;          /* the executor's */
-  void (*work)(al_job *job);            /* in a thread of the pool */
+struct al_job {              /* embedded in its owner; belongs to the executor until done */
+  al_remote remote;          /* the executor's */
+  al_job *next;              /* the executor's */
+  al_loop *loop;             /* the executor's */
+  int state;                 /* the executor's */
+  void (*work)(al_job *job); /* in a thread of the pool */
   /* Exactly once, in the loop's thread: 0, or -ECANCELED if work did not run or the loop closed before it heard of it. If
    * the loop is closed while work runs, this comes in the thread of the pool when work has ended; if the job is
    * cancelled when the loop is closed already, from inside al_executor_cancel. */
@@ -269,8 +269,8 @@ typedef struct al_addr { /* a socket address of any family */
   struct sockaddr_storage ss;
 } al_addr;
 
-int al_addr_ip(al_addr *addr, const char *host, uint16_t port, uint32_t flowinfo, uint32_t scope_id); /* numeric host, or
-                                                                                                        -EINVAL */
+/* host is numeric, an IPv6 one with or without %scope; else -EINVAL. */
+int al_addr_ip(al_addr *addr, const char *host, uint16_t port, uint32_t flowinfo, uint32_t scope_id);
 int al_addr_unix(al_addr *addr, const char *path, size_t len); /* a leading NUL: abstract. -ENAMETOOLONG, -EINVAL */
 /* Writes "127.0.0.1:80", "[::1]:80", a path, "@abstract"; returns buf. */
 const char *al_addr_format(const al_addr *addr, char *buf, size_t size);
@@ -335,12 +335,12 @@ int al_transport_write(al_transport *transport, const char *data, size_t len, co
 int al_transport_write_eof(al_transport *transport);
 bool al_transport_can_write_eof(const al_transport *transport);
 
-void al_transport_close(al_transport *transport);  /* flushes, then connection_lost(0) */
-void al_transport_abort(al_transport *transport);  /* drops what is unsent, connection_lost(0) */
+void al_transport_close(al_transport *transport);           /* flushes, then connection_lost(0) */
+void al_transport_abort(al_transport *transport);           /* drops what is unsent, connection_lost(0) */
 void al_transport_fail(al_transport *transport, int error); /* drops what is unsent, connection_lost(error) */
 bool al_transport_is_closing(const al_transport *transport);
 
-int al_transport_pause_reading(al_transport *transport);  /* idempotent, 0; nothing is delivered from now on */
+int al_transport_pause_reading(al_transport *transport); /* idempotent, 0; nothing is delivered from now on */
 int al_transport_resume_reading(al_transport *transport);
 bool al_transport_is_reading(const al_transport *transport);
 
@@ -350,10 +350,10 @@ void al_transport_get_limits(const al_transport *transport, size_t *low, size_t 
 int al_transport_set_limits(al_transport *transport, size_t high, size_t low);
 
 void al_transport_set_protocol(al_transport *transport, al_protocol *protocol); /* NULL: one that does nothing */
-al_protocol *al_transport_protocol(const al_transport *transport);        /* NULL after connection_lost */
-al_loop *al_transport_loop(const al_transport *transport);                /* NULL once closed */
-int al_transport_fd(const al_transport *transport);                       /* -1 once closed */
-int al_transport_peername(al_transport *transport, al_addr *addr);       /* also after close; -ENOTCONN if there is none */
+al_protocol *al_transport_protocol(const al_transport *transport);              /* NULL after connection_lost */
+al_loop *al_transport_loop(const al_transport *transport);                      /* NULL once closed */
+int al_transport_fd(const al_transport *transport);                             /* -1 once closed */
+int al_transport_peername(al_transport *transport, al_addr *addr); /* also after close; -ENOTCONN if there is none */
 int al_transport_sockname(al_transport *transport, al_addr *addr);
 
 /* ---- server ------------------------------------------------------------------------------------------------------------------ */
@@ -377,7 +377,7 @@ int al_server_add(al_server *server, int fd, int backlog, const char *unlink);
 int al_server_start(al_server *server);  /* listen(2) and accept; idempotent */
 void al_server_close(al_server *server); /* stops accepting and closes the sockets; idempotent */
 bool al_server_is_serving(const al_server *server);
-bool al_server_is_closed(const al_server *server);                  /* close() was called */
+bool al_server_is_closed(const al_server *server);                 /* close() was called */
 void al_server_attach(al_server *server, al_transport *transport); /* counts it until it is closed */
 void al_server_close_clients(al_server *server);
 void al_server_abort_clients(al_server *server);
@@ -426,7 +426,7 @@ int al_connect_start(al_loop *loop, const al_connect_options *options, void *dat
 void al_connect_cancel(al_connect *request); /* its callback won't come; nothing stays open */
 
 typedef struct al_listen_options {
-  int backlog;                                                 /* 0: 100 */
+  int backlog;                                              /* 0: 100 */
   bool no_reuse_address, reuse_port, keep_alive, keep_file; /* keep_file: don't unlink a Unix socket at close */
 } al_listen_options;
 

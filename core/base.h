@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 /* The struct that embeds member at ptr. */
-#define AL_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define AL_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #define AL_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define AL_MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -21,7 +21,9 @@
 /* Misuse by our own code or by a C caller: stops the program in debug builds. Failures of the world are returned. */
 #ifdef AL_DEBUG
 #define al_assert(cond) \
-  ((cond) ? (void)0 : (fprintf(stderr, "aloop: %s:%d: %s: assertion '%s' failed\n", __FILE__, __LINE__, __func__, #cond), abort()))
+  ((cond)               \
+       ? (void)0        \
+       : (fprintf(stderr, "aloop: %s:%d: %s: assertion '%s' failed\n", __FILE__, __LINE__, __func__, #cond), abort()))
 #else
 #define al_assert(cond) ((void)sizeof(cond))
 #endif

@@ -23,12 +23,18 @@
 #include <sys/uio.h>
 
 typedef enum al_op_kind {
-  AL_OP_RECV,      /* armed: done(n > 0, MORE) for each piece with op->data lent; final: 0 at the end of data, or an error */
-  AL_OP_RECV_INTO, /* one shot into op->base[0..len): n > 0, 0 at the end, or an error */
-  AL_OP_SEND,      /* one shot: how many bytes of op->iov were sent (>= 1), or an error. The owner submits for the rest */
-  AL_OP_ACCEPT,    /* armed: done(fd, MORE) for each connection, non-blocking and close-on-exec, op->peer lent; final: error */
-  AL_OP_CONNECT,   /* one shot to op->addr: 0 or an error */
-  AL_OP_POLL       /* armed, level-triggered: done(AL_POLL_* that hold, MORE) in each turn in which some do; final: error */
+  /* armed: done(n > 0, MORE) for each piece, with its bytes lent; final: 0 at the end of data, or an error */
+  AL_OP_RECV,
+  /* one shot into base[0..len): n > 0, 0 at the end, or an error */
+  AL_OP_RECV_INTO,
+  /* one shot: how many bytes of the iovecs were sent (>= 1), or an error. The owner submits for the rest */
+  AL_OP_SEND,
+  /* armed: done(fd, MORE) for each connection, non-blocking and close-on-exec, peer lent; final: error */
+  AL_OP_ACCEPT,
+  /* one shot to addr: 0 or an error */
+  AL_OP_CONNECT,
+  /* armed, level-triggered: done(AL_POLL_* that hold, MORE) in each turn in which some do; final: error */
+  AL_OP_POLL
 } al_op_kind;
 
 #define AL_POLL_IN 1
@@ -48,9 +54,9 @@ struct al_op {
   uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT */
   uint8_t flags;  /* the machine's */
   union {
-    struct { /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes come
-                in buffers of its own need not ask. 0 or an error, which then is the op's final one. limit: the most
-                bytes a piece (AL_READ_SIZE). */
+    /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes come in buffers
+     * of its own need not ask. 0 or an error, which then is the op's final one. A piece has at most AL_READ_SIZE bytes. */
+    struct {
       const char *data;
       int (*lend)(al_op *op, char **base, size_t *len);
     } recv;
@@ -101,11 +107,11 @@ typedef struct al_io_ops {
    * nothing (poll_io of loop.c spares polls that find nothing), or an error; EINTR is no error. Returns at once if
    * completions are left from before. */
   int (*wait)(al_loop *loop, int64_t timeout_ns);
-  void (*dispatch)(al_loop *loop);  /* calls done for what was collected; timed by al__slow_begin/end (debug.h) */
-  int (*poll_fd)(al_loop *loop);    /* or -ENOSYS */
+  void (*dispatch)(al_loop *loop); /* calls done for what was collected; timed by al__slow_begin/end (debug.h) */
+  int (*poll_fd)(al_loop *loop);   /* or -ENOSYS */
 } al_io_ops;
 
 extern const al_io_ops al__io_epoll, al__io_poll, al__io_select; /* io_ready.c */
-extern const al_io_ops al__io_uring;                              /* io_uring.c, or its stand-in io_noring.c */
+extern const al_io_ops al__io_uring;                             /* io_uring.c, or its stand-in io_noring.c */
 
 #endif
