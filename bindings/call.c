@@ -93,6 +93,10 @@ int al_traceback(lua_State *L) {
   } else {
     lua_pop(L, 1);
     luaL_traceback(L, L, NULL, 1);
+    if (ctx->current) {
+      al_task_push_creation(L, ctx->current);
+      lua_concat(L, 2);
+    }
   }
   al_settraceback(L, ctx, 1);
   return 1;

@@ -123,6 +123,8 @@ struct al_ctx {
   l_loop *no_loop;         /* stands in for the loop of a main chunk that needed none yet */
   bool reraised;           /* outside of tasks, an error of a task was raised: its traceback stays as it is */
   int context_kind;    /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
+  bool debug;          /* new loops are in debug mode: ALOOPDEBUG, -X debug */
+  bool takes_sigint;   /* lsigint.h */
   bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
   uint64_t task_names; /* the N of the next Task-N */
   size_t n_unread;     /* futures in AL_SLOT_UNREAD that still are */

@@ -39,7 +39,8 @@ enum {
   AL_TASK_UV_CORO,    /* what create_task was given */
   AL_TASK_UV_NAME,    /* nil: Task-N */
   AL_TASK_UV_MESSAGE, /* of the last cancel() */
-  AL_TASK_UV_COUNT = AL_TASK_UV_MESSAGE
+  AL_TASK_UV_CREATOR, /* the Lua function that made it, at created_line */
+  AL_TASK_UV_COUNT = AL_TASK_UV_CREATOR
 };
 
 struct l_task {
@@ -53,6 +54,7 @@ struct l_task {
   al_timer timer;      /* sleep()'s */
   uint64_t number;     /* Task-N */
   int slot;            /* anchored until done */
+  int created_line;
   int cancelling;      /* cancel() requests not taken back */
   uint8_t context_kind;
   bool must_cancel;    /* to be told at the next step */
@@ -67,6 +69,8 @@ struct l_task {
 /* task:cancel(message on top (popped)) for the one at idx; false if it was done. */
 bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx);
 void al_task_pushname(lua_State *L, l_task *task);
+/* Pushes "\n<name> was created at file:line", or "". */
+void al_task_push_creation(lua_State *L, l_task *task);
 void al_task_pushself(lua_State *L, al_ctx *ctx, l_task *task); /* an unfinished one */
 
 /* At loop close: pending tasks are let go of, to be reported when they are collected. */
@@ -98,6 +102,22 @@ int al_task_yielded(lua_State *L, al_ctx *ctx);
 bool al_task_is_step(const al_handle *core);
 void al_coro_openlib(lua_State *L, al_ctx *ctx);
 
-void al_task_openlib(lua_State *L, al_ctx *ctx);
+/* For the files of tasks. Pushes a new task of the loop for the coroutine (function or thread) at idx, not queued yet; its
+ * context is the value on top (popped), of this kind. */
+l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int context_kind);
+bool al_is_coroutine(lua_State *L, int idx); /* a function, an object that can be called, a suspended coroutine */
+void al_task_set_name(lua_State *L, int self, int name);
+l_task *al_task_of_link(al_link *all);
+/* Pushes a coroutine that is ready to be given a body and its arguments. */
+lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx);
+/* One step of the task whose userdata is at self of L, a thread of al_enter. */
+void al_task_run_step(al_ctx *ctx, lua_State *L, l_task *task, int self);
+/* In the task again after al_suspend: raises the cancellation that is to be raised there. */
+l_task *al_task_resumed(lua_State *L, al_ctx *ctx);
+void al_task_step(al_loop *loop, al_handle *step); /* the callback of l_task.step */
+
+void al_task_openlib(lua_State *L, al_ctx *ctx);   /* ltaskobj.c */
+void al_create_openlib(lua_State *L, al_ctx *ctx); /* lcreate.c */
+void al_sleep_openlib(lua_State *L, al_ctx *ctx);  /* lsleep.c */
 
 #endif

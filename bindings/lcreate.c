@@ -1,0 +1,216 @@
+/* lcreate.c - how tasks come to be: create_task, task factories, Task(...), and the awaitables that become tasks.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lcontext.h"
+#include "lloop.h"
+#include "ltask.h"
+
+void al_task_set_name(lua_State *L, int self, int name) {
+  luaL_tolstring(L, name, NULL);
+  lua_setiuservalue(L, self, AL_TASK_UV_NAME);
+}
+
+static void step_eagerly(lua_State *L, al_ctx *ctx, l_task *t) {
+  lua_State *U = al_enter(ctx);
+  if (!U) {
+    al_call_soon(t->f.loop->loop, &t->step);
+    return;
+  }
+  lua_pushvalue(L, -1);
+  lua_xmove(L, U, 1);
+  al_task_run_step(ctx, U, t, 3);
+  al_leave(ctx, U);
+}
+
+/* loop, coro, [options] → Task, by the default way. */
+static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop) {
+  bool given = !lua_isnoneornil(L, 3);
+  lua_settop(L, 3);
+  int kind;
+  if (given && al_option(L, 3, "context") != LUA_TNIL) {
+    if (!al_test(L, ctx, lua_gettop(L), AL_C_Context)) al_option_error(L, "create_task", "context", "Context", -1);
+    kind = AL_CONTEXT_OBJECT;
+  } else {
+    lua_settop(L, 3);
+    kind = al_context_capture(L, ctx);
+  }
+  l_task *t = al_task_new(L, ctx, loop, 2, kind);
+  int self = lua_gettop(L);
+  bool eager = false;
+  if (given) {
+    if (al_option(L, 3, "name") != LUA_TNIL) al_task_set_name(L, self, lua_gettop(L));
+    al_option(L, 3, "eager_start");
+    eager = lua_toboolean(L, -1) && ctx->running == loop;
+    lua_settop(L, self);
+  }
+  if (eager) {
+    step_eagerly(L, ctx, t);
+  } else {
+    al_call_soon(loop->loop, &t->step);
+  }
+  return 1;
+}
+
+/* The options as the factory gets them: a table always, without the name, which create_task sets itself. */
+static void call_factory(lua_State *L, l_loop *loop) {
+  (void)loop;
+  lua_newtable(L);
+  if (lua_istable(L, 3)) {
+    lua_pushnil(L);
+    while (lua_next(L, 3)) {
+      lua_pushvalue(L, -2);
+      lua_insert(L, -2);
+      lua_rawset(L, -4);
+    }
+  }
+  lua_pushnil(L);
+  lua_setfield(L, -2, "name");
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
+  lua_rotate(L, -3, 2); /* factory, loop, coro, options */
+  lua_call(L, 3, 1);
+}
+
+/* loop, coro, [options], factory → what the factory made, named. */
+static int factory_create_task(lua_State *L, l_loop *loop) {
+  call_factory(L, loop);
+  if (lua_istable(L, 3) && lua_getfield(L, 3, "name") != LUA_TNIL) {
+    if (luaL_getmetafield(L, -2, "__index") != LUA_TNIL || lua_istable(L, -2)) {
+      lua_settop(L, 6);
+      lua_getfield(L, 5, "set_name");
+      lua_pushvalue(L, 5);
+      lua_pushvalue(L, 6);
+      lua_call(L, 2, 0);
+    }
+  }
+  lua_settop(L, 5);
+  return 1;
+}
+
+static const char *const create_task_options[] = {"name", "context", "eager_start", NULL};
+
+static int loop_create_task(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_open(L, ctx, 1);
+  if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
+  al_options(L, 3, "create_task", create_task_options);
+  lua_settop(L, 3);
+  if (lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY) != LUA_TNIL) return factory_create_task(L, loop);
+  return default_create_task(L, ctx, loop);
+}
+
+static int loop_set_task_factory(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_check_loop(L, ctx, 1);
+  if (!lua_isnoneornil(L, 2)) al_check_callable(L, 2);
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, AL_LOOP_UV_FACTORY);
+  return 0;
+}
+
+static int loop_get_task_factory(lua_State *L) {
+  al_check_loop(L, al_ctx_of(L), 1);
+  lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY);
+  return 1;
+}
+
+/* Task(coro, {loop, name, context, eager_start}) */
+static int task_new(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  static const char *const names[] = {"loop", "name", "context", "eager_start", NULL};
+  if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
+  l_loop *loop = NULL;
+  if (al_options(L, 3, "Task", names) && al_option(L, 3, "loop") != LUA_TNIL) loop = al_check_loop(L, ctx, lua_gettop(L));
+  if (!loop) loop = al_default_loop(L, ctx);
+  lua_settop(L, 3);
+  return default_create_task(L, ctx, loop);
+}
+
+/* Calls loop:create_task(value at idx): a subclass's own, if it has one. */
+static void create_task_for(lua_State *L, l_loop *loop, int idx) {
+  al_pushloop(L, loop);
+  lua_getfield(L, -1, "create_task");
+  lua_insert(L, -2);
+  lua_pushvalue(L, idx);
+  lua_call(L, 2, 1);
+}
+
+static int await_object(lua_State *L) {
+  luaL_getmetafield(L, lua_upvalueindex(2), "__await");
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_callk(L, 1, LUA_MULTRET, 0, NULL);
+  return lua_gettop(L);
+}
+
+l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
+  idx = lua_absindex(L, idx);
+  l_future *f = al_test_future(L, ctx, idx);
+  if (f) {
+    lua_pushvalue(L, idx);
+    return f;
+  }
+  if (luaL_getmetafield(L, idx, "__await") != LUA_TNIL) {
+    lua_pop(L, 1);
+    lua_pushlightuserdata(L, ctx);
+    lua_pushvalue(L, idx);
+    lua_pushcclosure(L, await_object, 2);
+    create_task_for(L, loop ? loop : al_default_loop(L, ctx), lua_gettop(L));
+    lua_remove(L, -2);
+  } else if (al_is_coroutine(L, idx)) {
+    create_task_for(L, loop ? loop : al_default_loop(L, ctx), idx);
+  } else {
+    const char *message = "awaitable expected, got %s; pass the function, don't call it";
+    luaL_argerror(L, idx, lua_pushfstring(L, message, luaL_typename(L, idx)));
+  }
+  f = al_test_future(L, ctx, -1);
+  if (!f) al_raise(L, ctx, AL_C_RuntimeError, "create_task gave no Future");
+  return f;
+}
+
+static int ensure_future(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  static const char *const names[] = {"loop", NULL};
+  luaL_checkany(L, 1);
+  l_loop *loop = NULL;
+  if (al_options(L, 2, "ensure_future", names) && al_option(L, 2, "loop") != LUA_TNIL)
+    loop = al_check_loop(L, ctx, lua_gettop(L));
+  l_future *f = al_ensure_future(L, ctx, loop, 1);
+  if (loop && f->loop != loop)
+    return al_raise(L, ctx, AL_C_ValueError, "The future belongs to a different loop than the one specified as the loop argument");
+  return 1;
+}
+
+/* ---- await */
+
+static int await(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_check_wait(L, ctx, "await");
+  luaL_checkany(L, 1);
+  lua_settop(L, 1);
+  al_ensure_future(L, ctx, ctx->current->f.loop, 1);
+  lua_replace(L, 1);
+  return al_await(L, ctx, 1);
+}
+
+static int future_await(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (!al_test_future(L, ctx, 1)) return al_typeerror(L, 1, "Future");
+  al_check_wait(L, ctx, "await");
+  lua_settop(L, 1);
+  return al_await(L, ctx, 1);
+}
+
+static const luaL_Reg task_methods[] = {{"__new", task_new}, {NULL, NULL}};
+static const luaL_Reg future_methods[] = {{"await", future_await}, {NULL, NULL}};
+static const luaL_Reg loop_methods[] = {{"create_task", loop_create_task},
+                                        {"set_task_factory", loop_set_task_factory},
+                                        {"get_task_factory", loop_get_task_factory},
+                                        {NULL, NULL}};
+static const luaL_Reg functions[] = {{"await", await}, {"ensure_future", ensure_future}, {NULL, NULL}};
+
+void al_create_openlib(lua_State *L, al_ctx *ctx) {
+  al_class_methods(L, ctx, AL_C_Task, task_methods);
+  al_class_methods(L, ctx, AL_C_Future, future_methods);
+  al_class_methods(L, ctx, AL_C_BaseEventLoop, loop_methods);
+  al_ctx_setfuncs(L, ctx, functions);
+}

@@ -1,0 +1,130 @@
+/* ltaskobj.c - what a task tells: its name, stack, context, cancellation counts; current_task and all_tasks.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lcontext.h"
+#include "lloop.h"
+#include "ltask.h"
+
+static l_task *check_task(lua_State *L, al_ctx *ctx) {
+  l_future *f = al_test_future(L, ctx, 1);
+  if (!f || !f->is_task) al_typeerror(L, 1, "Task");
+  return (l_task *)f;
+}
+
+static int task_cancelling(lua_State *L) {
+  lua_pushinteger(L, check_task(L, al_ctx_of(L))->cancelling);
+  return 1;
+}
+
+static int task_uncancel(lua_State *L) {
+  l_task *t = check_task(L, al_ctx_of(L));
+  if (t->cancelling > 0 && --t->cancelling == 0) t->must_cancel = false;
+  lua_pushinteger(L, t->cancelling);
+  return 1;
+}
+
+static int task_get_name(lua_State *L) {
+  l_task *t = check_task(L, al_ctx_of(L));
+  if (lua_getiuservalue(L, 1, AL_TASK_UV_NAME) == LUA_TNIL)
+    lua_pushfstring(L, "Task-%I", (LUAI_UACINT)t->number);
+  return 1;
+}
+
+static int task_set_name(lua_State *L) {
+  check_task(L, al_ctx_of(L));
+  luaL_checkany(L, 2);
+  al_task_set_name(L, 1, 2);
+  return 0;
+}
+
+static int task_get_coro(lua_State *L) {
+  check_task(L, al_ctx_of(L));
+  lua_getiuservalue(L, 1, AL_TASK_UV_CORO);
+  return 1;
+}
+
+static int task_get_context(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_task *t = check_task(L, ctx);
+  if (t == ctx->current) { /* its context is the current one */
+    al_pushanchored(L, ctx, AL_SLOT_CONTEXT);
+    if (ctx->context_kind == AL_CONTEXT_OBJECT) return 1;
+    al_context_object(L, ctx, ctx->context_kind, -1);
+    lua_pushvalue(L, -1);
+    al_context_swap(L, ctx, AL_CONTEXT_OBJECT);
+    lua_pop(L, 1);
+    return 1;
+  }
+  lua_getiuservalue(L, 1, AL_TASK_UV_CONTEXT);
+  if (t->context_kind == AL_CONTEXT_OBJECT) return 1;
+  al_context_object(L, ctx, t->context_kind, -1);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, 1, AL_TASK_UV_CONTEXT);
+  t->context_kind = AL_CONTEXT_OBJECT;
+  return 1;
+}
+
+/* The frames of the task's coroutine, innermost last as in asyncio; those of C functions are left out. */
+static int task_get_stack(lua_State *L) {
+  l_task *t = check_task(L, al_ctx_of(L));
+  lua_newtable(L);
+  lua_Debug ar;
+  int n = 0;
+  while (t->co && lua_getstack(t->co, n, &ar)) n++;
+  for (int level = n - 1, i = 0; level >= 0; level--) {
+    lua_getstack(t->co, level, &ar);
+    lua_getinfo(t->co, "Sln", &ar);
+    if (ar.currentline < 0) continue;
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, ar.short_src);
+    lua_setfield(L, -2, "source");
+    lua_pushinteger(L, ar.currentline);
+    lua_setfield(L, -2, "currentline");
+    lua_pushstring(L, ar.name);
+    lua_setfield(L, -2, "name");
+    lua_rawseti(L, -2, ++i);
+  }
+  return 1;
+}
+
+static int current_task(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = lua_isnoneornil(L, 1) ? NULL : al_check_loop(L, ctx, 1);
+  l_task *t = ctx->current;
+  if (t && t->is_main) al_main_settle(L, ctx);
+  if (!t && !loop) al_running_loop(L, ctx);
+  if (!t || (loop && t->f.loop != loop)) return 0;
+  al_task_pushself(L, ctx, t);
+  return 1;
+}
+
+static int all_tasks(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = lua_isnoneornil(L, 1) ? al_default_loop(L, ctx) : al_check_loop(L, ctx, 1);
+  lua_newtable(L);
+  lua_Integer n = 0;
+  for (al_link *link = loop->tasks.next; link != &loop->tasks; link = link->next) {
+    al_task_pushself(L, ctx, al_task_of_link(link));
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
+static const luaL_Reg task_methods[] = {{"cancelling", task_cancelling},
+                                        {"uncancel", task_uncancel},
+                                        {"get_name", task_get_name},
+                                        {"set_name", task_set_name},
+                                        {"get_coro", task_get_coro},
+                                        {"get_context", task_get_context},
+                                        {"get_stack", task_get_stack},
+                                        {NULL, NULL}};
+static const luaL_Reg functions[] = {{"current_task", current_task}, {"all_tasks", all_tasks}, {NULL, NULL}};
+
+void al_task_openlib(lua_State *L, al_ctx *ctx) {
+  al_ctx_anchors(L, ctx);
+  lua_newtable(L);
+  lua_rawseti(L, -2, AL_SLOT_COROUTINES);
+  lua_pop(L, 1);
+  al_class_methods(L, ctx, AL_C_Task, task_methods);
+  al_ctx_setfuncs(L, ctx, functions);
+}
