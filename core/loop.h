@@ -47,9 +47,10 @@ struct al_loop {
   bool stopping;
   bool broken; /* by al_loop_break in this turn, or in the last one: there are leftovers */
   bool closed, debug;
-  bool emptied;         /* the last step of al_loop_close is done: nothing may be queued any more */
-  unsigned empty_polls; /* how many polls in a row did not wait and found nothing */
-  int64_t polled_ns;    /* when the last of them was, once there are many */
+  bool emptied;          /* the last step of al_loop_close is done: nothing may be queued any more */
+  unsigned empty_polls;  /* how many polls in a row did not wait and found nothing */
+  unsigned spared_polls; /* how many turns have done without a poll since the last one */
+  int64_t polled_ns;     /* when the last one was, once many were empty */
 
   int64_t slow_ns;
   al_slow_fn *slow;

@@ -347,6 +347,23 @@ static void test_release_closes(void) {
   CHECK_EQ(open_descriptors(), before);
 }
 
+static void then_release(al_loop *loop, step *self) {
+  (void)self;
+  al_loop_release(loop);
+  CHECK(al_loop_is_running(loop));
+  al_loop_stop(loop);
+}
+
+static void test_release_inside(void) {
+  step a, b;
+  al_loop *loop = new_loop();
+  trace_clear();
+  queue(loop, step_init(&a, 'a', then_release, NULL));
+  queue(loop, step_init(&b, 'b', NULL, NULL));
+  CHECK_EQ(al_loop_run_forever(loop), 0); /* then it is gone */
+  CHECK_TRACE("ab");
+}
+
 /* Every allocation on the way to a loop with a watch and a timer may fail; nothing is left behind then. */
 static int try_all(al_loop **loop, int fd, step *r, alarm_step *t) {
   int err = al_loop_new(&(al_loop_options){.machine = machine}, loop, NULL);
@@ -478,6 +495,7 @@ static void run_tests(void) {
   RUN(test_poll_fd);
   RUN(test_close);
   RUN(test_release_closes);
+  RUN(test_release_inside);
   RUN(test_without_memory);
   RUN(test_slow);
   RUN(test_dump);
