@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
@@ -28,26 +29,27 @@
 #define ADDRESS_SIZE 256
 #define START_MS 10000 /* a server says its address within this time */
 
-static pid_t server_pid, load_pid; /* for on_alarm; 0: none */
-static char directory[] = "/tmp/aloop-bench-XXXXXX", path[sizeof directory + 2];
+static pid_t server_pid;
+static volatile pid_t load_pid; /* for on_alarm; 0: none */
+static char directory[] = "/tmp/aloop-bench-XXXXXX";
 
+/* The load that dies of it ends all else. A server that doesn't start has a limit of its own. */
 static void on_alarm(int sig) {
   (void)sig;
   static const char message[] = "drive: time limit\n";
-  if (write(STDERR_FILENO, message, sizeof message - 1) < 0) _exit(124);
+  if (write(STDERR_FILENO, message, sizeof message - 1) < 0) return;
   if (load_pid) kill(load_pid, SIGKILL);
-  if (server_pid) kill(server_pid, SIGKILL);
-  unlink(path);
-  rmdir(directory);
-  _exit(124);
+}
+
+static int remove_one(const char *file, const struct stat *st, int type, struct FTW *ftw) {
+  (void)st, (void)type, (void)ftw;
+  return remove(file);
 }
 
 static void stop_server(void) {
   kill(server_pid, SIGKILL);
   waitpid(server_pid, NULL, 0);
-  server_pid = 0;
-  unlink(path);
-  rmdir(directory);
+  nftw(directory, remove_one, 4, FTW_DEPTH | FTW_PHYS);
 }
 
 static pid_t start(char **argv, int core, int out) {
@@ -127,7 +129,7 @@ int main(int argc, char **argv) {
   alarm((unsigned)limit);
 
   int out[2];
-  char address[ADDRESS_SIZE], pid[16];
+  char address[ADDRESS_SIZE], pid[16], path[sizeof directory + 2];
   if (pipe2(out, O_CLOEXEC) < 0) bench_die("pipe2");
   if (!mkdtemp(directory)) bench_die("mkdtemp");
   snprintf(path, sizeof path, "%s/s", directory);

@@ -1,0 +1,172 @@
+-- programs.lua - what is measured: the programs, how each is started, what it needs. Used by the runner and parts.lua.
+--
+-- A program has a name; `echo`, `http`, `inproc` and `startup` build its command line for that kind of part (absent:
+-- it doesn't take part); `needs` says why it can't run here, or nil; those with `extra` are measured only when named.
+--
+-- SPDX-License-Identifier: MIT
+local shell = require "lib.shell"
+
+---@class Program
+---@field name string
+---@field echo? fun(where: string): string[]
+---@field http? fun(): string[]
+---@field inproc? fun(bench: string): string[]
+---@field benches? table<string, boolean> the in-process benchmarks that it has; absent: all
+---@field startup? string[]
+---@field needs fun(): string|nil
+---@field extra? boolean
+
+---@class Paths
+---@field build string where `make bench-programs` put the C programs, without /bench
+---@field source string this directory
+---@field aloop string
+---@field lua string
+---@field python string
+
+local function set(list)
+  local result = {}
+  for name in list:gmatch "%S+" do result[name] = true end
+  return result
+end
+
+-- Runs a check that needs more than a file, once.
+local function probe(argv, reason)
+  local known
+  return function()
+    if known == nil then
+      local _, ok, errors = shell.run(argv)
+      known = not ok and (reason or errors:gsub("%s+$", "")) or false
+    end
+    return known or nil
+  end
+end
+
+local function c_programs(paths)
+  local function bin(name) return paths.build .. "/bench/" .. name end
+  local function built(name) return probe({ "test", "-x", bin(name) }, "not built (make bench-programs)") end
+  local programs = {
+    {
+      name = "c",
+      needs = built "echo_epoll",
+      echo = function(where) return { bin "echo_epoll", where } end,
+      http = function() return { bin "http_epoll" } end,
+      inproc = function(bench)
+        if bench:find "^switch" or bench == "tasks" then return { bin "coro", "pair" } end
+        return { bin "loop_ref", bench }
+      end,
+    },
+    { name = "c-ring", needs = built "echo_uring", echo = function(where) return { bin "echo_uring", where } end },
+  }
+  for _, machine in ipairs { "epoll", "uring" } do
+    programs[#programs + 1] = {
+      name = "core-" .. machine,
+      needs = probe({ bin "echo_core", machine, "check" }),
+      echo = function(where) return { bin "echo_core", machine, where } end,
+      inproc = function(bench) return { bin "loop_core", machine, bench } end,
+      benches = set "chain soon timers cancel reset",
+    }
+  end
+  return programs
+end
+
+local function aloop_programs(paths)
+  local programs = {}
+  for _, loop in ipairs { { "epoll", "selector=epoll" }, { "ring", "proactor" } } do
+    local name, choice = "aloop-" .. loop[1], loop[2]
+    local needs = probe { paths.aloop, "-X", choice, "-e", "require'aloop'.get_event_loop()" }
+    local function run(script, ...) return { paths.aloop, "-X", choice, script, ... } end
+    programs[#programs + 1] = {
+      name = name,
+      needs = needs,
+      echo = function(where) return run(paths.source .. "/aloop/echo.lua", "protocol", where) end,
+      http = function() return run(paths.source .. "/../examples/http_server.lua", "127.0.0.1", "0") end,
+      inproc = function(bench) return run(paths.source .. "/aloop/inproc.lua", bench) end,
+    }
+    programs[#programs + 1] = {
+      name = name .. "-buf",
+      needs = needs,
+      echo = function(where) return run(paths.source .. "/aloop/echo.lua", "buffered", where) end,
+    }
+  end
+  programs[1].startup = { paths.aloop, "-e", "" }
+  return programs
+end
+
+local function lua_programs(paths)
+  local peers = paths.source .. "/peers/"
+  local function lua(script, ...) return { paths.lua, peers .. script, ... } end
+  local luv = probe({ paths.lua, "-e", "require'luv'" }, "lua-luv is not installed")
+  local cqueues = probe({ paths.lua, "-e", "require'cqueues'" }, "lua-cqueues is not installed")
+  return {
+    { name = "lua", needs = function() end, startup = { paths.lua, "-e", "" } },
+    {
+      name = "luv",
+      needs = luv,
+      echo = function(where) return lua("luv_echo.lua", "try_write", where) end,
+      http = function() return lua "luv_http.lua" end,
+      inproc = function(bench) return lua("luv_inproc.lua", bench) end,
+      benches = set "timers cancel reset switch switch100",
+    },
+    { name = "luv-write", needs = luv, echo = function(where) return lua("luv_echo.lua", "write", where) end },
+    {
+      name = "cqueues",
+      needs = cqueues,
+      echo = function(where) return lua("cqueues_echo.lua", where) end,
+      inproc = function(bench) return lua("cqueues_inproc.lua", bench) end,
+      benches = set "switch switch100 tasks",
+    },
+  }
+end
+
+local function python_programs(paths)
+  local programs = {}
+  for _, name in ipairs { "uvloop", "asyncio" } do
+    local needs = probe({ paths.python, "-c", "import " .. name }, name .. " is not installed for " .. paths.python)
+    local function py(script, ...) return { paths.python, paths.source .. "/peers/" .. script, name, ... } end
+    programs[#programs + 1] = {
+      name = name,
+      needs = needs,
+      echo = function(where) return py("py_echo.py", "protocol", where) end,
+      http = function() return py "py_http.py" end,
+      inproc = function(bench) return py("py_inproc.py", bench) end,
+      benches = set "chain soon timers cancel reset switch switch100 tasks",
+    }
+    programs[#programs + 1] = {
+      name = name .. "-buf",
+      needs = needs,
+      extra = true,
+      echo = function(where) return py("py_echo.py", "buffered", where) end,
+    }
+  end
+  return programs
+end
+
+local function other_programs(paths)
+  local peers = paths.source .. "/peers/"
+  return {
+    {
+      name = "node",
+      needs = probe({ "node", "--version" }, "nodejs is not installed"),
+      echo = function(where) return { "node", peers .. "node_echo.js", where } end,
+      http = function() return { "node", peers .. "node_http.js" } end,
+      inproc = function(bench) return { "node", peers .. "node_inproc.js", bench } end,
+      benches = set "chain soon timers cancel reset reset.cancel switch tasks",
+    },
+    {
+      name = "nginx",
+      needs = probe({ "nginx", "-v" }, "nginx is not installed"),
+      http = function() return { paths.build .. "/bench/http_nginx", "@PATH@" } end,
+    },
+  }
+end
+
+--- All programs, the baseline first.
+---@param paths Paths
+---@return Program[]
+return function(paths)
+  local all = {}
+  for _, make in ipairs { c_programs, aloop_programs, lua_programs, python_programs, other_programs } do
+    for _, program in ipairs(make(paths)) do all[#all + 1] = program end
+  end
+  return all
+end
