@@ -52,8 +52,7 @@ int64_t al__timer_wait_ns(al_loop *loop) {
   if (!first) return -1;
   int64_t now_ns = al_time_ns();
   if (first->when_ns <= now_ns) return 0;
-  /* now_ns > 0, so only the sum of the two bounds can't overflow */
-  return first->when_ns > now_ns + AL_TIMER_MAX_WAIT_NS ? AL_TIMER_MAX_WAIT_NS : first->when_ns - now_ns;
+  return AL_MIN(first->when_ns - now_ns, AL_TIMER_MAX_WAIT_NS);
 }
 
 void al__timer_collect(al_loop *loop) {
