@@ -1,0 +1,170 @@
+/* lfd.c - descriptors: what number a value stands for, and loop:add_reader and its kin. Knows no transports beyond refusing
+ * their descriptors.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lfd.h"
+
+#include "lhandle.h"
+#include "lloop.h"
+#include "ltransport.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+
+/* ---- what a value stands for ------------------------------------------------------------------------------------------------ */
+
+static int raise_invalid(lua_State *L, al_ctx *ctx, int idx) {
+  return al_raise(L, ctx, AL_C_ValueError, "Invalid file object: %s", luaL_tolstring(L, idx, NULL));
+}
+
+/* The integer on top (popped), of the value at arg. */
+static int pop_number(lua_State *L, al_ctx *ctx, int arg) {
+  int isint;
+  lua_Integer fd = lua_tointegerx(L, -1, &isint);
+  if (!isint) return raise_invalid(L, ctx, arg);
+  lua_pop(L, 1);
+  if (fd < 0 || fd > INT_MAX) return al_raise(L, ctx, AL_C_ValueError, "Invalid file descriptor: %I", fd);
+  return (int)fd;
+}
+
+static int fd_of_file(lua_State *L, al_ctx *ctx, const luaL_Stream *stream) {
+  if (!stream->closef) return al_raise(L, ctx, AL_C_ValueError, "I/O operation on closed file");
+  return fileno(stream->f);
+}
+
+/* Pushes the object's method of this name; false, and pushes nothing, if it has none. */
+static bool push_method(lua_State *L, int idx, const char *name) {
+  if (!lua_istable(L, idx) && !luaL_getmetafield(L, idx, "__index")) return false;
+  if (!lua_istable(L, idx)) lua_pop(L, 1);
+  lua_getfield(L, idx, name);
+  if (al_iscallable(L, -1)) return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+int al_check_fd(lua_State *L, al_ctx *ctx, int arg) {
+  luaL_checkany(L, arg);
+  if (lua_type(L, arg) == LUA_TNUMBER) {
+    lua_pushvalue(L, arg);
+    return pop_number(L, ctx, arg);
+  }
+  const luaL_Stream *stream = luaL_testudata(L, arg, LUA_FILEHANDLE);
+  if (stream) return fd_of_file(L, ctx, stream);
+  if (lua_type(L, arg) == LUA_TSTRING) return raise_invalid(L, ctx, arg); /* it has methods, but not these */
+  if (!push_method(L, arg, "fileno") && !push_method(L, arg, "getfd")) return raise_invalid(L, ctx, arg);
+  lua_pushvalue(L, arg);
+  lua_call(L, 1, 1);
+  return pop_number(L, ctx, arg);
+}
+
+/* ---- handles that stay with a loop --------------------------------------------------------------------------------------------- */
+
+/* Pushes the table of the loop at 1. */
+static void push_places(lua_State *L, int uservalue) {
+  if (lua_getiuservalue(L, 1, uservalue) == LUA_TTABLE) return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, 1, uservalue);
+}
+
+/* The Handle on top (popped), if it is one, was replaced or removed. */
+static void retire(al_ctx *ctx, lua_State *L) {
+  l_handle *h = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (!h) return;
+  h->cancelled = true;
+  al_handle_drop(ctx, h);
+}
+
+void al_watch_begin(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, int handle) {
+  l_handle *h = lua_touserdata(L, handle);
+  push_places(L, uservalue);
+  lua_rawgeti(L, -1, key);
+  lua_pushvalue(L, handle);
+  lua_rawseti(L, -3, key);
+  lua_remove(L, -2);
+  h->keep = true;
+  al_handle_anchor(L, ctx, handle, h);
+}
+
+void al_watch_commit(lua_State *L, al_ctx *ctx) { retire(ctx, L); }
+
+void al_watch_undo(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, int handle) {
+  push_places(L, uservalue);
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, key);
+  lua_pop(L, 1);
+  lua_pushvalue(L, handle);
+  retire(ctx, L);
+}
+
+void al_watch_end(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key) {
+  push_places(L, uservalue);
+  lua_rawgeti(L, -1, key);
+  lua_pushnil(L);
+  lua_rawseti(L, -3, key);
+  retire(ctx, L);
+  lua_pop(L, 1);
+}
+
+/* ---- loop:add_reader, remove_reader, add_writer, remove_writer ----------------------------------------------------------------- */
+
+typedef struct direction {
+  int (*add)(al_loop *loop, int fd, al_handle *handle, al_handle **old);
+  al_handle *(*remove)(al_loop *loop, int fd);
+  int bit; /* of the key in AL_LOOP_UV_WATCHES */
+} direction;
+
+static const direction reading = {al_add_reader, al_remove_reader, 0};
+static const direction writing = {al_add_writer, al_remove_writer, 1};
+
+static lua_Integer key_of(const direction *d, int fd) { return (lua_Integer)fd * 2 + d->bit; }
+
+/* (loop, fd, f, ...) */
+static int add(lua_State *L, const direction *d) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_check_loop(L, ctx, 1);
+  int fd = al_check_fd(L, ctx, 2);
+  al_check_callable(L, 3);
+  l_loop *loop = al_check_open(L, ctx, 1);
+  al_check_fd_free(L, ctx, loop->loop, fd);
+  l_handle *h = al_handle_make(L, ctx, loop, false, 3);
+  al_watch_begin(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd), 3);
+  int err = d->add(loop->loop, fd, &h->t.handle, NULL);
+  if (err) {
+    al_watch_undo(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd), 3);
+    return al_raise_os(L, ctx, err, NULL, NULL);
+  }
+  al_watch_commit(L, ctx);
+  return 0;
+}
+
+/* (loop, fd) → was it watched? */
+static int remove_watch(lua_State *L, const direction *d) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_loop(L, ctx, 1);
+  int fd = al_check_fd(L, ctx, 2);
+  bool watched = false;
+  if (!al_loop_is_closed(loop->loop)) {
+    al_check_fd_free(L, ctx, loop->loop, fd);
+    watched = d->remove(loop->loop, fd) != NULL;
+  }
+  if (watched) al_watch_end(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd));
+  lua_pushboolean(L, watched);
+  return 1;
+}
+
+static int loop_add_reader(lua_State *L) { return add(L, &reading); }
+static int loop_add_writer(lua_State *L) { return add(L, &writing); }
+static int loop_remove_reader(lua_State *L) { return remove_watch(L, &reading); }
+static int loop_remove_writer(lua_State *L) { return remove_watch(L, &writing); }
+
+static const luaL_Reg loop_methods[] = {{"add_reader", loop_add_reader},
+                                        {"remove_reader", loop_remove_reader},
+                                        {"add_writer", loop_add_writer},
+                                        {"remove_writer", loop_remove_writer},
+                                        {NULL, NULL}};
+
+void al_fd_openlib(lua_State *L, al_ctx *ctx) { al_class_methods(L, ctx, AL_C_BaseEventLoop, loop_methods); }

@@ -1,0 +1,470 @@
+/* lprotocol.c - protocols: the core's events become calls of a Lua object's methods. This is the way of every byte that Lua
+ * receives, so what can be settled before is: methods are looked up when the protocol is set, an absent one is a NULL
+ * in the table of operations, and an upcall takes all that it needs from the user values of the transport.
+ *
+ * asyncio's rules for errors: one raised in data_received, eof_received, get_buffer or buffer_updated is reported (unless
+ * it is an OSError) and ends the connection, of which connection_lost then gets it; one raised in pause_writing or
+ * resume_writing is reported; in connection_made and connection_lost it is reported as that of any callback.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lprotocol.h"
+
+#include "lbuffer.h"
+#include "lcontext.h"
+#include "lhandle.h"
+#include "lloop.h"
+#include "lrepr.h"
+#include "ltransport.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- upcalls ------------------------------------------------------------------------------------------------------------- */
+
+/* Stack of an upcall, above anchors and traceback handler. */
+enum { TRANSPORT = 3, METHODS, FORMER_CONTEXT };
+
+typedef struct upcall {
+  lua_State *L;
+  al_ctx *ctx;
+  l_transport *transport;
+  int former; /* kind of the context outside, which stands at FORMER_CONTEXT; or NOT_SWAPPED */
+} upcall;
+
+enum { NOT_SWAPPED = -1 };
+
+/* Begins an upcall in the context of the caller. False: nobody is there to be called, or it can't be done. */
+static bool upcall_begin(upcall *u, al_protocol *protocol) {
+  l_transport *t = (l_transport *)(void *)protocol; /* its first member */
+  lua_State *L = al_enter(t->ctx);
+  if (!L) return false;
+  if (lua_rawgeti(L, 1, t->slot) != LUA_TUSERDATA) { /* it is being collected */
+    al_leave(t->ctx, L);
+    return false;
+  }
+  lua_getiuservalue(L, TRANSPORT, AL_TRANSPORT_UV_METHODS);
+  *u = (upcall){L, t->ctx, t, NOT_SWAPPED};
+  return true;
+}
+
+/* ... in the context of the transport. */
+static bool upcall_begin_inside(upcall *u, al_protocol *protocol) {
+  if (!upcall_begin(u, protocol)) return false;
+  if (u->transport->context_kind == AL_CONTEXT_EMPTY && u->ctx->context_kind == AL_CONTEXT_EMPTY) return true;
+  lua_getiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_CONTEXT);
+  u->former = al_context_swap(u->L, u->ctx, u->transport->context_kind);
+  return true;
+}
+
+/* Back to the context outside. What became of the inner one stays with the transport, if keep. */
+static void leave_context(upcall *u, bool keep) {
+  int inner = u->ctx->context_kind;
+  if (u->former == NOT_SWAPPED) {
+    if (inner == AL_CONTEXT_EMPTY) return; /* as before: it set no variable */
+    u->former = AL_CONTEXT_EMPTY;
+    lua_pushnil(u->L);
+  } else {
+    lua_pushvalue(u->L, FORMER_CONTEXT);
+  }
+  al_context_swap(u->L, u->ctx, u->former);
+  if (!keep) return;
+  u->transport->context_kind = (uint8_t)inner;
+  lua_setiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_CONTEXT);
+}
+
+static void upcall_end(upcall *u) { al_leave(u->ctx, u->L); }
+
+static void upcall_end_inside(upcall *u) {
+  leave_context(u, true);
+  upcall_end(u);
+}
+
+static void push_method(upcall *u, al_method method) {
+  lua_getiuservalue(u->L, METHODS, method);
+  lua_getiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_PROTOCOL);
+}
+
+static l_loop *loop_of(const upcall *u) { return al_loop_data(al_transport_loop(u->transport->t)); }
+
+/* Reports the error on top (popped). */
+static void report(upcall *u, const char *message) {
+  lua_getiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_PROTOCOL);
+  lua_insert(u->L, -2);
+  const al_key keys[] = {{"transport", TRANSPORT}, {"protocol", lua_gettop(u->L) - 1}, {NULL, 0}};
+  al_report(u->ctx, u->L, loop_of(u), message, keys);
+}
+
+/* The error on top (popped) ends the connection. An interrupt only leaves the loop. */
+static void fatal(upcall *u, const char *message) {
+  lua_State *L = u->L;
+  if (al_isinterrupt(L, u->ctx, -1)) {
+    report(u, message);
+    return;
+  }
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, TRANSPORT, AL_TRANSPORT_UV_HELD);
+  if (!al_isinstance(L, u->ctx, -1, AL_C_OSError)) {
+    report(u, message);
+  } else if (al_loop_debug(al_transport_loop(u->transport->t))) {
+    al_log(AL_LOG_DEBUG, NULL, "transport fd=%d: %s", u->transport->fd, message);
+  }
+  al_transport_fail(u->transport->t, AL_EPROTOCOL);
+}
+
+/* method, protocol, argument → the Handle that would have made this call, if it were one of call_soon. */
+static int handle_body(lua_State *L) {
+  const upcall *u = lua_touserdata(L, 1);
+  al_handle_make(L, u->ctx, loop_of(u), false, 2);
+  return 1;
+}
+
+/* The error on top (popped) of a method that asyncio calls by call_soon; its argument is at arg. */
+static void report_as_callback(upcall *u, al_method method, int arg) {
+  lua_State *L = u->L;
+  char message[256] = "Exception in callback";
+  int error = lua_gettop(L);
+  lua_pushcfunction(L, handle_body);
+  lua_pushlightuserdata(L, u);
+  push_method(u, method);
+  lua_pushvalue(L, arg);
+  if (al_pcall(L, 4, 1) == LUA_OK) {
+    al_handle_describe(L, lua_touserdata(L, -1), lua_gettop(L), "Exception in callback ", message, sizeof message);
+  } else {
+    lua_pop(L, 1);
+    lua_pushnil(L);
+  }
+  lua_getiuservalue(L, TRANSPORT, AL_TRANSPORT_UV_PROTOCOL);
+  lua_pushvalue(L, error);
+  const al_key keys[] = {{"handle", error + 1}, {"transport", TRANSPORT}, {"protocol", error + 2}, {NULL, 0}};
+  al_report(u->ctx, L, loop_of(u), message, keys);
+}
+
+/* No upcall could be made, so the protocol missed something: it must not go on as if nothing was. */
+static void miss(al_protocol *protocol) { al_transport_fail(((l_transport *)(void *)protocol)->t, -ENOMEM); }
+
+/* ---- the operations --------------------------------------------------------------------------------------------------------- */
+
+static void on_connection_made(al_protocol *protocol, al_transport *transport) {
+  (void)transport;
+  upcall u;
+  if (!upcall_begin_inside(&u, protocol)) return;
+  push_method(&u, AL_M_connection_made);
+  lua_pushvalue(u.L, TRANSPORT);
+  if (al_pcall(u.L, 2, 0) != LUA_OK) report_as_callback(&u, AL_M_connection_made, TRANSPORT);
+  leave_context(&u, false); /* what it sets is seen by no other callback, as each has its own copy in asyncio */
+  upcall_end(&u);
+}
+
+typedef struct piece {
+  const char *data;
+  size_t len;
+} piece;
+
+/* piece, method, protocol: making a string may fail, so it is done inside of the protected call */
+static int data_received_body(lua_State *L) {
+  const piece *p = lua_touserdata(L, 1);
+  lua_pushlstring(L, p->data, p->len);
+  lua_call(L, 2, 0);
+  return 0;
+}
+
+static void on_data_received(al_protocol *protocol, const char *data, size_t len) {
+  upcall u;
+  if (!upcall_begin_inside(&u, protocol)) {
+    miss(protocol);
+    return;
+  }
+  piece p = {data, len};
+  lua_pushcfunction(u.L, data_received_body);
+  lua_pushlightuserdata(u.L, &p);
+  push_method(&u, AL_M_data_received);
+  if (al_pcall(u.L, 3, 0) != LUA_OK) fatal(&u, "Fatal error: protocol.data_received() call failed.");
+  upcall_end_inside(&u);
+}
+
+/* upcall, buffer, position → the free part's position; or raises. */
+static int check_buffer_body(lua_State *L) {
+  const upcall *u = lua_touserdata(L, 1);
+  l_buffer *b = al_test_buffer(L, u->ctx, 2);
+  if (!b) return luaL_error(L, "get_buffer() must return an aloop.buffer, got %s", luaL_typename(L, 2));
+  int isint = 1;
+  lua_Integer pos = lua_isnil(L, 3) ? 1 : lua_tointegerx(L, 3, &isint);
+  if (!isint || pos < 1) return luaL_error(L, "get_buffer() returned a position that is no integer from 1 on");
+  if ((size_t)(pos - 1) >= b->size)
+    return al_raise(L, u->ctx, AL_C_RuntimeError, "get_buffer() returned an empty buffer");
+  lua_pushinteger(L, pos);
+  return 1;
+}
+
+/* get_buffer(hint) and the check of its results; leaves the buffer and the position on the stack. */
+static bool call_get_buffer(upcall *u, ssize_t hint) {
+  lua_State *L = u->L;
+  push_method(u, AL_M_get_buffer);
+  lua_pushinteger(L, hint);
+  if (al_pcall(L, 2, 2) != LUA_OK) return false;
+  int buffer = lua_gettop(L) - 1;
+  lua_pushcfunction(L, check_buffer_body);
+  lua_pushlightuserdata(L, u);
+  lua_pushvalue(L, buffer);
+  lua_pushvalue(L, buffer + 1);
+  if (al_pcall(L, 3, 1) != LUA_OK) return false;
+  lua_replace(L, buffer + 1);
+  return true;
+}
+
+static int on_get_buffer(al_protocol *protocol, ssize_t hint, char **base, size_t *len) {
+  upcall u;
+  int err = 0;
+  if (!upcall_begin_inside(&u, protocol)) return -ENOMEM;
+  if (call_get_buffer(&u, hint)) {
+    l_buffer *b = lua_touserdata(u.L, -2);
+    size_t taken = (size_t)lua_tointeger(u.L, -1) - 1;
+    *base = b->data + taken;
+    *len = b->size - taken;
+    lua_pop(u.L, 1);
+    lua_setiuservalue(u.L, TRANSPORT, AL_TRANSPORT_UV_HELD);
+  } else {
+    fatal(&u, "Fatal error: protocol.get_buffer() call failed.");
+    err = AL_EPROTOCOL;
+  }
+  upcall_end_inside(&u);
+  return err;
+}
+
+static void on_buffer_updated(al_protocol *protocol, size_t n) {
+  upcall u;
+  if (!upcall_begin_inside(&u, protocol)) {
+    miss(protocol);
+    return;
+  }
+  push_method(&u, AL_M_buffer_updated);
+  lua_pushinteger(u.L, (lua_Integer)n);
+  if (al_pcall(u.L, 2, 0) != LUA_OK) fatal(&u, "Fatal error: protocol.buffer_updated() call failed.");
+  upcall_end_inside(&u);
+}
+
+static bool on_eof_received(al_protocol *protocol) {
+  upcall u;
+  bool keep_open = false;
+  if (!upcall_begin_inside(&u, protocol)) return false;
+  push_method(&u, AL_M_eof_received);
+  if (al_pcall(u.L, 1, 1) == LUA_OK) {
+    keep_open = lua_toboolean(u.L, -1);
+  } else {
+    fatal(&u, "Fatal error: protocol.eof_received() call failed.");
+  }
+  upcall_end_inside(&u);
+  return keep_open;
+}
+
+static void call_flow_control(al_protocol *protocol, al_method method, const char *message) {
+  upcall u;
+  if (!upcall_begin(&u, protocol)) return;
+  push_method(&u, method);
+  if (al_pcall(u.L, 1, 0) != LUA_OK) report(&u, message);
+  upcall_end(&u);
+}
+
+static void on_pause_writing(al_protocol *protocol) {
+  call_flow_control(protocol, AL_M_pause_writing, "protocol.pause_writing() failed");
+}
+
+static void on_resume_writing(al_protocol *protocol) {
+  call_flow_control(protocol, AL_M_resume_writing, "protocol.resume_writing() failed");
+}
+
+typedef struct loss {
+  al_ctx *ctx;
+  int error;
+} loss;
+
+static int os_error_body(lua_State *L) {
+  const loss *l = lua_touserdata(L, 1);
+  al_pushoserror(L, l->ctx, l->error, NULL, NULL);
+  return 1;
+}
+
+/* Pushes what connection_lost is to be told. */
+static void push_loss(upcall *u, int error) {
+  if (error == 0) {
+    lua_pushnil(u->L);
+  } else if (error == AL_EPROTOCOL) {
+    lua_getiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_HELD);
+  } else {
+    loss l = {u->ctx, error};
+    al_pcall_c(u->L, os_error_body, &l, 1); /* else the error of memory, which is as good */
+  }
+}
+
+static void on_connection_lost(al_protocol *protocol, int error) {
+  upcall u;
+  if (!upcall_begin_inside(&u, protocol)) return;
+  push_loss(&u, error);
+  int arg = lua_gettop(u.L);
+  push_method(&u, AL_M_connection_lost);
+  lua_pushvalue(u.L, arg);
+  if (al_pcall(u.L, 2, 0) != LUA_OK) report_as_callback(&u, AL_M_connection_lost, arg);
+  upcall_end_inside(&u);
+}
+
+/* ---- classification ------------------------------------------------------------------------------------------------------------ */
+
+static const char *const method_names[AL_M_END] = {
+    NULL,
+#define X(name) #name,
+    AL_PROTOCOL_METHODS(X)
+#undef X
+};
+
+/* The base classes' methods: they do nothing, and so are the same as none. */
+static int no_op(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* That of BufferedProtocol, which makes a protocol a buffered one, and fails for want of a buffer. */
+static int no_buffer(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* The core takes a protocol for a buffered one if it has both methods, API and Python if it has the first. */
+static void on_buffer_updated_unwanted(al_protocol *protocol, size_t n) { (void)protocol, (void)n; }
+
+/* Fills in the operations for the methods that are there. */
+static void set_ops(l_methods *set) {
+  al_protocol_ops *ops = &set->ops;
+#define X(name) \
+  if (set->method[AL_M_##name]) ops->name = on_##name;
+  AL_PROTOCOL_METHODS(X)
+#undef X
+  if (ops->get_buffer && !ops->buffer_updated) ops->buffer_updated = on_buffer_updated_unwanted;
+}
+
+/* The weak table of method sets: light userdata of the first method → the latest set that begins with it. */
+static const char sets_key;
+
+static void push_sets(lua_State *L) { lua_rawgetp(L, LUA_REGISTRYINDEX, &sets_key); }
+
+static const void *first_method(const void *const *method) {
+  for (int m = AL_M_NONE + 1; m < AL_M_END; m++)
+    if (method[m]) return method[m];
+  return method_names;
+}
+
+static bool is_same(const l_methods *set, const void *const *method) {
+  return set && memcmp(set->method, method, sizeof set->method) == 0;
+}
+
+/* Pushes the methods of the object at idx, AL_M_END - 1 values, and notes their addresses. */
+static void look_up(lua_State *L, int idx, const void **method) {
+  method[AL_M_NONE] = NULL;
+  for (int m = AL_M_NONE + 1; m < AL_M_END; m++) {
+    lua_getfield(L, idx, method_names[m]);
+    if (lua_tocfunction(L, -1) == no_op) {
+      lua_pop(L, 1);
+      lua_pushnil(L);
+    }
+    method[m] = lua_isnil(L, -1) ? NULL : lua_topointer(L, -1);
+    if (!method[m] && !lua_isnil(L, -1))
+      luaL_error(L, "bad protocol (its field '%s' is a %s)", method_names[m], luaL_typename(L, -1));
+  }
+}
+
+/* Pushes a set of the methods that stand at first and behind. */
+static void new_set(lua_State *L, int first, const void *const *method) {
+  l_methods *set = lua_newuserdatauv(L, sizeof *set, AL_M_END - 1);
+  memset(set, 0, sizeof *set);
+  memcpy(set->method, method, sizeof set->method);
+  set_ops(set);
+  for (int m = AL_M_NONE + 1; m < AL_M_END; m++) {
+    lua_pushvalue(L, first + m - 1);
+    lua_setiuservalue(L, -2, m);
+  }
+  push_sets(L);
+  lua_pushvalue(L, -2);
+  lua_rawsetp(L, -2, first_method(method));
+  lua_pop(L, 1);
+}
+
+static void push_set(lua_State *L, int idx, int last) {
+  const void *method[AL_M_END];
+  luaL_checkstack(L, AL_M_END + LUA_MINSTACK, NULL);
+  int first = lua_gettop(L) + 1;
+  look_up(L, idx, method);
+  if (last && is_same(lua_touserdata(L, last), method)) {
+    lua_pushvalue(L, last);
+  } else {
+    push_sets(L);
+    lua_rawgetp(L, -1, first_method(method));
+    if (!is_same(lua_touserdata(L, -1), method)) new_set(L, first, method);
+  }
+  lua_replace(L, first);
+  lua_settop(L, first);
+}
+
+/* Calls the __al_protocol on top (replaced by its result). */
+static al_protocol *ask_c_protocol(lua_State *L, int idx) {
+  lua_pushvalue(L, idx);
+  lua_call(L, 1, 1);
+  al_protocol *protocol = lua_touserdata(L, -1);
+  if (!lua_islightuserdata(L, -1) || !protocol) luaL_error(L, "bad protocol (its __al_protocol returned none)");
+  return protocol;
+}
+
+static bool may_be_protocol(lua_State *L, int idx) {
+  return lua_istable(L, idx) || lua_type(L, idx) == LUA_TUSERDATA;
+}
+
+al_protocol *al_protocol_classify(lua_State *L, al_ctx *ctx, int idx, int last) {
+  (void)ctx;
+  idx = lua_absindex(L, idx);
+  if (!may_be_protocol(L, idx)) luaL_error(L, "bad protocol (table expected, got %s)", luaL_typename(L, idx));
+  if (luaL_getmetafield(L, idx, "__al_protocol") != LUA_TNIL) {
+    al_protocol *protocol = ask_c_protocol(L, idx);
+    lua_pop(L, 1);
+    lua_pushnil(L);
+    return protocol;
+  }
+  push_set(L, idx, last);
+  return NULL;
+}
+
+void al_protocol_make(lua_State *L, int idx) {
+  lua_pushvalue(L, idx);
+  lua_call(L, 0, 1);
+  if (!may_be_protocol(L, -1))
+    luaL_error(L, "bad result of protocol_factory (protocol expected, got %s)", luaL_typename(L, -1));
+}
+
+/* ---- the base classes --------------------------------------------------------------------------------------------------------- */
+
+static const luaL_Reg base_methods[] = {{"connection_made", no_op},
+                                        {"connection_lost", no_op},
+                                        {"pause_writing", no_op},
+                                        {"resume_writing", no_op},
+                                        {NULL, NULL}};
+static const luaL_Reg stream_methods[] = {{"data_received", no_op}, {"eof_received", no_op}, {NULL, NULL}};
+static const luaL_Reg buffered_methods[] = {{"get_buffer", no_buffer},
+                                            {"buffer_updated", no_op},
+                                            {"eof_received", no_op},
+                                            {NULL, NULL}};
+static const luaL_Reg datagram_methods[] = {{"datagram_received", no_op}, {"error_received", no_op}, {NULL, NULL}};
+static const luaL_Reg subprocess_methods[] = {{"pipe_data_received", no_op},
+                                              {"pipe_connection_lost", no_op},
+                                              {"process_exited", no_op},
+                                              {NULL, NULL}};
+
+void al_protocol_openlib(lua_State *L, al_ctx *ctx) {
+  al_class_methods(L, ctx, AL_C_BaseProtocol, base_methods);
+  al_class_methods(L, ctx, AL_C_Protocol, stream_methods);
+  al_class_methods(L, ctx, AL_C_BufferedProtocol, buffered_methods);
+  al_class_methods(L, ctx, AL_C_DatagramProtocol, datagram_methods);
+  al_class_methods(L, ctx, AL_C_SubprocessProtocol, subprocess_methods);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &sets_key);
+}

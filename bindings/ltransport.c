@@ -1,0 +1,517 @@
+/* ltransport.c - transports as scripts see them. A userdata is a box around the core's transport and stays a valid object
+ * after that is closed.
+ *
+ * While an operation is in flight the box is anchored, so that it needs no other owner; while nothing is (reading is paused,
+ * nothing is unsent) only the script keeps it, and a forgotten one is collected, told of and closed. The anchor's slot is
+ * its own all the time, and a weak table knows the idle ones, so that becoming busy takes no memory.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "ltransport.h"
+
+#include "laddr.h"
+#include "lbuffer.h"
+#include "lcontext.h"
+#include "lloop.h"
+#include "lrepr.h"
+#include "lsocket.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- what keeps a box alive ------------------------------------------------------------------------------------------------- */
+
+static const char idle_key; /* weak table in the registry: light userdata of a box → the box */
+
+typedef struct idleness {
+  l_transport *t;
+} idleness;
+
+/* idleness, box */
+static int note_idle_body(lua_State *L) {
+  const idleness *i = lua_touserdata(L, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &idle_key);
+  lua_pushvalue(L, 2);
+  lua_rawsetp(L, -2, i->t);
+  return 0;
+}
+
+/* Nothing is in flight: it is let go of, unless there is no memory to find it again by. */
+static void become_idle(l_transport *t) {
+  lua_State *L = al_enter(t->ctx);
+  if (!L) return;
+  idleness i = {t};
+  lua_pushcfunction(L, note_idle_body);
+  lua_pushlightuserdata(L, &i);
+  lua_rawgeti(L, 1, t->slot);
+  if (al_pcall(L, 2, 0) == LUA_OK) {
+    lua_pushboolean(L, false);
+    lua_rawseti(L, 1, t->slot);
+  }
+  al_leave(t->ctx, L);
+}
+
+/* The slot exists, so nothing here can fail. */
+static void become_busy(l_transport *t) {
+  lua_State *L = t->ctx->threads[t->ctx->depth]; /* idle, at base level */
+  if (lua_rawgeti(L, 1, t->slot) != LUA_TUSERDATA) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &idle_key);
+    if (lua_rawgetp(L, -1, t) == LUA_TUSERDATA) { /* else it is being collected */
+      lua_pushvalue(L, -1);
+      lua_rawseti(L, 1, t->slot);
+    }
+    lua_pop(L, 2);
+  }
+  lua_pop(L, 1);
+}
+
+static void on_activity(al_transport *transport, void *data, bool busy) {
+  (void)transport;
+  if (busy)
+    become_busy(data);
+  else
+    become_idle(data);
+}
+
+/* Calls the close method of an object that stood for the descriptor in the script's eyes. */
+static int close_adopted_body(lua_State *L) { /* box */
+  if (lua_getiuservalue(L, 1, AL_TRANSPORT_UV_EXTRA) != LUA_TTABLE) return 0;
+  if (lua_getfield(L, -1, "adopted") == LUA_TNIL) return 0;
+  lua_getfield(L, -1, "close");
+  lua_insert(L, -2);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+static void warn_of_loss(l_transport *t, lua_State *L, int idx);
+
+static void on_closed(al_transport *transport, void *data) {
+  l_transport *t = data;
+  al_ctx *ctx = t->ctx;
+  (void)transport;
+  t->closed = true;
+  lua_State *L = al_enter(ctx);
+  if (L && lua_rawgeti(L, 1, t->slot) == LUA_TUSERDATA) {
+    lua_pushcfunction(L, close_adopted_body);
+    lua_pushvalue(L, 3);
+    if (al_pcall(L, 1, 0) != LUA_OK) lua_pop(L, 1);
+    for (int uv = AL_TRANSPORT_UV_PROTOCOL; uv <= AL_TRANSPORT_UV_CONTEXT; uv++) {
+      lua_pushnil(L);
+      lua_setiuservalue(L, 3, uv);
+    }
+    t->context_kind = AL_CONTEXT_EMPTY;
+  }
+  if (L) al_leave(ctx, L);
+  al_unanchor(ctx, t->slot);
+  t->slot = 0;
+}
+
+static const al_transport_owner owner = {.activity = on_activity, .closed = on_closed};
+
+static int transport_gc(lua_State *L) {
+  l_transport *t = al_test(L, al_ctx_of(L), 1, AL_C_Transport);
+  if (!t || !t->t) return 0;
+  if (!t->closed) {
+    if (!al_transport_is_closing(t->t)) warn_of_loss(t, L, 1);
+    al_transport_set_owner(t->t, NULL, NULL);
+    al_transport_set_protocol(t->t, NULL);
+    al_transport_abort(t->t);
+    al_unanchor(t->ctx, t->slot);
+    t->slot = 0;
+    t->closed = true;
+  }
+  al_transport_release(t->t);
+  t->t = NULL;
+  return 0;
+}
+
+/* ---- making ------------------------------------------------------------------------------------------------------------------- */
+
+/* Makes the protocol at idx that of the box at box; returns what the core is to call. */
+static al_protocol *take_protocol(lua_State *L, l_transport *t, int box, int idx, int last) {
+  al_protocol *protocol = al_protocol_classify(L, t->ctx, idx, last);
+  const l_methods *methods = lua_touserdata(L, -1);
+  lua_setiuservalue(L, box, AL_TRANSPORT_UV_METHODS);
+  lua_pushvalue(L, idx);
+  lua_setiuservalue(L, box, AL_TRANSPORT_UV_PROTOCOL);
+  if (protocol) return protocol;
+  t->protocol.ops = &methods->ops;
+  return &t->protocol;
+}
+
+static void take_context(lua_State *L, l_transport *t, int box) {
+  if (t->ctx->context_kind == AL_CONTEXT_EMPTY) return;
+  t->context_kind = (uint8_t)al_context_capture(L, t->ctx);
+  lua_setiuservalue(L, box, AL_TRANSPORT_UV_CONTEXT);
+}
+
+l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
+                               int last, al_handle *started) {
+  protocol = lua_absindex(L, protocol);
+  l_transport *t = al_new(L, ctx, AL_C_Transport, sizeof *t, AL_TRANSPORT_UV_COUNT);
+  int box = lua_gettop(L);
+  t->ctx = ctx;
+  t->fd = *fd;
+  al_protocol *p = take_protocol(L, t, box, protocol, last);
+  take_context(L, t, box);
+  if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, box);
+  t->slot = al_anchor(L, ctx, box);
+  int err = al_stream_new(loop->loop, *fd, peer, p, started, &t->t);
+  if (err) {
+    al_unanchor(ctx, t->slot);
+    t->slot = 0;
+    al_raise_os(L, ctx, err, NULL, NULL);
+  }
+  *fd = -1;
+  al_transport_set_owner(t->t, &owner, t);
+  return t;
+}
+
+/* Pushes the table of extra information, made at need. */
+static void push_extra(lua_State *L, int box) {
+  box = lua_absindex(L, box);
+  if (lua_getiuservalue(L, box, AL_TRANSPORT_UV_EXTRA) == LUA_TTABLE) return;
+  lua_pop(L, 1);
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, box, AL_TRANSPORT_UV_EXTRA);
+}
+
+void al_transport_adopt(lua_State *L, int transport, int idx) {
+  idx = lua_absindex(L, idx);
+  push_extra(L, transport);
+  lua_pushvalue(L, idx);
+  lua_setfield(L, -2, "adopted");
+  lua_pop(L, 1);
+}
+
+/* ---- as text -------------------------------------------------------------------------------------------------------------------- */
+
+const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size) {
+  if (al_transport_fd(transport) < 0) {
+    snprintf(buf, size, "<Transport closed fd=%d>", fd);
+    return buf;
+  }
+  size_t unsent = al_transport_write_buffer_size(transport);
+  snprintf(buf, size, "<Transport%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+           al_transport_is_closing(transport) ? " closing" : "", fd,
+           al_transport_is_reading(transport) ? "polling" : "idle", unsent ? "polling" : "idle", unsent);
+  return buf;
+}
+
+typedef struct place {
+  al_ctx *ctx;
+  char text[128];
+} place;
+
+static int place_body(lua_State *L) { /* place, box */
+  place *p = lua_touserdata(L, 1);
+  al_push_place(L, p->ctx, 2);
+  const char *text = lua_tostring(L, -1);
+  if (text) snprintf(p->text, sizeof p->text, ", created at %.*s", (int)strcspn(text, "\n"), text);
+  return 0;
+}
+
+/* In a finalizer or anywhere else: nothing is raised. */
+static void warn_of_loss(l_transport *t, lua_State *L, int idx) {
+  char text[AL_TRANSPORT_STRLEN];
+  place p = {t->ctx, ""};
+  lua_pushvalue(L, idx);
+  lua_pushcfunction(L, place_body);
+  lua_pushlightuserdata(L, &p);
+  lua_rotate(L, -3, -1);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+  al_warn(t->ctx, "ResourceWarning", "unclosed transport %s%s",
+          al_transport_describe(t->t, t->fd, text, sizeof text), p.text);
+}
+
+void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd) {
+  al_transport *transport = al_fd_transport(loop, fd);
+  if (!transport) return;
+  char text[AL_TRANSPORT_STRLEN];
+  al_raise(L, ctx, AL_C_RuntimeError, "File descriptor %d is used by transport %s", fd,
+           al_transport_describe(transport, fd, text, sizeof text));
+}
+
+/* ---- methods -------------------------------------------------------------------------------------------------------------------- */
+
+/* self: on the way of every write, so the class itself is tried first. */
+static l_transport *check_self(lua_State *L, al_ctx *ctx) {
+  l_transport *t = NULL;
+  if (lua_type(L, 1) == LUA_TUSERDATA && lua_getmetatable(L, 1)) {
+    if (lua_topointer(L, -1) == ctx->class_ptr[AL_C_Transport]) t = lua_touserdata(L, 1);
+    lua_pop(L, 1);
+  }
+  if (!t) t = al_check(L, ctx, 1, AL_C_Transport);
+  if (!t->t) al_typeerror(L, 1, "Transport"); /* it was finalized */
+  return t;
+}
+
+static al_transport *self(lua_State *L) { return check_self(L, al_ctx_of(L))->t; }
+
+static int transport_close(lua_State *L) {
+  al_transport_close(self(L));
+  return 0;
+}
+
+static int transport_abort(lua_State *L) {
+  al_transport_abort(self(L));
+  return 0;
+}
+
+static int transport_is_closing(lua_State *L) {
+  lua_pushboolean(L, al_transport_is_closing(self(L)));
+  return 1;
+}
+
+static int transport_get_protocol(lua_State *L) {
+  self(L);
+  lua_getiuservalue(L, 1, AL_TRANSPORT_UV_PROTOCOL);
+  return 1;
+}
+
+static int transport_set_protocol(lua_State *L) {
+  l_transport *t = check_self(L, al_ctx_of(L));
+  lua_settop(L, 2);
+  if (!lua_istable(L, 2) && lua_type(L, 2) != LUA_TUSERDATA) return al_typeerror(L, 2, "protocol");
+  lua_getiuservalue(L, 1, AL_TRANSPORT_UV_METHODS);
+  al_protocol *protocol = take_protocol(L, t, 1, 2, 3);
+  al_transport_set_protocol(t->t, protocol);
+  return 0;
+}
+
+static int transport_is_reading(lua_State *L) {
+  lua_pushboolean(L, al_transport_is_reading(self(L)));
+  return 1;
+}
+
+static int check_result(lua_State *L, int err) {
+  return err ? al_raise_os(L, al_ctx_of(L), err, NULL, NULL) : 0;
+}
+
+static int transport_pause_reading(lua_State *L) { return check_result(L, al_transport_pause_reading(self(L))); }
+static int transport_resume_reading(lua_State *L) { return check_result(L, al_transport_resume_reading(self(L))); }
+
+/* What the core can't send at once of a large string it keeps by reference: the string is anchored until it is sent. */
+typedef struct hold {
+  al_ctx *ctx;
+  int slot;
+} hold;
+
+static int hold_body(lua_State *L) { /* ctx, string → hold */
+  al_ctx *ctx = lua_touserdata(L, 1);
+  hold *h = lua_newuserdatauv(L, sizeof *h, 1);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, -2, 1);
+  h->ctx = ctx;
+  h->slot = al_anchor(L, ctx, -1);
+  return 1;
+}
+
+typedef struct written {
+  lua_State *L;
+  al_ctx *ctx;
+  int idx;
+} written;
+
+static void *keep_string(void *ud, const char *data, size_t len) {
+  const written *w = ud;
+  (void)data, (void)len;
+  lua_State *L = al_enter(w->ctx);
+  if (!L) return NULL;
+  lua_pushcfunction(L, hold_body);
+  lua_pushlightuserdata(L, w->ctx);
+  lua_pushvalue(w->L, w->idx);
+  lua_xmove(w->L, L, 1);
+  hold *h = al_pcall(L, 2, 1) == LUA_OK ? lua_touserdata(L, -1) : NULL;
+  al_leave(w->ctx, L);
+  return h;
+}
+
+static void let_go(void *token) {
+  hold *h = token;
+  al_unanchor(h->ctx, h->slot);
+}
+
+static const al_keeper string_keeper = {keep_string, let_go};
+
+static int raise_write_error(lua_State *L, int err, const char *f) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (err == -EPIPE) return al_raise(L, ctx, AL_C_RuntimeError, "Cannot call %s() after write_eof()", f);
+  return al_raise_os(L, ctx, err, NULL, NULL);
+}
+
+/* write(data, [i, j]) */
+static int transport_write(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_transport *t = check_self(L, ctx);
+  size_t len;
+  const char *data = al_check_bytes(L, ctx, 2, &len);
+  if (lua_gettop(L) > 2) al_opt_range(L, 3, &data, &len);
+  written w = {L, ctx, 2};
+  const al_keeper *keeper = lua_type(L, 2) == LUA_TSTRING ? &string_keeper : NULL;
+  int err = al_transport_write(t->t, data, len, keeper, &w);
+  return err ? raise_write_error(L, err, "write") : 0;
+}
+
+/* Pushes all of the list at 2 as one string; small lists of small strings are what this is used for, and one send(2) is
+ * worth more than the copy. */
+static void join_list(lua_State *L, al_ctx *ctx, lua_Integer n) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (lua_Integer i = 1; i <= n; i++) {
+    size_t len;
+    lua_geti(L, 2, i);
+    const char *data = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &len) : NULL;
+    l_buffer *buffer = data ? NULL : al_test_buffer(L, ctx, -1);
+    if (buffer) {
+      data = buffer->data;
+      len = buffer->size;
+    }
+    if (!data) luaL_error(L, "bad item #%d in the list for 'writelines' (string or buffer expected, got %s)", (int)i,
+                          luaL_typename(L, -1));
+    lua_pushlstring(L, data, len);
+    lua_remove(L, -2);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+}
+
+static int transport_writelines(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_transport *t = check_self(L, ctx);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  join_list(L, ctx, luaL_len(L, 2));
+  size_t len;
+  const char *data = lua_tolstring(L, 3, &len);
+  written w = {L, ctx, 3};
+  int err = al_transport_write(t->t, data, len, &string_keeper, &w);
+  return err ? raise_write_error(L, err, "writelines") : 0;
+}
+
+static int transport_can_write_eof(lua_State *L) {
+  lua_pushboolean(L, al_transport_can_write_eof(self(L)));
+  return 1;
+}
+
+static int transport_write_eof(lua_State *L) { return check_result(L, al_transport_write_eof(self(L))); }
+
+static int transport_get_write_buffer_size(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)al_transport_write_buffer_size(self(L)));
+  return 1;
+}
+
+static int transport_get_write_buffer_limits(lua_State *L) {
+  size_t low, high;
+  al_transport_get_limits(self(L), &low, &high);
+  lua_pushinteger(L, (lua_Integer)low);
+  lua_pushinteger(L, (lua_Integer)high);
+  return 2;
+}
+
+/* A mark of the options at 2: SIZE_MAX if it isn't given. */
+static size_t mark(lua_State *L, const char *name) {
+  static const char *const f = "set_write_buffer_limits";
+  size_t value = SIZE_MAX;
+  if (al_option(L, 2, name) != LUA_TNIL) {
+    if (!lua_isinteger(L, -1)) al_option_error(L, f, name, "integer", -1);
+    lua_Integer n = lua_tointeger(L, -1);
+    if (n < 0) al_raise(L, al_ctx_of(L), AL_C_ValueError, "%s (%I) must not be negative", name, n);
+    value = (size_t)n;
+  }
+  lua_pop(L, 1);
+  return value;
+}
+
+static int transport_set_write_buffer_limits(lua_State *L) {
+  static const char *const names[] = {"high", "low", NULL};
+  al_transport *t = self(L);
+  al_options(L, 2, "set_write_buffer_limits", names);
+  size_t high = mark(L, "high"), low = mark(L, "low");
+  if (al_transport_set_limits(t, high, low) < 0)
+    return al_raise(L, al_ctx_of(L), AL_C_ValueError, "high (%I) must be >= low (%I) must be >= 0", (lua_Integer)high,
+                    (lua_Integer)low);
+  return 0;
+}
+
+/* Pushes the name of one end; nothing if it is not known. */
+static bool push_name(lua_State *L, al_transport *t, int (*get)(al_transport *transport, al_addr *addr)) {
+  al_addr addr;
+  if (get(t, &addr) < 0) return false;
+  al_pushaddr(L, &addr);
+  return true;
+}
+
+/* The TransportSocket is made once, so that it is always the same. */
+static void push_socket(lua_State *L, al_ctx *ctx, l_transport *t) {
+  push_extra(L, 1);
+  if (lua_getfield(L, -1, "socket") != LUA_TNIL) return;
+  lua_pop(L, 1);
+  al_push_transport_socket(L, ctx, t->t);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, "socket");
+}
+
+static bool push_info(lua_State *L, al_ctx *ctx, l_transport *t, const char *name) {
+  if (strcmp(name, "peername") == 0) return push_name(L, t->t, al_transport_peername);
+  if (strcmp(name, "sockname") == 0) return push_name(L, t->t, al_transport_sockname);
+  if (strcmp(name, "socket") == 0) {
+    push_socket(L, ctx, t);
+    return true;
+  }
+  return false;
+}
+
+/* get_extra_info(name, [default]) */
+static int transport_get_extra_info(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_transport *t = check_self(L, ctx);
+  const char *name = luaL_checkstring(L, 2);
+  lua_settop(L, 3);
+  if (!push_info(L, ctx, t, name)) lua_settop(L, 3);
+  return 1;
+}
+
+static int transport_tostring(lua_State *L) {
+  l_transport *t = check_self(L, al_ctx_of(L));
+  char text[AL_TRANSPORT_STRLEN];
+  lua_pushstring(L, al_transport_describe(t->t, t->fd, text, sizeof text));
+  return 1;
+}
+
+/* Each class of transports has the methods that Python's has; Transport has them all. */
+static const luaL_Reg base_methods[] = {{"close", transport_close},
+                                        {"is_closing", transport_is_closing},
+                                        {"get_extra_info", transport_get_extra_info},
+                                        {"set_protocol", transport_set_protocol},
+                                        {"get_protocol", transport_get_protocol},
+                                        {"__close", transport_close},
+                                        {"__gc", transport_gc},
+                                        {"__tostring", transport_tostring},
+                                        {NULL, NULL}};
+static const luaL_Reg read_methods[] = {{"is_reading", transport_is_reading},
+                                        {"pause_reading", transport_pause_reading},
+                                        {"resume_reading", transport_resume_reading},
+                                        {NULL, NULL}};
+static const luaL_Reg write_methods[] = {{"write", transport_write},
+                                         {"writelines", transport_writelines},
+                                         {"can_write_eof", transport_can_write_eof},
+                                         {"write_eof", transport_write_eof},
+                                         {"abort", transport_abort},
+                                         {"get_write_buffer_size", transport_get_write_buffer_size},
+                                         {"get_write_buffer_limits", transport_get_write_buffer_limits},
+                                         {"set_write_buffer_limits", transport_set_write_buffer_limits},
+                                         {NULL, NULL}};
+
+void al_transport_openlib(lua_State *L, al_ctx *ctx) {
+  al_class_methods(L, ctx, AL_C_BaseTransport, base_methods);
+  al_class_methods(L, ctx, AL_C_ReadTransport, read_methods);
+  al_class_methods(L, ctx, AL_C_WriteTransport, write_methods);
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &idle_key);
+}

@@ -1,0 +1,47 @@
+/* ltransport.h - the userdata of a transport: a box around the core's, which is also the core's protocol as long as the
+ * protocol is a Lua object.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_LTRANSPORT_H
+#define AL_LTRANSPORT_H
+
+#include "lprotocol.h"
+
+/* User values of a transport. */
+enum {
+  AL_TRANSPORT_UV_PROTOCOL = 1,
+  AL_TRANSPORT_UV_METHODS, /* its method set; nil for a protocol in C */
+  AL_TRANSPORT_UV_HELD,    /* the buffer that is being read into, or the error that connection_lost will get */
+  AL_TRANSPORT_UV_CONTEXT, /* lcontext.h, of context_kind */
+  AL_TRANSPORT_UV_EXTRA,   /* table behind get_extra_info, made at need */
+  AL_TRANSPORT_UV_COUNT = AL_TRANSPORT_UV_EXTRA
+};
+
+typedef struct l_transport {
+  al_protocol protocol; /* what the core calls while the protocol is a Lua object */
+  al_transport *t;      /* one reference; NULL in a half-made object only */
+  al_ctx *ctx;
+  int slot; /* its anchor, until it is closed; empty while nothing is in flight */
+  int fd;   /* as it was, for reports */
+  uint8_t context_kind;
+  bool closed;
+} l_transport;
+
+/* Makes a transport over the connected, non-blocking socket *fd and pushes it. protocol: index of the protocol; last: see
+ * al_protocol_classify. *fd becomes -1 once the transport owns it; when this raises before, it is still the caller's. */
+l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
+                               int last, al_handle *started);
+
+/* The object (with a method close) at idx is closed when the transport at transport has closed its descriptor. */
+void al_transport_adopt(lua_State *L, int transport, int idx);
+
+/* Writes <Transport fd=7 read=polling write=<idle, bufsize=0>>; returns buf. */
+const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size);
+#define AL_TRANSPORT_STRLEN 128
+
+/* Raises RuntimeError if a live transport of the loop owns fd. */
+void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd);
+
+void al_transport_openlib(lua_State *L, al_ctx *ctx);
+
+#endif
