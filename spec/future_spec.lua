@@ -157,12 +157,13 @@ describe("a future", function()
     drive(function(loop)
       local future = loop:create_future()
       type_error("bad argument #1 to 'add_done_callback'", future.add_done_callback, future, 42)
-      type_error("unknown option 'contxt' to 'add_done_callback'", future.add_done_callback, future, nop, { contxt = 1 })
+      local options = { contxt = 1 }
+      type_error("unknown option 'contxt' to 'add_done_callback'", future.add_done_callback, future, nop, options)
       future:set_result()
     end)
   end)
 
-  it("remove_done_callback removes equal ones and tells how many", function() -- row: Future.remove_done_callback
+  it("remove_done_callback removes equal ones and counts them", function() -- row: Future.remove_done_callback
     drive(function(loop)
       local future = loop:create_future()
       local n, other = 0, 0
@@ -192,7 +193,7 @@ describe("a future", function()
     end)
   end)
 
-  it("await suspends until it is done and gives its results or raises its error", function() -- row: Future.await
+  it("await suspends until it is done, gives its results or raises its error", function() -- row: Future.await
     drive(function(loop)
       local future, failing, cancelled = loop:create_future(), loop:create_future(), loop:create_future()
       local order = {}
