@@ -96,7 +96,7 @@ al_ctx *al_ctx_open(lua_State *L) {
   lua_setmetatable(L, -2);
   lua_rawseti(L, -2, AL_SLOT_TRACES);
   lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, ctx);
+  ctx->anchors_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_setiuservalue(L, -2, 1);
   new_thread(L, ctx, 0);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
@@ -113,7 +113,7 @@ void al_ctx_setfuncs(lua_State *L, al_ctx *ctx, const luaL_Reg *functions) {
   luaL_setfuncs(L, functions, 1);
 }
 
-void al_ctx_anchors(lua_State *L, al_ctx *ctx) { lua_rawgetp(L, LUA_REGISTRYINDEX, ctx); }
+void al_ctx_anchors(lua_State *L, al_ctx *ctx) { lua_rawgeti(L, LUA_REGISTRYINDEX, ctx->anchors_ref); }
 
 /* Room for each slot in the list of free ones, so that giving one back never allocates. */
 static void grow_free_slots(lua_State *L, al_ctx *ctx) {

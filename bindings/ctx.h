@@ -107,6 +107,7 @@ struct al_ctx {
   lua_State *threads[AL_MAX_DEPTH]; /* the callback threads by depth; each at base level holds [1] anchors, [2] al_traceback */
   int depth;
 
+  int anchors_ref; /* registry reference of the anchor table */
   int *free_slots; /* anchors: the free slots; slots are array indices of the table */
   int n_free, size_free, n_slots;
 

@@ -126,6 +126,27 @@ static int loop_newindex(lua_State *L) {
   return 0;
 }
 
+/* Copies the methods of the class on top (popped) and of its bases into the table at fields: found there, loop:call_soon is
+ * one look-up instead of one a class on the way. */
+static void flatten_methods(lua_State *L, int fields) {
+  if (!lua_istable(L, -1)) {
+    lua_pop(L, 1);
+    return;
+  }
+  int class = lua_gettop(L);
+  lua_pushliteral(L, "__base");
+  lua_rawget(L, class);
+  if (lua_rawequal(L, -1, class)) lua_pop(L, 1), lua_pushnil(L);
+  flatten_methods(L, fields);
+  for (lua_pushnil(L); lua_next(L, class); lua_pop(L, 1)) {
+    if (!lua_isfunction(L, -1) || lua_type(L, -2) != LUA_TSTRING || *lua_tostring(L, -2) == '_') continue;
+    lua_pushvalue(L, -2);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, fields);
+  }
+  lua_settop(L, class - 1);
+}
+
 /* Gives the loop at idx, made by the class at 1, its fields and its own metatable. */
 static void make_metatable(lua_State *L, al_ctx *ctx, int idx) {
   lua_newtable(L); /* the metatable */
@@ -139,6 +160,8 @@ static void make_metatable(lua_State *L, al_ctx *ctx, int idx) {
   lua_pushvalue(L, 1);
   lua_setfield(L, meta, "__base");
   lua_newtable(L); /* the fields */
+  lua_pushvalue(L, 1);
+  flatten_methods(L, lua_gettop(L) - 1);
   lua_pushnumber(L, default_slow);
   lua_setfield(L, -2, "slow_callback_duration");
   lua_createtable(L, 0, 1);
