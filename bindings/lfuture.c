@@ -116,6 +116,7 @@ void al_future_fail(lua_State *L, al_ctx *ctx, int idx) {
   f->failed = f->unread = true;
   lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE);
   watch_for_collection(L, ctx, f, idx);
+  if (f->loop->loop && al_loop_debug(f->loop->loop) && !al_loop_is_closed(f->loop->loop)) al_loop_collect_soon(f->loop);
 }
 
 void al_future_set_cancelled(lua_State *L, al_ctx *ctx, int idx) {

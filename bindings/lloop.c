@@ -10,10 +10,10 @@
 #include "lcontext.h"
 #include "lhandle.h"
 #include "lrepr.h"
+#include "lsigint.h"
 #include "ltask.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const double default_slow = 0.1;
@@ -111,6 +111,33 @@ static void set_slow(l_loop *loop, double seconds) {
   al_loop_set_slow(loop->loop, loop->slow_ns, slow_io);
 }
 
+/* ---- debug mode: errors that nobody took show when their futures are collected, so collect now and then */
+
+#define COLLECT_INTERVAL_NS INT64_C(1000000000)
+
+static int collect_body(lua_State *L) {
+  lua_gc(L, LUA_GCCOLLECT);
+  return 0;
+}
+
+static void collect(al_loop *core, al_handle *handle) {
+  (void)handle;
+  l_loop *loop = al_loop_data(core);
+  al_ctx *ctx = loop->ctx;
+  lua_State *L = al_enter(ctx);
+  if (!L) return;
+  if (al_pcall_c(L, collect_body, NULL, 0) != LUA_OK) al_report(ctx, L, loop, "collecting garbage failed", NULL);
+  al_leave(ctx, L);
+  loop->collected_ns = al_time_ns();
+  if (ctx->n_unread > 0) al_loop_collect_soon(loop);
+}
+
+void al_loop_collect_soon(l_loop *loop) {
+  if (al_timer_is_set(&loop->collector)) return;
+  int64_t now = al_time_ns(), next = loop->collected_ns + COLLECT_INTERVAL_NS;
+  al_timer_set(loop->loop, &loop->collector, next > now ? next : now); /* no memory: then later */
+}
+
 static int loop_newindex(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
@@ -185,17 +212,13 @@ static bool replaces(lua_State *L, al_ctx *ctx, const char *method) {
   return other;
 }
 
-static bool debug_wanted(void) {
-  const char *value = getenv("ALOOPDEBUG");
-  return value && *value;
-}
-
 /* [1] class, [2] selector or nil */
 static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   lua_settop(L, 2);
   l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 3 */
   loop->ctx = ctx;
   loop->tasks.next = loop->tasks.prev = &loop->tasks;
+  al_timer_init(&loop->collector, collect);
   al_pushanchored(L, ctx, AL_SLOT_LOOPS);
   lua_pushvalue(L, 3);
   lua_rawsetp(L, -2, loop);
@@ -205,7 +228,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   lua_setiuservalue(L, 3, AL_LOOP_UV_SELECTOR);
   loop->custom_future = replaces(L, ctx, "create_future");
   loop->custom_task = replaces(L, ctx, "create_task");
-  al_loop_options options = {.machine = machine, .debug = debug_wanted(), .data = loop, .discard = discard};
+  al_loop_options options = {.machine = machine, .debug = ctx->debug, .data = loop, .discard = discard};
   const char *reason = NULL;
   int error = al_loop_new(&options, &loop->loop, &reason);
   if (error == AL_ENORING) return al_raise(L, ctx, AL_C_NotImplementedError, "no io_uring here: %s", reason);
@@ -243,6 +266,7 @@ int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   ctx->current = NULL;
   ctx->co_top = ctx->co_blocked = NULL;
   ctx->running = loop;
+  al_sigint_attach(ctx, loop);
   int error = al_loop_run_forever(loop->loop);
   ctx->running = former;
   ctx->current = o.current;
@@ -344,6 +368,7 @@ static void drop_handles(lua_State *L, al_ctx *ctx, int idx, int uservalue) {
 static void close_loop(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   al_future_report_all(L, ctx, loop);
   al_task_forget_all(L, ctx, loop);
+  al_sigint_detach(ctx, loop);
   al_loop_close(loop->loop);
   drop_handles(L, ctx, idx, AL_LOOP_UV_WATCHES);
   drop_handles(L, ctx, idx, AL_LOOP_UV_SIGNALS);

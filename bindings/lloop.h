@@ -23,6 +23,8 @@ struct l_loop {
   l_loop *next;  /* ctx->loops */
   al_link tasks; /* the unfinished tasks (l_task.all) */
   bool custom_future, custom_task; /* a subclass replaces create_future, create_task */
+  al_timer collector;   /* debug mode: the next full collection */
+  int64_t collected_ns; /* the last one */
   int64_t slow_ns; /* slow_callback_duration */
   bool quiet;    /* not reported when collected unclosed (the interpreter's own) */
 };
@@ -50,6 +52,9 @@ int al_raise_exit(lua_State *L, al_ctx *ctx);
 
 /* Runs the loop at stack index 1 as run_forever does, errors raised. */
 void al_run_forever(lua_State *L, al_ctx *ctx, l_loop *loop);
+
+/* Debug mode: has the garbage collected soon, for the errors that nobody took; at most once a second. */
+void al_loop_collect_soon(l_loop *loop);
 
 /* Debug mode: warns if the callback whose object is at idx took too long. Never throws. */
 void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns);
