@@ -371,6 +371,7 @@ typedef struct al_server_ops {
 /* Makes a server without sockets. Born with one reference. Without sockets it goes with its last reference, in silence; with
  * them it lives until ops->closed has returned. */
 int al_server_new(al_loop *loop, const al_server_ops *ops, void *data, al_server **server);
+void al_server_set_data(al_server *server, void *data);
 /* Adds a bound socket, which it owns from then on (on error it stays the caller's). backlog: also the most connections
  * accepted in one turn. unlink (may be NULL): the path of a Unix socket to remove at close if it still is the same file. */
 int al_server_add(al_server *server, int fd, int backlog, const char *unlink);
@@ -413,7 +414,9 @@ typedef struct al_connect_error { /* one attempt that failed */
 
 typedef struct al_connect_options {
   const char *host, *service;             /* as getaddrinfo; or: */
-  const al_addr *addr;                    /* this address (Unix sockets) */
+  const al_addr *addr;                    /* this address (Unix sockets); or: */
+  const struct addrinfo *list;            /* these, which stay the caller's until the callback or cancel */
+  const struct addrinfo *local_list;      /* with list: bound before connecting; may be NULL */
   int family, proto, flags;               /* as getaddrinfo's hints */
   const char *local_host, *local_service; /* bound before connecting; NULL: not */
 } al_connect_options;

@@ -34,8 +34,9 @@ struct al_connect {
   int fd;                        /* its socket, or -1 */
   bool cancelled;                /* nobody waits any more; gone once op has ended */
   al_addr addr;                  /* where it goes */
-  struct addrinfo *found, *next; /* what to try; NULL if an address was given */
-  struct addrinfo *local;        /* what to bind to */
+  struct addrinfo *found, *found_local; /* what was looked up; NULL if addresses were given */
+  const struct addrinfo *next;          /* what to try; NULL if an address was given */
+  const struct addrinfo *local;         /* what to bind to */
   char *local_host, *local_service;
   struct addrinfo hints;
   al_connect_error *errors;
@@ -45,7 +46,7 @@ struct al_connect {
 static void connect_free(al_connect *c) {
   if (c->in_room.next) al__link_remove(&c->in_room);
   if (c->found) freeaddrinfo(c->found);
-  if (c->local) freeaddrinfo(c->local);
+  if (c->found_local) freeaddrinfo(c->found_local);
   al__free(c->local_host);
   al__free(c->local_service);
   al__free(c->errors);
@@ -179,7 +180,10 @@ static void connect_on_done(al_loop *loop, al_op *op, int result, unsigned flags
 static void connect_on_begin(al_loop *loop, al_handle *handle) {
   al_connect *c = AL_CONTAINER(handle, al_connect, begin);
   (void)loop;
-  if (connect_attempt(c, al__addr_family(&c->addr), SOCK_STREAM, 0)) connect_fail(c);
+  if (c->next)
+    connect_next(c);
+  else if (connect_attempt(c, al__addr_family(&c->addr), SOCK_STREAM, 0))
+    connect_fail(c);
 }
 
 /* ---- connecting: names ---------------------------------------------------------------------------------------------------- */
@@ -189,7 +193,7 @@ static void add_resolve_error(al_connect *c, int error) { add_error(c, error, "%
 static void connect_on_local(void *data, int error, struct addrinfo *res) {
   al_connect *c = data;
   c->resolving = NULL;
-  c->local = res;
+  c->local = c->found_local = res;
   if (!error) {
     connect_next(c);
     return;
@@ -201,7 +205,7 @@ static void connect_on_local(void *data, int error, struct addrinfo *res) {
 static void connect_on_found(void *data, int error, struct addrinfo *res) {
   al_connect *c = data;
   c->resolving = NULL;
-  c->found = c->next = res;
+  c->next = c->found = res;
   if (!error && (c->local_host || c->local_service)) {
     error = al_getaddrinfo(c->loop, c->local_host, c->local_service, &c->hints, c, connect_on_local, &c->resolving);
     if (!error) return;
@@ -266,8 +270,10 @@ static int copy_text(char **copy, const char *text) {
 
 /* Queues the first step. */
 static int connect_begin(al_connect *c, const al_connect_options *options) {
-  if (options->addr) {
-    c->addr = *options->addr;
+  if (options->addr || options->list) {
+    if (options->addr) c->addr = *options->addr;
+    c->next = options->list;
+    c->local = options->local_list;
     al_call_soon(c->loop, &c->begin);
     return 0;
   }

@@ -294,6 +294,8 @@ int al_server_new(al_loop *loop, const al_server_ops *ops, void *data, al_server
   return 0;
 }
 
+void al_server_set_data(al_server *server, void *data) { server->data = data; }
+
 int al_server_start(al_server *server) {
   if (server->closed) return AL_ECLOSED;
   if (server->serving) return 0;
