@@ -139,6 +139,7 @@ enum {
   AL_SLOT_TRACES,       /* weak table: what is known of objects and errors without keeping them */
   AL_SLOT_LOG,          /* aloop.set_log_handler's function, or false */
   AL_SLOT_CURRENT_LOOP, /* set_event_loop's, or false */
+  AL_SLOT_MAIN_LOOP,    /* the loop that a main chunk has settled on, to be closed at its end; or false */
   AL_SLOT_LOOP_FACTORY, /* makes the interpreter's loop when the main chunk first needs one, or false */
   AL_SLOT_FUTURE_GC,    /* the metatables of futures and tasks with a finalizer */
   AL_SLOT_TASK_GC,

@@ -20,6 +20,10 @@ void al_main_settle(lua_State *L, al_ctx *ctx) {
   l_task *t = ctx->main_task;
   if (!t || t->settled) return;
   l_loop *loop = al_current_loop(L, ctx); /* pushes it */
+  al_ctx_anchors(L, ctx);
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, AL_SLOT_MAIN_LOOP);
+  lua_pop(L, 1);
   al_task_pushself(L, ctx, t);
   lua_insert(L, -2);
   lua_setiuservalue(L, -2, AL_FUTURE_UV_LOOP);
