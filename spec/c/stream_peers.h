@@ -227,6 +227,11 @@ static inline void tcp_pair(int fds[2]) {
   fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
   CHECK(fds[0] >= 0);
   close(listener);
+  for (int i = 0; i < 2; i++) { /* else the kernel takes megabytes before a write has to wait */
+    int size = 65536;
+    CHECK_EQ(setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+    CHECK_EQ(setsockopt(fds[i], SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), 0);
+  }
 }
 
 static inline void any_pair(int family, int fds[2]) {
