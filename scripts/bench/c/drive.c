@@ -70,14 +70,15 @@ static pid_t start(char **argv, int core, int out) {
   _exit(127);
 }
 
-/* The server's first line, without its end. */
+/* The address in the server's first line: what follows the last blank and "http://". */
 static void read_address(int fd, char *address) {
+  char line[ADDRESS_SIZE];
   size_t len = 0;
   int64_t end = bench_now_ns() + (int64_t)START_MS * 1000000;
-  while (len == 0 || !memchr(address, '\n', len)) {
+  while (len == 0 || !memchr(line, '\n', len)) {
     struct pollfd pfd = {.fd = fd, .events = POLLIN};
     int64_t left = (end - bench_now_ns()) / 1000000;
-    ssize_t n = left > 0 && poll(&pfd, 1, (int)left) == 1 ? read(fd, address + len, ADDRESS_SIZE - 1 - len) : 0;
+    ssize_t n = left > 0 && poll(&pfd, 1, (int)left) == 1 ? read(fd, line + len, ADDRESS_SIZE - 1 - len) : 0;
     if (n <= 0) {
       fprintf(stderr, "drive: the server did not say its address\n");
       stop_server();
@@ -85,7 +86,9 @@ static void read_address(int fd, char *address) {
     }
     len += (size_t)n;
   }
-  *(char *)memchr(address, '\n', len) = '\0';
+  *(char *)memchr(line, '\n', len) = '\0';
+  const char *blank = strrchr(line, ' '), *from = blank ? blank + 1 : line;
+  strcpy(address, strncmp(from, "http://", 7) == 0 ? from + 7 : from);
 }
 
 /* A copy of arg with the first occurrence of a name replaced. */

@@ -20,7 +20,7 @@ static const char config[] =
     "  access_log off; keepalive_requests 1000000000; default_type text/plain;\n"
     "  client_body_temp_path %s/b; proxy_temp_path %s/p; fastcgi_temp_path %s/f;\n"
     "  uwsgi_temp_path %s/u; scgi_temp_path %s/s;\n"
-    "  server { listen 127.0.0.1:%u reuseport; location = / { return 200 \"Hello, world!\\n\"; } }\n"
+    "  server { listen 127.0.0.1:%u reuseport; location = / { return 200 \"Hello, World!\\n\"; } }\n"
     "}\n";
 
 /* A socket that keeps a port for nginx as long as the process lives. */

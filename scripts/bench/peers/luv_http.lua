@@ -16,10 +16,12 @@ local function respond(head)
     connection = connection:lower()
     keep_alive = connection == "keep-alive" or keep_alive and connection ~= "close"
   end
-  local status, body = "200 OK", "Hello, world!\n"
+  local status, body = "200 OK", "Hello, World!\n"
   if path ~= "/" then status, body = "404 Not Found", "Not Found\n" end
   return ANSWER:format(status, #body, keep_alive and "" or "Connection: close\r\n", body), keep_alive
 end
+
+local known = {} -- heads that were answered and leave the connection open -> answer
 
 -- Answers the whole requests of data; returns what is left, or nil to close.
 local function serve(stream, data)
@@ -27,8 +29,13 @@ local function serve(stream, data)
   while true do
     local _, stop = data:find("\r\n\r\n", at, true)
     if not stop then break end
-    local answer, keep_alive = respond(data:sub(at, stop))
-    if not answer then return nil end
+    local head = data:sub(at, stop)
+    local answer, keep_alive = known[head], true
+    if not answer then
+      answer, keep_alive = respond(head)
+      if not answer then return nil end
+      if keep_alive then known[head] = answer end
+    end
     answers[#answers + 1] = answer
     at = stop + 1
     if not keep_alive then

@@ -8,7 +8,7 @@ const http = require('http');
 
 const server = http.createServer((request, response) => {
   const found = request.url === '/';
-  const body = found ? 'Hello, world!\n' : 'Not Found\n';
+  const body = found ? 'Hello, World!\n' : 'Not Found\n';
   response.sendDate = false;
   response.writeHead(found ? 200 : 404, { 'Content-Type': 'text/plain', 'Content-Length': body.length });
   response.end(body);

@@ -22,10 +22,13 @@ def respond(head):
     if connection:
         value = connection[1].lower()
         keep_alive = value == b"keep-alive" or (keep_alive and value != b"close")
-    status, body = b"200 OK", b"Hello, world!\n"
+    status, body = b"200 OK", b"Hello, World!\n"
     if request[1] != b"/":
         status, body = b"404 Not Found", b"Not Found\n"
     return ANSWER % (status, len(body), b"" if keep_alive else b"Connection: close\r\n", body), keep_alive
+
+
+known = {}  # heads that were answered and leave the connection open -> answer
 
 
 class Http(asyncio.Protocol):
@@ -42,7 +45,12 @@ class Http(asyncio.Protocol):
             stop = data.find(b"\r\n\r\n", at)
             if stop < 0:
                 break
-            answer, keep_alive = respond(data[at : stop + 4])
+            head = data[at : stop + 4]
+            answer = known.get(head)
+            if not answer:
+                answer, keep_alive = respond(head)
+                if keep_alive:
+                    known[head] = answer
             if answer:
                 answers.append(answer)
             at = stop + 4
