@@ -252,6 +252,12 @@ l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f) {
   return t;
 }
 
+bool al_may_wait(lua_State *L, al_ctx *ctx) {
+  const l_task *t = ctx->current;
+  if (!t || ctx->co_top != L || ctx->co_blocked || !lua_isyieldable(L)) return false;
+  return t->f.loop->loop && !al_loop_is_closed(t->f.loop->loop);
+}
+
 static const luaL_Reg functions[] = {{"resume", coro_resume},
                                      {"wrap", coro_wrap},
                                      {"yield", coro_yield},

@@ -24,6 +24,8 @@ struct l_wait {
  * (no task; inside a C function that can't be suspended; a coroutine resumed by a foreign resume). f: its name. Call it
  * before anything is begun. */
 l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f);
+/* For what waits only where it can, as a __close: would al_check_wait return? Doesn't throw. */
+bool al_may_wait(lua_State *L, al_ctx *ctx);
 
 /* Suspends the current task until al_wake(wait) or cancellation: `return al_wait(L, ctx, wait);`. */
 int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait);
