@@ -38,9 +38,8 @@ typedef struct al_stream {
   al_op recv;
   stream_out *out; /* NULL: nothing is unsent */
   stream_piece *pieces, **pieces_end;
-  const char *lent;   /* the protocol's memory that the machine reads into, until buffer_updated */
-  al_handle *started; /* queued after connection_made */
-  int end;            /* has_end: 0 or the error that ended reading and is not told yet */
+  const char *lent; /* the protocol's memory that the machine reads into, until buffer_updated */
+  int end;          /* has_end: 0 or the error that ended reading and is not told yet */
   bool has_end : 1;
   bool ended : 1;     /* the end was told, or is about to */
   bool cancelled : 1; /* RECV was cancelled and has not ended yet */
@@ -399,19 +398,12 @@ static int stream_write_eof(al_transport *transport) {
 
 /* ---- birth ---------------------------------------------------------------------------------------------------------------- */
 
-static void stream_turn(al_transport *transport) {
-  al_stream *stream = stream_of(transport);
-  if (transport->made) {
-    stream_catch_up(stream);
-    return;
-  }
-  al__transport_made(transport);
-  stream_read(stream);
-  if (stream->started) al_call_soon(transport->loop, stream->started);
-}
+static void stream_start(al_transport *transport) { stream_read(stream_of(transport)); }
+static void stream_turn(al_transport *transport) { stream_catch_up(stream_of(transport)); }
 
 static const al__transport_ops stream_ops = {
     .name = "stream",
+    .start = stream_start,
     .turn = stream_turn,
     .stop_reading = stream_stop_reading,
     .pause_reading = stream_pause_reading,
@@ -437,11 +429,10 @@ int al_stream_new(al_loop *loop, int fd, const al_addr *peer, al_protocol *proto
   stream->recv.kind = AL_OP_RECV;
   stream->recv.fd = fd;
   stream->pieces_end = &stream->pieces;
-  stream->started = started;
   stream_protocol_changed(&stream->base);
   int family = al__transport_family(&stream->base);
   if (family == AF_INET || family == AF_INET6) al__sock_set_nodelay(fd, true);
-  al__transport_begin(&stream->base);
+  al__transport_begin(&stream->base, started);
   *transport = &stream->base;
   return 0;
 }

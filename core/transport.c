@@ -145,10 +145,22 @@ int al_transport_sockname(al_transport *transport, al_addr *addr) {
 
 /* ---- birth and death ------------------------------------------------------------------------------------------------------ */
 
+/* asyncio's three successive callbacks: connection_made, start of reading, the one who waits for both. */
+static void transport_start(al_transport *transport) {
+  al_protocol *protocol = transport->protocol;
+  transport->made = true;
+  if (protocol->ops->connection_made) protocol->ops->connection_made(protocol, transport);
+  transport->ops->start(transport);
+  if (transport->started) al_call_soon(transport->loop, transport->started);
+}
+
 static void transport_on_turn(al_loop *loop, al_handle *handle) {
   al_transport *transport = AL_CONTAINER(handle, al_transport, turn);
   (void)loop;
-  transport->ops->turn(transport);
+  if (transport->made)
+    transport->ops->turn(transport);
+  else
+    transport_start(transport);
   al__transport_settle(transport);
 }
 
@@ -180,15 +192,10 @@ int al__transport_init(al_transport *transport, const al__transport_ops *ops, al
   return 0;
 }
 
-void al__transport_begin(al_transport *transport) {
+void al__transport_begin(al_transport *transport, al_handle *started) {
+  transport->started = started;
   transport->busy = true;
   al_call_soon(transport->loop, &transport->turn);
-}
-
-void al__transport_made(al_transport *transport) {
-  al_protocol *protocol = transport->protocol;
-  transport->made = true;
-  if (protocol->ops->connection_made) protocol->ops->connection_made(protocol, transport);
 }
 
 static void close_fd(al_transport *transport) {
@@ -233,6 +240,7 @@ static void transport_die(al_transport *transport) {
     transport->closing = true;
     transport->ops->stop_reading(transport);
   }
+  if (!transport->made && transport->started) al__loop_discard(transport->loop, transport->started);
   al__transport_settle(transport);
 }
 

@@ -3,7 +3,8 @@
  * of operations and performs the I/O; server.c counts transports in a group. Knows no kind.
  *
  * The life of a transport
- *   new: al__transport_init, al__transport_begin (queues `turn`, from which the kind calls al__transport_made)
+ *   new: al__transport_init, al__transport_begin (queues `turn`)
+ *   made: connection_made has been called; the kind reads
  *   closing: close() while something is unsent; reading has stopped for good
  *   conn_lost: `lost` is queued, connection_lost will be called
  *   lost_done: connection_lost has returned; as soon as no operation is in flight the descriptor is closed (finish)
@@ -25,8 +26,9 @@
 
 /* What a kind does. All get a transport that is not finished, free aside. */
 typedef struct al__transport_ops {
-  const char *name;                      /* "stream" */
-  void (*turn)(al_transport *transport); /* the handle `turn` runs */
+  const char *name;                       /* "stream" */
+  void (*start)(al_transport *transport); /* connection_made has returned: reading may begin */
+  void (*turn)(al_transport *transport);  /* the handle `turn`, queued by the kind, runs */
   /* For good, for closing is set already: cancels what reads, drops what was received and not yet delivered. */
   void (*stop_reading)(al_transport *transport);
   int (*pause_reading)(al_transport *transport);  /* paused was just set */
@@ -63,8 +65,9 @@ struct al_transport {
   al_link in_room;  /* the ring of the loop's transports */
   al_link in_group; /* next NULL: in no group */
   al__group *group;
-  al_handle turn; /* connection_made; later the kind's */
-  al_handle lost; /* connection_lost */
+  al_handle turn;     /* connection_made; later the kind's */
+  al_handle lost;     /* connection_lost */
+  al_handle *started; /* the caller's, to be queued after connection_made; may be NULL */
   size_t high, low;
   al__name peer, local; /* local only once somebody has asked */
   int refs, fd;
@@ -83,8 +86,7 @@ struct al_transport {
 /* Fills a zeroed transport: it owns fd from now on, unless this fails (-ENOMEM, AL_ECLOSED). peer may be NULL. */
 int al__transport_init(al_transport *transport, const al__transport_ops *ops, al_loop *loop, int fd,
                        const al_addr *peer, al_protocol *protocol);
-void al__transport_begin(al_transport *transport); /* queues `turn` */
-void al__transport_made(al_transport *transport);  /* calls connection_made */
+void al__transport_begin(al_transport *transport, al_handle *started); /* queues `turn` */
 
 /* The kind's operation failed with -errno (logged in debug mode), or a callback with an AL_E*: al_transport_fail. */
 void al__transport_fatal(al_transport *transport, int error, const char *message);

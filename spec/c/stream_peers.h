@@ -12,13 +12,13 @@
 #include <netinet/in.h>
 
 /* Runs turns until cond holds. */
-#define UNTIL(loop, cond)                                          \
-  do {                                                             \
-    int64_t until_ns = al_time_ns() + 20000 * MS;                  \
-    while (!(cond) && al_time_ns() < until_ns) {                   \
-      CHECK_EQ(al_loop_run_once(loop, 10 * MS), 0);                \
-    }                                                              \
-    CHECK(cond);                                                   \
+#define UNTIL(loop, cond)                           \
+  do {                                              \
+    int64_t until_ns = al_time_ns() + 20000 * MS;   \
+    while (!(cond) && al_time_ns() < until_ns) {    \
+      CHECK_EQ(al_loop_run_once(loop, 10 * MS), 0); \
+    }                                               \
+    CHECK(cond);                                    \
   } while (0)
 
 /* The data that all tests send, from a place on: PATTERN_SIZE bytes of it. Its period is prime, so that a piece that is lost,
@@ -48,13 +48,13 @@ typedef struct peer {
   char events[64];
   size_t received, largest;
   int error;
-  bool keep_open;    /* what eof_received returns */
-  bool paused;       /* by pause_writing */
-  bool echo;         /* data_received writes back */
+  bool keep_open;     /* what eof_received returns */
+  bool paused;        /* by pause_writing */
+  bool echo;          /* data_received writes back */
   size_t buffer_size; /* > 0: a buffered protocol with so large a buffer */
   char *buffer;
-  int asked; /* get_buffer was called */
-  int busy;  /* what activity said last; -1: nothing */
+  int asked;                                  /* get_buffer was called */
+  int busy;                                   /* what activity said last; -1: nothing */
   void (*act)(struct peer *peer, char event); /* after the event was written down */
   void *arg;
 } peer;
@@ -65,7 +65,7 @@ static inline void peer_note(peer *p, char event) {
   size_t len = strlen(p->events);
   char last = len ? p->events[len - 1] : '\0';
   CHECK(event == 'M' || event == 'C' || event == 'P' || event == 'R' || peer_has(p, 'M'));
-  CHECK(!peer_has(p, 'L') || event == 'C'); /* nothing after connection_lost */
+  CHECK(!peer_has(p, 'L') || event == 'C');             /* nothing after connection_lost */
   CHECK(!strchr("MELC", event) || !peer_has(p, event)); /* once */
   if (event == 'd') {
     CHECK(!peer_has(p, 'E'));
@@ -185,14 +185,14 @@ static inline void peer_free(peer *p) {
 }
 
 /* Waits for the end, checks what was told, frees all but the other end. */
-#define PEER_END(loop, p, expected)                \
-  do {                                             \
-    UNTIL(loop, peer_has(p, 'C'));                 \
-    if (strcmp((p)->events, expected)) {           \
+#define PEER_END(loop, p, expected)                 \
+  do {                                              \
+    UNTIL(loop, peer_has(p, 'C'));                  \
+    if (strcmp((p)->events, expected)) {            \
       fprintf(stderr, "events: %s\n", (p)->events); \
-      CHECK(!"events as expected");                \
-    }                                              \
-    peer_free(p);                                  \
+      CHECK(!"events as expected");                 \
+    }                                               \
+    peer_free(p);                                   \
   } while (0)
 
 /* ---- the other end -------------------------------------------------------------------------------------------------------- */
@@ -266,6 +266,7 @@ static inline bool raw_receive(int fd, size_t *received, size_t max) {
   while (max > 0) {
     ssize_t n = recv(fd, bytes, max < sizeof(bytes) ? max : sizeof(bytes), 0);
     if (n == 0) return false;
+    if (n < 0 && errno == ECONNRESET) return false; /* it closed with data unread */
     if (n < 0) {
       CHECK_EQ(errno, EAGAIN);
       return true;
