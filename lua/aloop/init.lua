@@ -1,0 +1,66 @@
+-- init.lua: the module `aloop`: what scripts see, put together from the bindings (aloop.core) and the modules
+-- beside this file. Those are loaded when one of their names is first asked for, so that a script pays for what it
+-- uses.
+-- SPDX-License-Identifier: MIT
+
+local require = require
+local core = require "aloop.core"
+
+---@class aloop
+local aloop = { _VERSION = core._VERSION }
+
+-- Classes: all that the bindings know.
+for name, value in pairs(getmetatable(core).__index) do
+  local metatable = getmetatable(value)
+  if metatable and metatable.__name == "class" then aloop[name] = value end
+end
+aloop.EventLoop = core.SelectorEventLoop
+
+-- Functions and tables of the bindings that are public as they are.
+for _, name in ipairs {
+  "all_tasks", "await", "buffer", "copy_context", "current_task", "ensure_future", "environ", "get_running_loop",
+  "isinstance", "pipe", "selectors", "signal", "sleep", "socket",
+} do
+  aloop[name] = core[name]
+end
+
+--- A task of the running loop (in a main chunk: of the loop that it will run on).
+---@param coro function|thread
+---@param options? {name: string?, context: aloop.Context?, eager_start: boolean?}
+---@return aloop.Task
+function aloop.create_task(coro, options)
+  return core.default_loop():create_task(coro, options)
+end
+
+-- Where the other names come from.
+local homes = {}
+for home, names in pairs {
+  ["aloop.events"] = {
+    "AbstractEventLoopPolicy", "DefaultEventLoopPolicy", "get_event_loop", "get_event_loop_policy", "new_event_loop",
+    "set_event_loop", "set_event_loop_policy",
+  },
+  ["aloop.runners"] = { "Runner", "run" },
+  ["aloop.helpers"] = { "defer", "partial", "set_log_handler", "shlex_quote", "try" },
+} do
+  for _, name in ipairs(names) do
+    homes[name] = home
+  end
+end
+
+local function load_name(module, name)
+  local home = homes[name]
+  if not home then return nil end
+  local value = require(home)[name]
+  rawset(module, name, value)
+  return value
+end
+
+return setmetatable(aloop, {
+  __index = load_name,
+  __pairs = function(module)
+    for name in pairs(homes) do
+      load_name(module, name)
+    end
+    return next, module, nil
+  end,
+})
