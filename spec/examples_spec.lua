@@ -1,0 +1,335 @@
+-- Every program of scripts/examples, run as its first lines say, with real clients.
+-- SPDX-License-Identifier: MIT
+
+local aloop = require "aloop"
+local lfs = require "lfs"
+local helper = require "spec.helper"
+
+local DIRECTORY = "scripts/examples/"
+
+local function start(name, options)
+  options = options or {}
+  options.file = true
+  return helper.start(DIRECTORY .. name .. ".lua", options)
+end
+
+-- The output of an example that ends by itself.
+local function output_of(name, options)
+  local result = start(name, options):wait()
+  assert.equal(0, result.code, result.stderr)
+  assert.equal("", result.stderr)
+  return result.stdout
+end
+
+-- body(port, child) with a server example running; ended by SIGINT.
+local function with_server(name, body, options)
+  options = options or {}
+  options.args = options.args or { "0" }
+  local server = start(name, options)
+  local port = tonumber((server:read_until("127%.0%.0%.1:(%d+)")))
+  local ok, e = pcall(body, port, server)
+  server:kill("INT")
+  local result = server:wait()
+  if not ok then error(e, 0) end
+  assert.equal(130, result.code, result.stderr)
+  return result
+end
+
+-- Talks to a port over a bare connection: sends, and returns all that comes until the peer ends it.
+local function exchange(port, request, half_close)
+  local answer
+  helper.with_loop(helper.new_loop, function(loop)
+    local sock = helper.connect(loop, { "127.0.0.1", port })
+    helper.send_all(loop, sock, request)
+    if half_close then sock:shutdown(aloop.socket.SHUT_WR) end
+    answer = helper.recv_all(loop, sock)
+    sock:close()
+  end)
+  return answer
+end
+
+local function curl(arguments)
+  local pipe = io.popen("curl -sS --noproxy '*' --max-time 20 " .. arguments .. " 2>&1")
+  local text = pipe:read("a")
+  local ok = pipe:close()
+  assert.is_true(ok, text)
+  return text
+end
+
+describe("example", function()
+  it("hello_call_soon prints and stops", function() -- row: example.hello_call_soon
+    assert.equal("Hello World\n", output_of "hello_call_soon")
+  end)
+
+  it("add_reader prints what it received", function() -- row: example.add_reader
+    assert.equal("Received: abc\n", output_of "add_reader")
+  end)
+
+  it("partial prints", function() -- row: example.partial
+    assert.equal("Hello\n", output_of "partial")
+  end)
+
+  it("loop_selector runs on select", function() -- row: example.loop_selector
+    assert.equal("running on select\n", output_of "loop_selector")
+  end)
+
+  it("hello_coroutine prints before and after its sleep", function() -- row: example.hello_coroutine
+    assert.equal("Hello ...\n... World!\n", output_of "hello_coroutine")
+  end)
+
+  it("future_get_running_loop prints hello and world", function() -- row: example.future_get_running_loop
+    assert.equal("hello ...\n... world\n", output_of "future_get_running_loop")
+  end)
+
+  it("socket_protocol prints what it received", function() -- row: example.socket_protocol
+    assert.equal("Received: abc\n", output_of "socket_protocol")
+  end)
+
+  -- row: example.display_date, example.date_coroutine, example.hello_repeat
+  it("display_date and date_coroutine print five seconds long, hello_repeat every two", function()
+    local dates = { start "display_date", start "date_coroutine" }
+    local hello = start "hello_repeat"
+    for _, child in ipairs(dates) do
+      local result = child:wait()
+      assert.equal(0, result.code, result.stderr)
+      local last
+      local n = 0
+      for year, month, day, hour, min, sec in result.stdout:gmatch("(%d+)%-(%d+)%-(%d+) (%d+):(%d+):(%d+)\n") do
+        local time = os.time { year = year, month = month, day = day, hour = hour, min = min, sec = sec }
+        if last then assert.is_true(time - last >= 0 and time - last <= 3) end
+        last, n = time, n + 1
+      end
+      assert.is_true(n == 5 or n == 6, n .. " lines")
+    end
+    assert.equal("Hello World", hello:read_line())
+    assert.equal("Hello World", hello:read_line())
+    hello:kill("KILL")
+    assert.equal(9, hello:wait().signal)
+  end)
+
+  it("signals prints the signal's name; a RuntimeError follows", function() -- row: example.signals
+    for _, name in ipairs { "TERM", "INT" } do
+      local child = start "signals"
+      child:read_until("send SIGINT or SIGTERM")
+      child:kill(name)
+      local result = child:wait()
+      assert.equal(("got signal SIG%s: exit\n"):format(name), result.stdout)
+      assert.equal(1, result.code)
+      assert.matches("RuntimeError: Event loop stopped before Future completed", result.stderr)
+    end
+  end)
+
+  it("tcp_echo_server and tcp_echo_client talk to each other", function() -- row: example.tcp_echo
+    local server = start("tcp_echo_server", { args = { "0" } })
+    local port = server:read_until("Serving on 127%.0%.0%.1:(%d+)")
+    assert.equal('Data sent: "Hello World!"\nData received: "Hello World!"\nThe server closed the connection\n',
+      output_of("tcp_echo_client", { args = { port } }))
+    server:read_until("Close the client socket")
+    server:kill("INT")
+    local result = server:wait()
+    assert.is_not_nil(result.code)
+  end)
+
+  for _, kind in ipairs { "epoll", "poll", "select", "proactor" } do
+    local flags = { "-X", kind == "proactor" and kind or "selector=" .. kind }
+    local new_loop, reason = helper.loop_maker(kind == "proactor" and "ring" or kind)
+    local spec = reason and function(name) pending(name .. ": " .. reason) end or it
+
+    spec("echo_server echoes, on " .. kind, function()
+      assert.is_function(new_loop)
+      with_server("echo_server", function(port)
+        local data = ("0123456789abcdef"):rep(20000)
+        local transport, client
+        helper.with_loop(helper.new_loop, function(loop)
+          transport, client = loop:create_connection(function() return helper.Recorder(loop) end, "127.0.0.1", port)
+          transport:write(data)
+          assert.is_true(client:wait_data(#data) == data)
+          transport:close()
+          client:wait_lost()
+        end)
+        assert.equal("one\ntwo\n", output_of("echo_client", { args = { tostring(port) }, stdin = "one\ntwo\n" }))
+      end, { flags = flags })
+    end)
+
+    spec("http_server answers curl, on " .. kind, function()
+      with_server("http_server", function(port)
+        local url = ("http://127.0.0.1:%d/"):format(port)
+        assert.equal("Hello, World!\n", curl(url))
+        assert.equal("Hello, World!\nHello, World!\n", curl(url .. " " .. url))
+        assert.matches("^HTTP/1.1 200 OK\r\n", curl("-I " .. url))
+        assert.equal("404", curl("-o /dev/null -w '%{http_code}' " .. url .. "nothing"))
+        assert.equal("405", curl("-o /dev/null -w '%{http_code}' --data-binary xyz " .. url))
+        assert.equal("Hello, World!\n", curl("--http1.0 " .. url))
+      end, { flags = flags })
+    end)
+  end
+
+  it("echo_client fails when no one listens", function()
+    local _, address = (function()
+      local listener, address = helper.listen()
+      listener:close()
+      return nil, address
+    end)()
+    local result = start("echo_client", { args = { tostring(address[2]) }, stdin = "x\n" }):wait()
+    assert.equal(1, result.code)
+    assert.matches("ConnectionRefusedError", result.stderr)
+  end)
+
+  it("chat_server tells each line to the others", function()
+    with_server("chat_server", function(port)
+      helper.with_loop(helper.new_loop, function(loop)
+        local clients = {}
+        for i, name in ipairs { "ann", "bob", "cid" } do
+          local client = helper.Recorder(loop)
+          local transport = loop:create_connection(helper.always(client), "127.0.0.1", port)
+          clients[i] = client
+          transport:write(name .. "\n")
+          client:wait(function() return client:text():find("Welcome, " .. name, 1, true) end)
+        end
+        local ann, bob, cid = table.unpack(clients)
+        ann.transport:write("hel")
+        ann.transport:write("lo all\r\nsecond\n")
+        for _, client in ipairs { bob, cid } do
+          client:wait(function() return client:text():find("ann: hello all\nann: second\n", 1, true) end)
+        end
+        bob.transport:close()
+        for _, client in ipairs { ann, cid } do
+          client:wait(function() return client:text():find("* bob has gone\n", 1, true) end)
+        end
+        assert.is_nil(ann:text():find("ann: ", 1, true))
+        cid.transport:write(("x"):rep(5000))
+        assert.is_nil(cid:wait_lost())
+        ann.transport:close()
+        ann:wait_lost()
+        bob:wait_lost()
+      end)
+    end)
+  end)
+
+  it("every one is named here", function()
+    local text = helper.read_file("spec/examples_spec.lua")
+    for name in lfs.dir(DIRECTORY) do
+      local script = name:match("^(.*)%.lua$")
+      if script then assert.is_not_nil(text:find(script, 1, true), script) end
+    end
+  end)
+
+  it("every one says what it shows and how to run it", function()
+    for name in lfs.dir(DIRECTORY) do
+      if name:find("%.lua$") then
+        local head = helper.read_file(DIRECTORY .. name):match("^(.-)SPDX")
+        assert.matches("^%-%- Shows ", head)
+        assert.is_not_nil(head:find("Run: aloop", 1, true), name)
+      end
+    end
+  end)
+end)
+
+describe("http_server", function()
+  local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+  local LAST = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+  local OK = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 14\r\n\r\nHello, World!\n"
+
+  -- How many answers there are, and the status of each.
+  local function statuses(answer)
+    local list = {}
+    for status in answer:gmatch("HTTP/1%.1 (%d+) ") do list[#list + 1] = tonumber(status) end
+    return list
+  end
+
+  it("answers pipelined requests in order, with one connection", function()
+    with_server("http_server", function(port)
+      local answer = exchange(port, GET:rep(50) .. "GET /no HTTP/1.1\r\nHost: x\r\n\r\n" .. GET .. LAST)
+      local list = statuses(answer)
+      assert.equal(53, #list)
+      assert.equal(OK:rep(50), answer:sub(1, #OK * 50))
+      assert.same({ 404, 200, 200 }, { list[51], list[52], list[53] })
+      assert.matches("Connection: close\r\n\r\nHello, World!\n$", answer)
+    end)
+  end)
+
+  it("answers requests that come byte by byte, and split anywhere", function()
+    with_server("http_server", function(port)
+      helper.with_loop(helper.new_loop, function(loop)
+        local transport, client = loop:create_connection(function() return helper.Recorder(loop) end, "127.0.0.1", port)
+        for i = 1, #GET do
+          transport:write(GET:sub(i, i))
+          aloop.sleep(0)
+        end
+        assert.equal(OK, client:wait_data(#OK))
+        local text = GET .. GET .. GET
+        for cut = 1, #text, 7 do
+          local before = client.received
+          transport:write(text:sub(1, cut))
+          aloop.sleep(0.001)
+          transport:write(text:sub(cut + 1))
+          client:wait_data(before + 3 * #OK)
+        end
+        assert.equal(#client:text() % #OK, 0)
+        transport:close()
+        client:wait_lost()
+      end)
+    end)
+  end)
+
+  it("skips bodies, also those that come in parts, and goes on", function()
+    with_server("http_server", function(port)
+      local body = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab\r\nc"
+      assert.same({ 405, 200, 405, 200 }, statuses(exchange(port, body .. GET .. body .. LAST)))
+      local large = "POST /no HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" .. ("GET / "):rep(50000)
+      assert.same({ 404, 200 }, statuses(exchange(port, large .. LAST)))
+    end)
+  end)
+
+  it("keeps HTTP/1.0 connections only when asked to", function()
+    with_server("http_server", function(port)
+      local answer = exchange(port, "GET / HTTP/1.0\r\n\r\n")
+      assert.same({ 200 }, statuses(answer))
+      assert.matches("Connection: close", answer)
+      answer = exchange(port, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD / HTTP/1.0\r\n\r\n")
+      assert.same({ 200, 200 }, statuses(answer))
+      assert.matches("Connection: keep%-alive", answer)
+      assert.matches("\r\n\r\n$", answer)
+    end)
+  end)
+
+  it("answers what it can't serve and closes", function()
+    with_server("http_server", function(port)
+      local field = "X-Long: " .. ("x"):rep(9000) .. "\r\n"
+      for request, status in pairs {
+        ["GET / HTTP/1.1\r\nHost: x\r\n" .. field .. "\r\n"] = 431,
+        ["GET / HTTP/1.1\r\nHost: x\r\n" .. field:sub(1, 8500)] = 431,
+        ["nonsense\r\n\r\n"] = 400,
+        ["GET / HTTP/1.1\r\n\r\n"] = 400,
+        ["GET / HTTP/1.1\r\nHost: x\r\nbad field\r\n\r\n"] = 400,
+        ["GET / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n"] = 400,
+        ["GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"] = 411,
+        ["GET / HTTP/2.0\r\nHost: x\r\n\r\n"] = 505,
+      } do
+        assert.same({ status }, statuses(exchange(port, request)))
+      end
+      assert.same({ 200 }, statuses(exchange(port, "\r\n\r\n" .. LAST)))
+    end)
+  end)
+
+  it("stands a client that sends without reading, and one that leaves at once", function()
+    with_server("http_server", function(port)
+      helper.with_loop(helper.new_loop, function(loop)
+        local transport = loop:create_connection(function() return {} end, "127.0.0.1", port)
+        transport:pause_reading()
+        for _ = 1, 2000 do transport:write(GET:rep(50)) end
+        for _ = 1, 20 do aloop.sleep(0.001) end
+        for _ = 1, 20 do helper.reset(helper.connect(loop, { "127.0.0.1", port })) end
+        transport:abort()
+        for _ = 1, 3 do aloop.sleep(0) end
+      end)
+      assert.same({ 200 }, statuses(exchange(port, LAST)))
+    end)
+  end)
+
+  it("serves a peer that half-closes after its last request", function()
+    with_server("http_server", function(port)
+      assert.same({ 200, 200 }, statuses(exchange(port, GET .. GET, true)))
+    end)
+  end)
+end)
