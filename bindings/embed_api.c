@@ -11,14 +11,47 @@
 
 void al_lua_open(lua_State *L) { al_module_open(L); }
 
+/* ---- its loop ------------------------------------------------------------------------------------------------------------------- */
+
+/* A function of a Lua file of ours on top. */
+static void push_function(lua_State *L, const char *module, const char *name) {
+  lua_getglobal(L, "require");
+  lua_pushstring(L, module);
+  lua_call(L, 1, 1);
+  lua_getfield(L, -1, name);
+  lua_remove(L, -2);
+}
+
+/* When a main chunk first needs a loop and has set none. */
+static int make_loop(lua_State *L) {
+  push_function(L, "aloop.events", "make_main_loop");
+  lua_call(L, 0, 1);
+  return 1;
+}
+
+static void set_factory(lua_State *L, al_ctx *ctx) {
+  al_ctx_anchors(L, ctx);
+  lua_pushcfunction(L, make_loop);
+  lua_rawseti(L, -2, AL_SLOT_LOOP_FACTORY);
+  lua_pop(L, 1);
+}
+
+static int in_main_chunk(lua_State *L) {
+  lua_pushboolean(L, al_main_task(al_ctx_of(L)) != NULL);
+  return 1;
+}
+
+void al_main_openlib(lua_State *L, al_ctx *ctx) {
+  static const luaL_Reg functions[] = {{"in_main_chunk", in_main_chunk}, {NULL, NULL}};
+  al_ctx_setfuncs(L, ctx, functions);
+  set_factory(L, ctx);
+}
+
 /* ---- the end of a main chunk ----------------------------------------------------------------------------------------------- */
 
 /* loop → cancels and awaits its tasks, closes it */
 static int shut_down(lua_State *L) {
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "aloop.runners");
-  lua_call(L, 1, 1);
-  lua_getfield(L, -1, "shut_down");
+  push_function(L, "aloop.runners", "shut_down");
   lua_pushvalue(L, 1);
   lua_call(L, 1, 0);
   return 0;

@@ -112,6 +112,12 @@ static int var_new(lua_State *L) {
   return 1;
 }
 
+/* ContextVar(name, {default}) */
+static int var_call(lua_State *L) {
+  lua_remove(L, 1);
+  return var_new(L);
+}
+
 /* Pushes what the map on top (replaced) has for the variable at idx; false, and the map goes, if nothing. */
 static bool lookup(lua_State *L, int idx) {
   if (lua_isnil(L, -1)) {
@@ -319,7 +325,8 @@ bool al_context_unbind(lua_State *L, al_ctx *ctx, int idx) {
   return true;
 }
 
-static const luaL_Reg var_methods[] = {{"get", var_get},
+static const luaL_Reg var_methods[] = {{"__new", var_call},
+                                       {"get", var_get},
                                        {"set", var_set},
                                        {"reset", var_reset},
                                        {"__tostring", var_tostring},
@@ -330,7 +337,7 @@ static const luaL_Reg context_methods[] = {{"run", context_run},
                                            {"copy", context_copy},
                                            {"get", context_get},
                                            {NULL, NULL}};
-static const luaL_Reg functions[] = {{"new_context_var", var_new}, {"copy_context", copy_context}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"copy_context", copy_context}, {NULL, NULL}};
 
 void al_context_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_ContextVar, var_methods);

@@ -269,25 +269,12 @@ static void ignore_sigpipe(void) {
   sigaction(SIGPIPE, &action, NULL);
 }
 
-/* The interpreter's loop, when the main chunk first needs one and has set none. */
-static int make_loop(lua_State *L) {
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "aloop.events");
-  lua_call(L, 1, 1);
-  lua_getfield(L, -1, "make_main_loop");
-  lua_call(L, 0, 1);
-  return 1;
-}
-
 static void set_up_loops(lua_State *L, al_ctx *ctx, const run *r) {
   if (r->debug) ctx->debug = true;
-  al_ctx_anchors(L, ctx);
-  lua_pushcfunction(L, make_loop);
-  lua_rawseti(L, -2, AL_SLOT_LOOP_FACTORY);
   al_module_pushcore(L);
   lua_pushstring(L, r->machine);
   lua_setfield(L, -2, "default_machine");
-  lua_pop(L, 2);
+  lua_pop(L, 1);
 }
 
 /* ---- the end --------------------------------------------------------------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ static openlib *const openlibs[] = {
     al_class_openlib,  al_error_openlib,       al_context_openlib, al_handle_openlib, al_loop_openlib,
     al_future_openlib, al_task_openlib,        al_create_openlib,  al_sleep_openlib,  al_coro_openlib,
     al_buffer_openlib, al_addr_openlib,        al_fd_openlib,      al_socket_openlib, al_protocol_openlib,
-    al_sigint_openlib, al_future_openlib_late,
+    al_sigint_openlib, al_main_openlib,        al_future_openlib_late,
 };
 
 /* As getenv, but for the interpreter's -E. */
@@ -49,10 +49,31 @@ static const char core_key; /* its address is the registry key of the core table
 
 void al_module_pushcore(lua_State *L) { lua_rawgetp(L, LUA_REGISTRYINDEX, &core_key); }
 
+/* environ() → a new table name → value */
+static int module_environ(lua_State *L) {
+  lua_newtable(L);
+  for (char **entry = environ; entry && *entry; entry++) {
+    const char *equals = strchr(*entry, '=');
+    if (!equals) continue;
+    lua_pushlstring(L, *entry, (size_t)(equals - *entry));
+    lua_pushstring(L, equals + 1);
+    lua_rawset(L, -3);
+  }
+  return 1;
+}
+
+static int module_isatty(lua_State *L) {
+  lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {{"environ", module_environ}, {"isatty", module_isatty}, {NULL, NULL}};
+
 static void open_core(lua_State *L, al_ctx *ctx) {
   lua_createtable(L, 0, 160);
   al_class_open(L, ctx);
   for (size_t i = 0; i < sizeof openlibs / sizeof *openlibs; i++) openlibs[i](L, ctx);
+  luaL_setfuncs(L, functions, 0);
   lua_pushliteral(L, AL_VERSION);
   lua_setfield(L, -2, "_VERSION");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);

@@ -12,4 +12,7 @@ al_ctx *al_module_open(lua_State *L);
 /* Pushes the table of all that the bindings offer to the Lua part (aloop.core). */
 void al_module_pushcore(lua_State *L);
 
+/* embed_api.c: main chunks. */
+void al_main_openlib(lua_State *L, al_ctx *ctx);
+
 #endif
