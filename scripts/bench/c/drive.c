@@ -1,10 +1,10 @@
-/* drive.c - runs one server under one load: starts the server on its core, reads its address from its first line, runs the
- * load on the other core, ends the server. Called by the runner for each single measurement.
+/* drive.c - runs one server under one load: starts the server on its core, reads its address from its first line, runs
+ * the load on the other core, ends the server. Called by the runner for each single measurement.
  *
  *   drive [-S core] [-L core] [-T seconds] [-r repeats] -- SERVER [ARG...] -- LOAD [ARG...]
  *
- * In the load's arguments @ADDR@ stands for the server's address and @PID@ for its process, in the server's @PATH@ for a
- * path that doesn't exist yet, in a directory that is removed afterwards. The load runs `repeats` times
+ * In the load's arguments @ADDR@ stands for the server's address and @PID@ for its process, in the server's @PATH@ for
+ * a path that doesn't exist yet, in a directory that is removed afterwards. The load runs `repeats` times
  * (the earlier ones warm the server). After the output of the load a line follows: drive_cpu_ns=N drive_status=N, the
  * server's CPU during the last one and the load's exit status. Nothing that was started outlives it, and nothing runs
  * longer than the time limit.
@@ -72,7 +72,7 @@ static pid_t start(char **argv, int core, int out) {
 
 /* The address in the server's first line: what follows the last blank and "http://". */
 static void read_address(int fd, char *address) {
-  char line[ADDRESS_SIZE];
+  char line[ADDRESS_SIZE] = "";
   size_t len = 0;
   int64_t end = bench_now_ns() + (int64_t)START_MS * 1000000;
   while (len == 0 || !memchr(line, '\n', len)) {

@@ -1,6 +1,6 @@
-/* epoll_server.h - a plain server over level-triggered epoll: one recv and one send an event; what a send doesn't take is
- * kept until the socket is writable, and nothing is read meanwhile. The baselines echo_epoll.c and http_epoll.c are made
- * of it; knows nothing of what they say.
+/* epoll_server.h - a plain server over level-triggered epoll: one recv and one send an event; what a send doesn't take
+ * is kept until the socket is writable, and nothing is read meanwhile. The baselines echo_epoll.c and http_epoll.c are
+ * made of it; knows nothing of what they say.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef EPOLL_SERVER_H

@@ -1,5 +1,6 @@
-/* http_nginx.c - starts nginx with one process, one route and no log, as a peer of the HTTP benchmark. nginx can't take a port
- * of the kernel's choice, so a socket that never listens holds one for it, and a child waits until nginx listens there.
+/* http_nginx.c - starts nginx with one process, one route and no log, as a peer of the HTTP benchmark. nginx can't take
+ * a port of the kernel's choice, so a socket that never listens holds one for it, and a child waits until nginx listens
+ * there.
  *
  *   http_nginx PATH       makes the directory PATH for nginx's files; prints the address
  *

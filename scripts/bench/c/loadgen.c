@@ -1,4 +1,5 @@
-/* loadgen.c - the load: one thread over epoll, a closed loop. Every byte that comes back is compared with what was sent.
+/* loadgen.c - the load: one thread over epoll, a closed loop. Every byte that comes back is compared with what was
+ * sent.
  *
  *   loadgen [-m echo|connect|idle] [-c connections] [-s size] [-p in flight on each connection] [-w seconds of warm-up]
  *           [-t seconds | -n requests] [-P pid of the server] ADDRESS
@@ -8,8 +9,8 @@
  *   idle     opens all connections, lets each speak once, closes all; needs -P
  *
  * Prints one line of key=value. echo and connect: requests errors seconds rps, and with -P the server's cpu_ns in the
- * measured time. idle: connections errors, and the server's resident bytes a connection while none has spoken yet (idle),
- * after each spoke (spoken) and after all were closed (left). Exits 1 if there were errors.
+ * measured time. idle: connections errors, and the server's resident bytes a connection while none has spoken yet
+ * (idle), after each spoke (spoken) and after all were closed (left). Exits 1 if there were errors.
  *
  * SPDX-License-Identifier: MIT */
 #include "bench.h"

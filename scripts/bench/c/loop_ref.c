@@ -1,5 +1,5 @@
-/* loop_ref.c - the loop's own work in the plainest C: a list of callbacks and a binary heap of timers over one epoll. The
- * baseline of the in-process benchmarks; each mode does what its namesake does in the other languages.
+/* loop_ref.c - the loop's own work in the plainest C: a list of callbacks and a binary heap of timers over one epoll.
+ * The baseline of the in-process benchmarks; each mode does what its namesake does in the other languages.
  *
  *   loop_ref chain | soon | timers | cancel | reset       prints ns=NANOSECONDS, CPU an operation
  *
