@@ -9,7 +9,6 @@
  * carry the number of the wait that they have seen, so that an event from before doesn't reach them.
  *
  * SPDX-License-Identifier: MIT */
-#include "addr.h"
 #include "machine.h"
 #include "mem.h"
 #include "selector.h"
@@ -33,9 +32,6 @@ typedef struct slot {
   bool unsure;        /* we may not know: a POLL ended, so its user may have closed the descriptor */
 } slot;
 
-/* A Unix listener's full backlog can't be waited for, so such a connect is tried again this often. */
-#define RETRY_NS (2 * INT64_C(1000000))
-
 typedef struct ready {
   const al__selector *selector;
   void *watched; /* the selector's state */
@@ -44,8 +40,7 @@ typedef struct ready {
   int dirty;        /* the first dirty slot */
   al__ops finished; /* have their result (op->tag); wait moves them to ending */
   al__ops ending;   /* to be dispatched */
-  al__ops retrying; /* CONNECTs, at retry_ns */
-  int64_t retry_ns;
+  al__retries retries;
   uint32_t turn; /* counts the waits */
   int n_events, next_event;
   bool closing;
@@ -149,9 +144,9 @@ static void connect_op(ready *self, al_op *op) {
   int err = al__sock_connect(op->fd, op->u.connect.addr);
   if (err == -EINPROGRESS) {
     park(self, op);
-  } else if (err == -EAGAIN && al__addr_family(op->u.connect.addr) == AF_UNIX) {
+  } else if (al__must_retry(op, err)) {
     op->state = OP_RETRYING;
-    al__ops_append(&self->retrying, op);
+    al__ops_append(&self->retries.ops, op);
   } else {
     finish(self, op, err);
   }
@@ -183,7 +178,7 @@ static void ready_cancel(al_loop *loop, al_op *op) {
   al_assert(op->state != AL_OP_IDLE);
   if (op->state == OP_FINISHED) return;
   if (op->state == OP_RETRYING)
-    al__ops_remove(&self->retrying, op);
+    al__ops_remove(&self->retries.ops, op);
   else
     unpark(self, op);
   finish(self, op, -ECANCELED);
@@ -275,35 +270,21 @@ static void go_on(al_loop *loop, al_op *op, unsigned events) {
 
 /* ---- the turn -------------------------------------------------------------------------------------------------------------- */
 
-static void retry_connects(ready *self) {
-  int64_t now_ns = al_time_ns();
-  if (now_ns < self->retry_ns) return;
-  al__ops ops = self->retrying;
-  al_op *op;
-  self->retrying = (al__ops){NULL, NULL};
-  while ((op = al__ops_take(&ops))) connect_op(self, op);
-  self->retry_ns = now_ns + RETRY_NS;
-}
-
 static bool ready_flush(al_loop *loop) {
   ready *self = loop->machine;
-  if (!al__ops_is_empty(&self->retrying)) retry_connects(self);
+  al__ops again = al__retries_take(&self->retries);
+  for (al_op *op; (op = al__ops_take(&again));) connect_op(self, op);
   sweep(self);
   return self->next_event < self->n_events || !al__ops_is_empty(&self->ending) || !al__ops_is_empty(&self->finished) ||
-         !al__ops_is_empty(&self->retrying);
-}
-
-static int64_t limit_wait(const ready *self, int64_t timeout_ns) {
-  if (!al__ops_is_empty(&self->finished)) return 0;
-  if (al__ops_is_empty(&self->retrying)) return timeout_ns;
-  return timeout_ns < 0 ? RETRY_NS : AL_MIN(timeout_ns, RETRY_NS);
+         !al__ops_is_empty(&self->retries.ops);
 }
 
 static int ready_wait(al_loop *loop, int64_t timeout_ns) {
   ready *self = loop->machine;
   if (self->next_event < self->n_events || !al__ops_is_empty(&self->ending)) return 1;
   ready_flush(loop);
-  int n = self->selector->wait(self->watched, self->events, AL_EVENTS_PER_WAIT, limit_wait(self, timeout_ns));
+  timeout_ns = al__ops_is_empty(&self->finished) ? al__retries_limit(&self->retries, timeout_ns) : 0;
+  int n = self->selector->wait(self->watched, self->events, AL_EVENTS_PER_WAIT, timeout_ns);
   if (n < 0) return n;
   self->turn++;
   self->next_event = 0;
@@ -367,7 +348,7 @@ static al_op *any_op(ready *self, int *fd) {
   }
   al_op *op = al__ops_take(&self->ending);
   if (!op) op = al__ops_take(&self->finished);
-  if (!op) op = al__ops_take(&self->retrying);
+  if (!op) op = al__ops_take(&self->retries.ops);
   return op;
 }
 

@@ -25,11 +25,11 @@
 #include <pthread.h>
 
 /* op->state. ARMED and ENDING (cancelled): the kernel has it. QUEUED: to be armed. FINISHED: op->tag is its result. */
-enum { OP_QUEUED = AL_OP_IDLE + 1, OP_ARMED, OP_ENDING, OP_FINISHED };
+enum { OP_QUEUED = AL_OP_IDLE + 1, OP_ARMED, OP_ENDING, OP_RETRYING, OP_FINISHED };
 
 /* op->flags, besides AL_OP_NOT_SOCKET */
 #define OP_LISTED 2u  /* on the list todo */
-#define OP_BY_POLL 4u /* CONNECT: begun already, wait for its end */
+#define OP_BY_POLL 4u /* CONNECT: begun already (a Unix one is done at once or not at all), wait for its end */
 
 #define CANCEL_TICKET UINT64_MAX /* of the requests that cancel others: of no op */
 
@@ -53,9 +53,10 @@ typedef struct machine {
   size_t n_tickets;
   uint32_t free_ticket; /* index + 1 */
 
-  al__ops todo;       /* OP_QUEUED: to be armed; OP_ENDING: to be cancelled */
-  al__ops finished;   /* have their result; wait moves them to ending */
-  al__ops ending;     /* to be dispatched */
+  al__ops todo;     /* OP_QUEUED: to be armed; OP_ENDING: to be cancelled */
+  al__ops finished; /* have their result; wait moves them to ending */
+  al__ops ending;   /* to be dispatched */
+  al__retries retries;
   unsigned collected; /* completions to be dispatched */
   unsigned in_kernel; /* ops that are ARMED or ENDING */
   char *shared;       /* see al__op_read */
@@ -109,6 +110,7 @@ static void list(machine *self, al_op *op) {
 
 static void unlist(machine *self, al_op *op) {
   if (op->flags & OP_LISTED) al__ops_remove(&self->todo, op);
+  if (op->state == OP_RETRYING) al__ops_remove(&self->retries.ops, op);
   op->flags &= (uint8_t)~OP_LISTED;
 }
 
@@ -157,7 +159,7 @@ static int uring_submit(al_loop *loop, al_op *op) {
 static void uring_cancel(al_loop *loop, al_op *op) {
   machine *self = loop->machine;
   al_assert(op->state != AL_OP_IDLE);
-  if (op->state == OP_QUEUED) {
+  if (op->state == OP_QUEUED || op->state == OP_RETRYING) {
     finish(self, op, -ECANCELED);
   } else if (op->state == OP_ARMED) {
     op->state = OP_ENDING;
@@ -252,6 +254,8 @@ static int provide(machine *self, const al_op *op) {
 static void hand_over_all(machine *self) {
   if (self->starved) al__bufs_grow(&self->bufs);
   self->starved = false;
+  al__ops retries = al__retries_take(&self->retries);
+  for (al_op *op; (op = al__ops_take(&retries));) queue(self, op);
   for (al_op *op; (op = self->todo.first);) {
     int err = provide(self, op);
     if (err) {
@@ -281,9 +285,9 @@ static int enable(machine *self) {
 static void requeue_all(machine *self) {
   for (size_t i = 0; i < self->n_tickets; i++) {
     al_op *op = self->tickets[i].op;
-    if (!op || op->state == OP_QUEUED) continue;
+    if (!op || op->state == OP_QUEUED || op->state == OP_RETRYING) continue;
     self->tickets[i].generation++;
-    if (op->kind == AL_OP_CONNECT) op->flags |= OP_BY_POLL;
+    if (op->kind == AL_OP_CONNECT && op->u.connect.addr->ss.ss_family != AF_UNIX) op->flags |= OP_BY_POLL;
     again(self, op);
   }
   self->in_kernel = 0;
@@ -368,6 +372,16 @@ static void on_poll(al_loop *loop, al_op *op, int result) {
     end(loop, op, (int)n);
 }
 
+static void retry_later(al_loop *loop, al_op *op) {
+  machine *self = loop->machine;
+  if (op->state == OP_ENDING) {
+    end(loop, op, -ECANCELED);
+    return;
+  }
+  op->state = OP_RETRYING;
+  al__ops_append(&self->retries.ops, op);
+}
+
 static bool moves_bytes(const al_op *op) {
   return op->kind == AL_OP_RECV || op->kind == AL_OP_RECV_INTO || op->kind == AL_OP_SEND;
 }
@@ -388,6 +402,8 @@ static void complete_op(al_loop *loop, al_op *op, const completion *got) {
     on_recv(loop, op, got);
   } else if (op->kind == AL_OP_ACCEPT) {
     on_accept(loop, op, got);
+  } else if (al__must_retry(op, got->result)) {
+    retry_later(loop, op);
   } else {
     end(loop, op, got->result);
   }
@@ -440,7 +456,8 @@ static bool uring_flush(al_loop *loop) {
     hand_over_all(self);
     io_uring_submit(&self->ring); /* what it doesn't take now it takes with the next wait */
   }
-  return self->collected || io_uring_cq_ready(&self->ring) || has_finished(self);
+  return self->collected || io_uring_cq_ready(&self->ring) || has_finished(self) ||
+         !al__ops_is_empty(&self->retries.ops);
 }
 
 static int uring_wait(al_loop *loop, int64_t timeout_ns) {
@@ -451,7 +468,8 @@ static int uring_wait(al_loop *loop, int64_t timeout_ns) {
     err = own(self);
     if (err) return err;
     hand_over_all(self);
-    err = enter(self, has_finished(self) || io_uring_cq_ready(&self->ring) ? 0 : timeout_ns);
+    bool at_hand = has_finished(self) || io_uring_cq_ready(&self->ring);
+    err = enter(self, at_hand ? 0 : al__retries_limit(&self->retries, timeout_ns));
   }
   self->collected = AL_MIN(io_uring_cq_ready(&self->ring), AL_EVENTS_PER_WAIT);
   al__ops_move(&self->ending, &self->finished);

@@ -16,6 +16,23 @@ void al__ops_move(al__ops *to, al__ops *from) {
   *from = (al__ops){NULL, NULL};
 }
 
+#define RETRY_NS (2 * INT64_C(1000000))
+
+al__ops al__retries_take(al__retries *retries) {
+  al__ops taken = {NULL, NULL};
+  if (al__ops_is_empty(&retries->ops)) return taken;
+  int64_t now_ns = al_time_ns();
+  if (now_ns < retries->at_ns) return taken;
+  retries->at_ns = now_ns + RETRY_NS;
+  al__ops_move(&taken, &retries->ops);
+  return taken;
+}
+
+int64_t al__retries_limit(const al__retries *retries, int64_t timeout_ns) {
+  if (al__ops_is_empty(&retries->ops)) return timeout_ns;
+  return timeout_ns < 0 ? RETRY_NS : AL_MIN(timeout_ns, RETRY_NS);
+}
+
 static ssize_t read_some(al_op *op, void *base, size_t len) {
   if (!(op->flags & AL_OP_NOT_SOCKET)) {
     ssize_t n = al__sock_recv(op->fd, base, len);

@@ -57,6 +57,20 @@ static inline void al__op_end(al_loop *loop, al_op *op, int result) {
   al__op_call(loop, op, result, 0);
 }
 
+/* ---- connects to Unix listeners whose backlog is full: that can't be waited for, so they are tried again and again ---- */
+
+typedef struct al__retries {
+  al__ops ops;
+  int64_t at_ns;
+} al__retries;
+
+static inline bool al__must_retry(const al_op *op, int result) {
+  return result == -EAGAIN && op->kind == AL_OP_CONNECT && op->u.connect.addr->ss.ss_family == AF_UNIX;
+}
+al__ops al__retries_take(al__retries *retries); /* all, if it is time; else none */
+/* The timeout of a wait, with regard to them. */
+int64_t al__retries_limit(const al__retries *retries, int64_t timeout_ns);
+
 /* ---- ops by system calls ---- */
 
 #define AL_OP_NOT_SOCKET 1u /* op->flags: recv and sendmsg don't work on this descriptor, read and write do */
