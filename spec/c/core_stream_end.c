@@ -137,7 +137,6 @@ static void test_lost_writes(void) {
   al_loop *loop = new_loop();
   int fds[2];
   peer *p = new_peer(loop, fds, 0);
-  al_set_log(count_log, NULL);
   warnings = 0;
   turns(loop, 2);
   al_transport_close(p->transport);
@@ -154,7 +153,6 @@ static void test_lost_writes(void) {
   CHECK_EQ(al_transport_write_eof(p->transport), 0);
   CHECK_EQ(al_transport_set_limits(p->transport, 1, 1), 0);
   al_transport_set_protocol(p->transport, &p->protocol);
-  al_set_log(NULL, NULL);
   peer_free(p);
   close(fds[1]);
   end_loop(loop);
@@ -186,13 +184,11 @@ static void reset_while_writing(bool paused) {
   if (paused) p->keep_open = true;
   fill(loop, p, &written);
   al_loop_set_debug(loop, true);
-  al_set_log(count_log, NULL);
   debug_lines = 0;
   raw_reset(fds[1]);
   UNTIL(loop, peer_has(p, 'C'));
   CHECK(p->error == -ECONNRESET || p->error == -EPIPE);
   CHECK(debug_lines > 0);
-  al_set_log(NULL, NULL);
   peer_free(p);
   end_loop(loop);
 }
@@ -537,6 +533,7 @@ static void run_family(void) {
 }
 
 static void run_tests(void) {
+  al_set_log(count_log, NULL);
   family = AF_UNIX;
   run_family();
   family = AF_INET;
