@@ -1,4 +1,4 @@
--- echo.lua - the echo server on aloop that the benchmarks load. Which loop is the interpreter's choice (-X).
+-- echo.lua - the echo server on aloop that the benchmarks load. The loop is the interpreter's choice (-X).
 --
 --   aloop echo.lua protocol|buffered [tcp | unix:PATH]       prints its address
 --

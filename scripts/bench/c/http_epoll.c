@@ -1,5 +1,5 @@
 /* http_epoll.c - the baseline of HTTP: HTTP/1.1 with keep-alive and pipelining over a plain epoll server, the same
- * routes and the same bytes as scripts/examples/http_server.lua. The answers to what came in one recv go out in one send.
+ * routes and the same bytes as scripts/examples/http_server.lua. What came in one recv is answered in one send.
  *
  *   http_epoll [tcp]       prints its address
  *

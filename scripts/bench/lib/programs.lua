@@ -71,15 +71,18 @@ end
 
 local function aloop_programs(paths)
   local programs = {}
-  for _, loop in ipairs { { "epoll", "selector=epoll" }, { "ring", "proactor" } } do
-    local name, choice = "aloop-" .. loop[1], loop[2]
-    local needs = probe { paths.aloop, "-X", choice, "-e", "require'aloop'.get_event_loop()" }
-    local function run(script, ...) return { paths.aloop, "-X", choice, script, ... } end
+  for _, loop in ipairs { { "epoll" }, { "ring", "-X", "proactor" } } do
+    local name = "aloop-" .. loop[1]
+    local function run(...)
+      local argv = { paths.aloop, table.unpack(loop, 2) }
+      return table.move({ ... }, 1, select("#", ...), #argv + 1, argv)
+    end
+    local needs = probe(run("-e", "require'aloop'.get_event_loop()"))
     programs[#programs + 1] = {
       name = name,
       needs = needs,
       echo = function(where) return run(paths.source .. "/aloop/echo.lua", "protocol", where) end,
-      http = function() return run(paths.source .. "/../examples/http_server.lua", "127.0.0.1", "0") end,
+      http = function() return run(paths.source .. "/../examples/http_server.lua") end,
       inproc = function(bench) return run(paths.source .. "/aloop/inproc.lua", bench) end,
     }
     programs[#programs + 1] = {
