@@ -11,8 +11,8 @@ output=$(mktemp)
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -f "$output"' EXIT
 
-echo "+ $aloop $example 127.0.0.1 0"
-"$aloop" "$example" 127.0.0.1 0 >"$output" 2>&1 &
+echo "+ $aloop $example"
+"$aloop" "$example" >"$output" 2>&1 &
 server=$!
 
 # The example prints the address that it got.
@@ -38,10 +38,10 @@ server=
 cat <<END
 
 aloop answered a real HTTP request. To go on:
-  $aloop $example 127.0.0.1 8080          serve on port 8080, until Ctrl-C
-  $aloop -X proactor $example             the same on io_uring
-  $aloop -e 'print(_VERSION)'             the interpreter takes every option of lua
-  ls scripts/examples                     more examples
-  make test                               run every spec
-  make help                               what else there is
+  $aloop $example 8080               serve on port 8080, until Ctrl-C
+  $aloop -X proactor $example 8080   the same on io_uring
+  $aloop your_script.lua             run a script of yours; every option of lua is taken
+  ls scripts/examples                more examples
+  make test                          run every spec
+  make help                          what else there is
 END
