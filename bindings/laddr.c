@@ -46,14 +46,9 @@ void al_pushaddr(lua_State *L, const al_addr *addr) {
     push_table(L, AF_INET, &sin->sin_addr, sin->sin_port, 2);
     break;
   }
-  case AF_INET6:
-    push_ip6(L, (const struct sockaddr_in6 *)&addr->ss);
-    break;
-  case AF_UNIX:
-    push_unix(L, (const struct sockaddr_un *)&addr->ss, addr->len);
-    break;
-  default: /* of a family that Lua has no form for: its bytes */
-    lua_pushlstring(L, (const char *)&addr->ss, addr->len);
+  case AF_INET6: push_ip6(L, (const struct sockaddr_in6 *)&addr->ss); break;
+  case AF_UNIX: push_unix(L, (const struct sockaddr_un *)&addr->ss, addr->len); break;
+  default: /* of a family that Lua has no form for: its bytes */ lua_pushlstring(L, (const char *)&addr->ss, addr->len);
   }
 }
 
@@ -85,8 +80,9 @@ void al_check_unix_path(lua_State *L, al_ctx *ctx, int idx, al_addr *addr) {
   const char *path = lua_tolstring(L, idx, &len);
   int err = al_addr_unix(addr, path, len);
   if (err == -ENAMETOOLONG) al_raise_os(L, ctx, err, "AF_UNIX path too long", path);
-  if (err) al_raise(L, ctx, AL_C_ValueError, len ? "the path of a Unix socket has a NUL in it"
-                                                 : "the path of a Unix socket is empty");
+  if (err)
+    al_raise(L, ctx, AL_C_ValueError,
+             len ? "the path of a Unix socket has a NUL in it" : "the path of a Unix socket is empty");
 }
 
 static uint16_t check_port(lua_State *L, al_ctx *ctx, lua_Integer port) {
@@ -147,16 +143,18 @@ void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr
 }
 
 const char *al_check_service(lua_State *L, al_ctx *ctx, int arg) {
-  if (lua_isnoneornil(L, arg)) return NULL;
-  if (lua_type(L, arg) == LUA_TNUMBER) {
-    int isint;
-    lua_Integer port = lua_tointegerx(L, arg, &isint);
+  int isint;
+  switch (lua_type(L, arg)) {
+  case LUA_TNONE:
+  case LUA_TNIL: lua_pushnil(L); return NULL;
+  case LUA_TNUMBER:
+    lua_tointegerx(L, arg, &isint);
     if (!isint) al_typeerror(L, arg, "integer or string");
-    lua_pushfstring(L, "%d", (int)check_port(L, ctx, port));
-    lua_replace(L, arg);
+    lua_pushfstring(L, "%d", (int)check_port(L, ctx, lua_tointeger(L, arg)));
+    return lua_tostring(L, -1);
+  case LUA_TSTRING: lua_pushvalue(L, arg); return lua_rawlen(L, arg) ? lua_tostring(L, arg) : NULL;
+  default: al_typeerror(L, arg, "integer or string"); return NULL;
   }
-  if (lua_type(L, arg) != LUA_TSTRING) al_typeerror(L, arg, "integer or string");
-  return *lua_tostring(L, arg) ? lua_tostring(L, arg) : NULL;
 }
 
 static const luaL_Reg metamethods[] = {{"__index", addr_index}, {"__tostring", addr_tostring}, {NULL, NULL}};

@@ -17,8 +17,8 @@ void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr
 /* The Unix path at idx, which is a string; raises ValueError or OSError for one that can't be. */
 void al_check_unix_path(lua_State *L, al_ctx *ctx, int idx, al_addr *addr);
 
-/* The port at arg (nil, a number, or the name of a service) as getaddrinfo wants it. A number is replaced by its string, so
- * that the result lives as long as the value; NULL for nil. */
+/* Pushes the port at arg (nil, a number, or the name of a service) as the string that getaddrinfo wants, and returns it; NULL
+ * for nil and "". */
 const char *al_check_service(lua_State *L, al_ctx *ctx, int arg);
 
 void al_addr_openlib(lua_State *L, al_ctx *ctx);

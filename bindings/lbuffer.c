@@ -141,14 +141,9 @@ static int buffer_move(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg methods[] = {{"sub", buffer_sub},
-                                   {"set", buffer_set},
-                                   {"byte", buffer_byte},
-                                   {"find", buffer_find},
-                                   {"move", buffer_move},
-                                   {"__len", buffer_len},
-                                   {"__tostring", buffer_tostring},
-                                   {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"sub", buffer_sub},   {"set", buffer_set},   {"byte", buffer_byte},           {"find", buffer_find},
+    {"move", buffer_move}, {"__len", buffer_len}, {"__tostring", buffer_tostring}, {NULL, NULL}};
 static const luaL_Reg functions[] = {{"buffer", buffer_new}, {NULL, NULL}};
 
 void al_buffer_openlib(lua_State *L, al_ctx *ctx) {

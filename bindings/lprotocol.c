@@ -309,10 +309,9 @@ static void on_connection_lost(al_protocol *protocol, int error) {
 
 /* ---- classification ------------------------------------------------------------------------------------------------------------ */
 
-static const char *const method_names[AL_M_END] = {
-    NULL,
+static const char *const method_names[AL_M_END] = {NULL,
 #define X(name) #name,
-    AL_PROTOCOL_METHODS(X)
+                                                   AL_PROTOCOL_METHODS(X)
 #undef X
 };
 
@@ -412,9 +411,7 @@ static al_protocol *ask_c_protocol(lua_State *L, int idx) {
   return protocol;
 }
 
-static bool may_be_protocol(lua_State *L, int idx) {
-  return lua_istable(L, idx) || lua_type(L, idx) == LUA_TUSERDATA;
-}
+static bool may_be_protocol(lua_State *L, int idx) { return lua_istable(L, idx) || lua_type(L, idx) == LUA_TUSERDATA; }
 
 al_protocol *al_protocol_classify(lua_State *L, al_ctx *ctx, int idx, int last) {
   (void)ctx;
@@ -445,15 +442,11 @@ static const luaL_Reg base_methods[] = {{"connection_made", no_op},
                                         {"resume_writing", no_op},
                                         {NULL, NULL}};
 static const luaL_Reg stream_methods[] = {{"data_received", no_op}, {"eof_received", no_op}, {NULL, NULL}};
-static const luaL_Reg buffered_methods[] = {{"get_buffer", no_buffer},
-                                            {"buffer_updated", no_op},
-                                            {"eof_received", no_op},
-                                            {NULL, NULL}};
+static const luaL_Reg buffered_methods[] = {
+    {"get_buffer", no_buffer}, {"buffer_updated", no_op}, {"eof_received", no_op}, {NULL, NULL}};
 static const luaL_Reg datagram_methods[] = {{"datagram_received", no_op}, {"error_received", no_op}, {NULL, NULL}};
-static const luaL_Reg subprocess_methods[] = {{"pipe_data_received", no_op},
-                                              {"pipe_connection_lost", no_op},
-                                              {"process_exited", no_op},
-                                              {NULL, NULL}};
+static const luaL_Reg subprocess_methods[] = {
+    {"pipe_data_received", no_op}, {"pipe_connection_lost", no_op}, {"process_exited", no_op}, {NULL, NULL}};
 
 void al_protocol_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseProtocol, base_methods);

@@ -33,7 +33,7 @@ typedef enum al_method {
 } al_method;
 
 typedef struct l_methods {
-  al_protocol_ops ops; /* NULL where there is no method */
+  al_protocol_ops ops;          /* NULL where there is no method */
   const void *method[AL_M_END]; /* lua_topointer of each, for comparison */
 } l_methods;
 

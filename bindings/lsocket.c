@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 /* A system call, again as long as a signal comes in between. */
-#define RETRY(result, call)                               \
-  do {                                                    \
-    (result) = (call);                                    \
+#define RETRY(result, call) \
+  do {                      \
+    (result) = (call);      \
   } while ((result) < 0 && errno == EINTR)
 
 /* ---- descriptors -------------------------------------------------------------------------------------------------------------- */
@@ -240,17 +240,10 @@ static int socket_setsockopt(lua_State *L) {
   const void *data = &value;
   size_t len = sizeof value;
   switch (lua_type(L, 4)) {
-  case LUA_TBOOLEAN:
-    value = lua_toboolean(L, 4);
-    break;
-  case LUA_TSTRING:
-    data = lua_tolstring(L, 4, &len);
-    break;
-  case LUA_TNUMBER:
-    value = check_int(L, 4);
-    break;
-  default:
-    return al_typeerror(L, 4, "integer, boolean or string");
+  case LUA_TBOOLEAN: value = lua_toboolean(L, 4); break;
+  case LUA_TSTRING: data = lua_tolstring(L, 4, &len); break;
+  case LUA_TNUMBER: value = check_int(L, 4); break;
+  default: return al_typeerror(L, 4, "integer, boolean or string");
   }
   return setsockopt(fd, level, option, data, (socklen_t)len) < 0 ? raise_errno(L) : 0;
 }
@@ -312,11 +305,11 @@ static int socket_tostring(lua_State *L) {
 static int socket_index(lua_State *L) {
   l_socket *s = test_any(L, 1);
   const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
-  const int *field = !s                             ? NULL
-                     : strcmp(key, "family") == 0   ? &s->family
-                     : strcmp(key, "type") == 0     ? &s->type
-                     : strcmp(key, "proto") == 0    ? &s->proto
-                                                    : NULL;
+  const int *field = !s                           ? NULL
+                     : strcmp(key, "family") == 0 ? &s->family
+                     : strcmp(key, "type") == 0   ? &s->type
+                     : strcmp(key, "proto") == 0  ? &s->proto
+                                                  : NULL;
   if (field) {
     lua_pushinteger(L, *field);
     return 1;
@@ -437,8 +430,7 @@ static int receive_into(lua_State *L, al_addr *addr) {
   l_buffer *buffer = al_test_buffer(L, al_ctx_of(L), 2);
   if (!buffer) return al_typeerror(L, 2, "buffer");
   size_t size = lua_isnoneornil(L, 3) ? 0 : check_size(L, 3);
-  if (size > buffer->size)
-    return al_raise(L, al_ctx_of(L), AL_C_ValueError, "buffer too small for requested bytes");
+  if (size > buffer->size) return al_raise(L, al_ctx_of(L), AL_C_ValueError, "buffer too small for requested bytes");
   if (size == 0) size = buffer->size;
   ssize_t n;
   struct sockaddr *sa = addr ? (struct sockaddr *)&addr->ss : NULL;
@@ -588,11 +580,8 @@ static const luaL_Reg view_methods[] = {{"fileno", socket_fileno},
                                         {"__index", socket_index},
                                         {"__tostring", socket_tostring},
                                         {NULL, NULL}};
-static const luaL_Reg functions[] = {{"socket", make_socket},
-                                     {"socketpair", make_pair},
-                                     {"inet_pton", to_packed},
-                                     {"inet_ntop", to_text},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"socket", make_socket}, {"socketpair", make_pair}, {"inet_pton", to_packed}, {"inet_ntop", to_text}, {NULL, NULL}};
 
 void al_socket_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_Socket, socket_methods);

@@ -28,11 +28,11 @@ void al_push_server_socket(lua_State *L, al_ctx *ctx, al_server *server, int fd)
 /* ---- option `sock`: a socket in any form (lfd.h) that a transport or server is to take over */
 
 typedef struct l_given {
-  int idx;            /* where the value stands */
-  int fd;             /* its descriptor */
+  int idx; /* where the value stands */
+  int fd;  /* its descriptor */
   int family, type;
-  l_socket *socket;   /* it is a Socket */
-  bool lends;         /* it is an object of another module that will close fd by itself: its new owner works with a
+  l_socket *socket; /* it is a Socket */
+  bool lends;       /* it is an object of another module that will close fd by itself: its new owner works with a
                          duplicate, and closes the object when it is done */
 } l_given;
 

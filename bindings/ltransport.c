@@ -177,13 +177,16 @@ static void push_extra(lua_State *L, int box) {
   lua_setiuservalue(L, box, AL_TRANSPORT_UV_EXTRA);
 }
 
-void al_transport_adopt(lua_State *L, int transport, int idx) {
+static void set_extra(lua_State *L, int transport, const char *name, int idx) {
   idx = lua_absindex(L, idx);
   push_extra(L, transport);
   lua_pushvalue(L, idx);
-  lua_setfield(L, -2, "adopted");
+  lua_setfield(L, -2, name);
   lua_pop(L, 1);
 }
+
+void al_transport_adopt(lua_State *L, int transport, int idx) { set_extra(L, transport, "adopted", idx); }
+void al_transport_keep(lua_State *L, int transport, int idx) { set_extra(L, transport, "kept", idx); }
 
 /* ---- as text -------------------------------------------------------------------------------------------------------------------- */
 
@@ -221,8 +224,8 @@ static void warn_of_loss(l_transport *t, lua_State *L, int idx) {
   lua_pushlightuserdata(L, &p);
   lua_rotate(L, -3, -1);
   if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
-  al_warn(t->ctx, "ResourceWarning", "unclosed transport %s%s",
-          al_transport_describe(t->t, t->fd, text, sizeof text), p.text);
+  al_warn(t->ctx, "ResourceWarning", "unclosed transport %s%s", al_transport_describe(t->t, t->fd, text, sizeof text),
+          p.text);
 }
 
 void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd) {
@@ -285,9 +288,7 @@ static int transport_is_reading(lua_State *L) {
   return 1;
 }
 
-static int check_result(lua_State *L, int err) {
-  return err ? al_raise_os(L, al_ctx_of(L), err, NULL, NULL) : 0;
-}
+static int check_result(lua_State *L, int err) { return err ? al_raise_os(L, al_ctx_of(L), err, NULL, NULL) : 0; }
 
 static int transport_pause_reading(lua_State *L) { return check_result(L, al_transport_pause_reading(self(L))); }
 static int transport_resume_reading(lua_State *L) { return check_result(L, al_transport_resume_reading(self(L))); }
@@ -368,8 +369,9 @@ static void join_list(lua_State *L, al_ctx *ctx, lua_Integer n) {
       data = buffer->data;
       len = buffer->size;
     }
-    if (!data) luaL_error(L, "bad item #%d in the list for 'writelines' (string or buffer expected, got %s)", (int)i,
-                          luaL_typename(L, -1));
+    if (!data)
+      luaL_error(L, "bad item #%d in the list for 'writelines' (string or buffer expected, got %s)", (int)i,
+                 luaL_typename(L, -1));
     lua_pushlstring(L, data, len);
     lua_remove(L, -2);
     luaL_addvalue(&b);

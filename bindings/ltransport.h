@@ -35,6 +35,9 @@ l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd,
 /* The object (with a method close) at idx is closed when the transport at transport has closed its descriptor. */
 void al_transport_adopt(lua_State *L, int transport, int idx);
 
+/* Keeps the value at idx (nil: no more) alive as long as the transport: what the core has a pointer to until it is connected. */
+void al_transport_keep(lua_State *L, int transport, int idx);
+
 /* Writes <Transport fd=7 read=polling write=<idle, bufsize=0>>; returns buf. */
 const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size);
 #define AL_TRANSPORT_STRLEN 128

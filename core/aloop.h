@@ -255,6 +255,28 @@ al_handle *al_remove_reader(al_loop *loop, int fd); /* the handle that was watch
 al_handle *al_remove_writer(al_loop *loop, int fd);
 al_transport *al_fd_transport(al_loop *loop, int fd); /* the live, not closing transport that owns fd, or NULL */
 
+/* ---- selector: readiness for programs without a loop ------------------------------------------------------------------------ */
+
+typedef struct al_selector al_selector;
+
+#define AL_SELECT_READ 1u /* errors and hang-ups count as both */
+#define AL_SELECT_WRITE 2u
+
+typedef struct al_selected {
+  int fd;
+  unsigned events;
+} al_selected;
+
+/* kind: "epoll", "poll" or "select". Errors: -EINVAL, -errno. */
+int al_selector_new(const char *kind, al_selector **selector);
+void al_selector_close(al_selector *selector);
+/* Watches fd for events (0: no longer), level-triggered. On error it isn't watched: -EBADF, -EPERM (epoll: a file that is
+ * always ready), -EINVAL (select: too large a number), -ENOMEM. */
+int al_selector_set(al_selector *selector, int fd, unsigned events);
+/* Waits until something is ready, at most timeout_ns (-1: for ever). Returns how many (<= max), 0 also when interrupted, or
+ * -errno. */
+int al_selector_wait(al_selector *selector, al_selected *ready, int max, int64_t timeout_ns);
+
 /* ---- signal ------------------------------------------------------------------------------------------------------------------ */
 
 /* Calls handle->run in the loop once or more after each arrival of the signal. One loop a signal in the process.

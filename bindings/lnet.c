@@ -1,0 +1,443 @@
+/* lnet.c - loop:create_connection, create_unix_connection and connect_accepted_socket: from a name, a path or a socket to a
+ * connected transport. Each goes through the steps look up, connect, make the transport, wait for connection_made; what an
+ * error or a cancellation interrupts is undone by the state's dispose and abandon.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lnet.h"
+
+#include "laddr.h"
+#include "lsocket.h"
+#include "ltransport.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- options ------------------------------------------------------------------------------------------------------------------- */
+
+int al_int_option(lua_State *L, int arg, const char *f, const char *name, int otherwise) {
+  int isint = 1;
+  lua_Integer n = otherwise;
+  if (al_option(L, arg, name) != LUA_TNIL) n = lua_tointegerx(L, -1, &isint);
+  if (!isint || n < INT_MIN || n > INT_MAX) al_option_error(L, f, name, "integer", -1);
+  lua_pop(L, 1);
+  return (int)n;
+}
+
+bool al_bool_option(lua_State *L, int arg, const char *f, const char *name, bool otherwise) {
+  int type = al_option(L, arg, name);
+  if (type != LUA_TNIL && type != LUA_TBOOLEAN) al_option_error(L, f, name, "boolean", -1);
+  bool value = type == LUA_TNIL ? otherwise : lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+bool al_option_given(lua_State *L, int arg, const char *name) {
+  bool given = al_option(L, arg, name) != LUA_TNIL;
+  lua_pop(L, 1);
+  return given;
+}
+
+static void check_only_with_ssl(lua_State *L, al_ctx *ctx, int arg, const char *name) {
+  if (al_option_given(L, arg, name)) al_raise(L, ctx, AL_C_ValueError, "%s is only meaningful with ssl", name);
+}
+
+void al_check_ssl_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int host) {
+  int type = al_option(L, arg, "ssl");
+  bool ssl = lua_toboolean(L, -1), context = type == LUA_TTABLE || type == LUA_TUSERDATA;
+  if (ssl && !context && !(host && type == LUA_TBOOLEAN)) al_option_error(L, f, "ssl", "SSLContext", -1);
+  lua_pop(L, 1);
+  if (!ssl) {
+    if (host) check_only_with_ssl(L, ctx, arg, "server_hostname");
+    check_only_with_ssl(L, ctx, arg, "ssl_handshake_timeout");
+    check_only_with_ssl(L, ctx, arg, "ssl_shutdown_timeout");
+    return;
+  }
+  if (host && !al_option_given(L, arg, "server_hostname") && !lua_toboolean(L, host))
+    al_raise(L, ctx, AL_C_ValueError, "You must set server_hostname when using ssl without a host");
+  al_raise(L, ctx, AL_C_NotImplementedError, "%s: this version of aloop has no TLS", f);
+}
+
+void al_check_factory(lua_State *L, int arg) { al_check_callable(L, arg); }
+
+/* ---- the state of one that connects ---------------------------------------------------------------------------------------------- */
+
+enum { LOOP = 1, FACTORY, HOST, PORT, OPTIONS, OP, ADDRS, LOCAL_ADDRS }; /* stack of create_connection */
+enum { PATH = 3, UNIX_OPTIONS };                                         /* ... of create_unix_connection */
+enum { SOCK = 3, ACCEPTED_OPTIONS };                                     /* ... of connect_accepted_socket */
+
+typedef struct connecting {
+  l_op base;
+  l_wait wait;
+  l_loop *loop;
+  l_question question;
+  al_connect *request;
+  al_connect_error *errors; /* of the attempts that failed, if all did */
+  size_t n_errors;
+  int fd; /* connected, and no transport's yet; or -1 */
+  al_addr peer;
+  int idx; /* where this stands on the stack */
+  int interleave;
+  bool all_errors;
+  const char *path;   /* of a Unix socket */
+  al_handle started;  /* queued by the transport after connection_made */
+  al_transport *made; /* waited for */
+} connecting;
+
+static connecting *of_op(l_op *op) { return (connecting *)(void *)op; }
+static connecting *of_wait(l_wait *wait) { return (connecting *)(void *)((char *)wait - offsetof(connecting, wait)); }
+static connecting *of_started(al_handle *handle) {
+  return (connecting *)(void *)((char *)handle - offsetof(connecting, started));
+}
+
+static void dispose(l_op *op) {
+  connecting *c = of_op(op);
+  al_question_dispose(&c->question);
+  al_handle_cancel(&c->started);
+  if (c->request) al_connect_cancel(c->request);
+  c->request = NULL;
+  if (c->fd >= 0) close(c->fd);
+  c->fd = -1;
+  free(c->errors);
+  c->errors = NULL;
+}
+
+/* Pushes a new state. */
+static connecting *push_state(lua_State *L, al_ctx *ctx, l_loop *loop) {
+  connecting *c = al_op_new(L, ctx, sizeof *c, dispose);
+  c->fd = -1;
+  c->loop = loop;
+  c->idx = lua_gettop(L);
+  return c;
+}
+
+/* ---- step: the transport ----------------------------------------------------------------------------------------------------------- */
+
+static void on_started(al_loop *loop, al_handle *handle) {
+  (void)loop;
+  connecting *c = of_started(handle);
+  if (c->made) al_wake(&c->wait);
+}
+
+/* Cancelled between the making of the transport and connection_made, or after: as asyncio, it is closed. */
+static void transport_abandon(al_ctx *ctx, l_wait *wait) {
+  (void)ctx;
+  connecting *c = of_wait(wait);
+  al_transport *made = c->made;
+  c->made = NULL;
+  al_handle_cancel(&c->started);
+  al_transport_close(made);
+}
+
+/* state ... protocol, transport */
+static int transport_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
+  (void)ctx;
+  of_wait(wait)->made = NULL;
+  lua_pushvalue(L, -1);
+  lua_pushnil(L);
+  al_transport_keep(L, -2, -1);
+  lua_pop(L, 1);
+  lua_pushvalue(L, -3);
+  return 2;
+}
+
+/* Makes the protocol and the transport, over c->fd or over the socket given, and waits until it is connected. */
+static int make_transport(lua_State *L, al_ctx *ctx, connecting *c, const l_given *given) {
+  bool ours = !given || given->lends; /* to close, should this fail */
+  if (ours) lua_toclose(L, c->idx);
+  al_protocol_make(L, FACTORY);
+  int fd = given ? al_given_fd(L, ctx, given) : c->fd;
+  if (ours) c->fd = fd;
+  al_handle_init(&c->started, on_started);
+  l_transport *t = al_transport_make(L, ctx, c->loop, ours ? &c->fd : &fd, given ? NULL : &c->peer, -1, 0, &c->started);
+  int transport = lua_gettop(L);
+  c->made = t->t;
+  al_transport_keep(L, transport, c->idx);
+  if (given && given->lends) al_transport_adopt(L, transport, given->idx);
+  if (given) al_given_taken(L, given, t->t, NULL);
+  c->wait = (l_wait){.finish = transport_finish, .abandon = transport_abandon, .what = "connection"};
+  return al_wait(L, ctx, &c->wait);
+}
+
+/* ---- step: connecting ---------------------------------------------------------------------------------------------------------------- */
+
+/* Pushes the error of attempt i. */
+static void push_error(lua_State *L, al_ctx *ctx, const connecting *c, size_t i) {
+  if (c->path)
+    al_pushoserror(L, ctx, c->errors[i].error, NULL, c->path);
+  else
+    al_pushoserror(L, ctx, c->errors[i].error, c->errors[i].message, NULL);
+}
+
+static int raise_group(lua_State *L, al_ctx *ctx, const connecting *c) {
+  al_pushclass(L, ctx, AL_C_ExceptionGroup);
+  lua_pushliteral(L, "create_connection failed");
+  lua_createtable(L, (int)c->n_errors, 0);
+  for (size_t i = 0; i < c->n_errors; i++) {
+    push_error(L, ctx, c, i);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_call(L, 2, 1);
+  return lua_error(L);
+}
+
+static bool all_alike(const connecting *c) {
+  for (size_t i = 1; i < c->n_errors; i++)
+    if (strcmp(c->errors[i].message, c->errors[0].message) != 0) return false;
+  return true;
+}
+
+static int raise_errors(lua_State *L, al_ctx *ctx, const connecting *c) {
+  if (c->n_errors == 0) return al_raise_os(L, ctx, -ENOMEM, NULL, NULL);
+  if (c->all_errors) return raise_group(L, ctx, c);
+  if (all_alike(c)) {
+    push_error(L, ctx, c, 0);
+    return lua_error(L);
+  }
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, "Multiple exceptions: ");
+  for (size_t i = 0; i < c->n_errors; i++) {
+    if (i > 0) luaL_addstring(&b, ", ");
+    luaL_addstring(&b, c->errors[i].message);
+  }
+  luaL_pushresult(&b);
+  return al_raise(L, ctx, AL_C_OSError, "%s", lua_tostring(L, -1));
+}
+
+static void on_connected(void *data, int fd, const al_addr *peer, const al_connect_error *errors, size_t n) {
+  connecting *c = data;
+  c->request = NULL;
+  c->fd = fd;
+  if (fd >= 0) {
+    c->peer = *peer;
+  } else if ((c->errors = malloc(n * sizeof *errors))) {
+    memcpy(c->errors, errors, n * sizeof *errors);
+    c->n_errors = n;
+  }
+  al_wake(&c->wait);
+}
+
+static void connect_abandon(al_ctx *ctx, l_wait *wait) {
+  (void)ctx;
+  dispose(&of_wait(wait)->base);
+}
+
+static int connect_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
+  connecting *c = of_wait(wait);
+  if (c->fd < 0) return raise_errors(L, ctx, c);
+  return make_transport(L, ctx, c, NULL);
+}
+
+static int begin_connecting(lua_State *L, al_ctx *ctx, connecting *c, const al_connect_options *options) {
+  c->wait = (l_wait){.finish = connect_finish, .abandon = connect_abandon, .what = "connection"};
+  int err = al_connect_start(c->loop->loop, options, c, on_connected, &c->request);
+  if (err) return al_raise_os(L, ctx, err, NULL, NULL);
+  return al_wait(L, ctx, &c->wait);
+}
+
+/* ---- step: looking up ----------------------------------------------------------------------------------------------------------------- */
+
+/* The first one from ai on that is of the family, or that is not; or NULL. */
+static const struct addrinfo *find_family(const struct addrinfo *ai, int family, bool same) {
+  while (ai && (ai->ai_family == family) != same) ai = ai->ai_next;
+  return ai;
+}
+
+/* Replaces the list at ADDRS by one in which the families alternate, beginning with `first` of the first one's. */
+static void interleave(lua_State *L, int first) {
+  const l_addrs *list = lua_touserdata(L, ADDRS);
+  struct addrinfo *order = lua_newuserdatauv(L, list->n * sizeof *order, 0);
+  int family = list->item[0].ai.ai_family;
+  const struct addrinfo *a = al_addrs_first(list), *b = find_family(a, family, false);
+  bool a_next = true;
+  for (size_t i = 0; a || b; i++) {
+    bool take_a = a && (a_next || !b);
+    order[i] = take_a ? *a : *b;
+    order[i].ai_next = i + 1 < list->n ? &order[i + 1] : NULL;
+    if (take_a)
+      a = find_family(a->ai_next, family, true);
+    else
+      b = find_family(b->ai_next, family, false);
+    a_next = take_a ? --first > 0 : true;
+  }
+  al_addrs_join(L, order, NULL);
+  lua_replace(L, ADDRS);
+  lua_pop(L, 1);
+}
+
+static void check_not_empty(lua_State *L, al_ctx *ctx, int idx) {
+  const l_addrs *list = lua_touserdata(L, idx);
+  if (list->n == 0) al_raise(L, ctx, AL_C_OSError, "getaddrinfo() returned empty list");
+}
+
+static int connect_to_list(lua_State *L, al_ctx *ctx, connecting *c) {
+  if (c->interleave > 0) interleave(L, c->interleave);
+  al_connect_options options = {.list = al_addrs_first(lua_touserdata(L, ADDRS)),
+                                .local_list = al_addrs_first(lua_touserdata(L, LOCAL_ADDRS))};
+  return begin_connecting(L, ctx, c, &options);
+}
+
+static int on_local_found(lua_State *L, al_ctx *ctx, l_op *op) {
+  check_not_empty(L, ctx, lua_gettop(L));
+  lua_replace(L, LOCAL_ADDRS);
+  lua_settop(L, LOCAL_ADDRS);
+  return connect_to_list(L, ctx, of_op(op));
+}
+
+/* The addresses are at ADDRS; perhaps those to bind to are looked up, too. */
+static int on_found(lua_State *L, al_ctx *ctx, l_op *op) {
+  connecting *c = of_op(op);
+  check_not_empty(L, ctx, ADDRS);
+  if (al_option(L, OPTIONS, "local_addr") == LUA_TNIL) return connect_to_list(L, ctx, c);
+  lua_geti(L, LOCAL_ADDRS, 1);
+  lua_geti(L, LOCAL_ADDRS, 2);
+  return al_question_ask(L, ctx, c->loop, op, &c->question, LOCAL_ADDRS + 1, on_local_found);
+}
+
+/* ---- create_connection(factory, host, port, {options}) --------------------------------------------------------------------------------- */
+
+static const char *const connection_options[] = {"ssl",
+                                                 "family",
+                                                 "proto",
+                                                 "flags",
+                                                 "sock",
+                                                 "local_addr",
+                                                 "server_hostname",
+                                                 "ssl_handshake_timeout",
+                                                 "ssl_shutdown_timeout",
+                                                 "happy_eyeballs_delay",
+                                                 "interleave",
+                                                 "all_errors",
+                                                 NULL};
+
+static void check_local_addr(lua_State *L, const char *f) {
+  bool ok = true;
+  int type = al_option(L, OPTIONS, "local_addr");
+  if (type == LUA_TTABLE) {
+    ok = lua_geti(L, -1, 1) == LUA_TSTRING;
+    lua_pop(L, 1);
+  }
+  if (!ok || (type != LUA_TNIL && type != LUA_TTABLE)) al_option_error(L, f, "local_addr", "address {host, port}", -1);
+  lua_pop(L, 1);
+}
+
+/* A delay makes the families alternate unless it is said otherwise, as in asyncio. */
+static int check_interleave(lua_State *L, al_ctx *ctx, const char *f) {
+  int type = al_option(L, OPTIONS, "happy_eyeballs_delay");
+  if (type != LUA_TNIL && type != LUA_TNUMBER) al_option_error(L, f, "happy_eyeballs_delay", "number", -1);
+  if (type == LUA_TNUMBER && !(lua_tonumber(L, -1) >= 0))
+    al_raise(L, ctx, AL_C_ValueError, "happy_eyeballs_delay must not be negative");
+  lua_pop(L, 1);
+  int n = al_int_option(L, OPTIONS, f, "interleave", type == LUA_TNUMBER ? 1 : 0);
+  if (n < 0) al_raise(L, ctx, AL_C_ValueError, "interleave must not be negative");
+  return n;
+}
+
+static void read_options(lua_State *L, al_ctx *ctx, connecting *c) {
+  static const char *const f = "create_connection";
+  c->question.hints = (struct addrinfo){.ai_family = al_int_option(L, OPTIONS, f, "family", AF_UNSPEC),
+                                        .ai_protocol = al_int_option(L, OPTIONS, f, "proto", 0),
+                                        .ai_flags = al_int_option(L, OPTIONS, f, "flags", 0),
+                                        .ai_socktype = SOCK_STREAM};
+  c->interleave = check_interleave(L, ctx, f);
+  c->all_errors = al_bool_option(L, OPTIONS, f, "all_errors", false);
+  check_local_addr(L, f);
+}
+
+/* The socket at idx instead of a name. */
+static int connect_given(lua_State *L, al_ctx *ctx, connecting *c, int idx) {
+  l_given given;
+  al_check_given(L, ctx, c->loop->loop, idx, &given);
+  if (given.type != SOCK_STREAM)
+    return al_raise(L, ctx, AL_C_ValueError, "A Stream Socket was expected, got %s", luaL_tolstring(L, idx, NULL));
+  return make_transport(L, ctx, c, &given);
+}
+
+static int loop_create_connection(lua_State *L) {
+  static const char *const f = "create_connection";
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_waiting_loop(L, ctx, f);
+  al_check_factory(L, FACTORY);
+  if (!lua_isnoneornil(L, HOST) && lua_type(L, HOST) != LUA_TSTRING) return al_typeerror(L, HOST, "string");
+  al_options(L, OPTIONS, f, connection_options);
+  lua_settop(L, OPTIONS);
+  al_check_service(L, ctx, PORT);
+  lua_pop(L, 1);
+  al_check_ssl_options(L, ctx, OPTIONS, f, HOST);
+  connecting *c = push_state(L, ctx, loop);
+  read_options(L, ctx, c);
+  bool named = !lua_isnil(L, HOST) || !lua_isnil(L, PORT), has_sock = al_option_given(L, OPTIONS, "sock");
+  if (named && has_sock)
+    return al_raise(L, ctx, AL_C_ValueError, "host/port and sock can not be specified at the same time");
+  if (named) return al_question_ask(L, ctx, loop, &c->base, &c->question, HOST, on_found);
+  if (!has_sock) return al_raise(L, ctx, AL_C_ValueError, "host and port was not specified and no sock specified");
+  al_option(L, OPTIONS, "sock");
+  return connect_given(L, ctx, c, lua_gettop(L));
+}
+
+/* ---- create_unix_connection(factory, path, {options}) ------------------------------------------------------------------------------------ */
+
+static const char *const unix_connection_options[] = {
+    "ssl", "sock", "server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout", NULL};
+
+static int connect_to_path(lua_State *L, al_ctx *ctx, connecting *c) {
+  al_addr addr;
+  al_check_unix_path(L, ctx, PATH, &addr);
+  c->path = lua_tostring(L, PATH);
+  return begin_connecting(L, ctx, c, &(al_connect_options){.addr = &addr});
+}
+
+static int connect_given_unix(lua_State *L, al_ctx *ctx, connecting *c) {
+  l_given given;
+  al_option(L, UNIX_OPTIONS, "sock");
+  int idx = lua_gettop(L);
+  al_check_given(L, ctx, c->loop->loop, idx, &given);
+  if (given.family != AF_UNIX || given.type != SOCK_STREAM)
+    return al_raise(L, ctx, AL_C_ValueError, "A UNIX Domain Stream Socket was expected, got %s",
+                    luaL_tolstring(L, idx, NULL));
+  return make_transport(L, ctx, c, &given);
+}
+
+static int loop_create_unix_connection(lua_State *L) {
+  static const char *const f = "create_unix_connection";
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_waiting_loop(L, ctx, f);
+  al_check_factory(L, FACTORY);
+  if (!lua_isnoneornil(L, PATH) && lua_type(L, PATH) != LUA_TSTRING) return al_typeerror(L, PATH, "string");
+  al_options(L, UNIX_OPTIONS, f, unix_connection_options);
+  lua_settop(L, UNIX_OPTIONS);
+  lua_pushnil(L); /* there is no host to take a name from */
+  al_check_ssl_options(L, ctx, UNIX_OPTIONS, f, UNIX_OPTIONS + 1);
+  connecting *c = push_state(L, ctx, loop);
+  bool has_sock = al_option_given(L, UNIX_OPTIONS, "sock");
+  if (!lua_isnil(L, PATH) && has_sock)
+    return al_raise(L, ctx, AL_C_ValueError, "path and sock can not be specified at the same time");
+  if (!lua_isnil(L, PATH)) return connect_to_path(L, ctx, c);
+  if (!has_sock) return al_raise(L, ctx, AL_C_ValueError, "no path and sock were specified");
+  return connect_given_unix(L, ctx, c);
+}
+
+/* ---- connect_accepted_socket(factory, sock, {options}) ------------------------------------------------------------------------------------- */
+
+static int loop_connect_accepted_socket(lua_State *L) {
+  static const char *const f = "connect_accepted_socket";
+  static const char *const names[] = {"ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout", NULL};
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_waiting_loop(L, ctx, f);
+  al_check_factory(L, FACTORY);
+  luaL_checkany(L, SOCK);
+  al_options(L, ACCEPTED_OPTIONS, f, names);
+  lua_settop(L, ACCEPTED_OPTIONS);
+  al_check_ssl_options(L, ctx, ACCEPTED_OPTIONS, f, 0);
+  return connect_given(L, ctx, push_state(L, ctx, loop), SOCK);
+}
+
+static const luaL_Reg loop_methods[] = {{"create_connection", loop_create_connection},
+                                        {"create_unix_connection", loop_create_unix_connection},
+                                        {"connect_accepted_socket", loop_connect_accepted_socket},
+                                        {NULL, NULL}};
+
+void al_net_openlib(lua_State *L, al_ctx *ctx) { al_class_methods(L, ctx, AL_C_BaseEventLoop, loop_methods); }

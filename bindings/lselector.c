@@ -1,0 +1,248 @@
+/* lselector.c - aloop.selectors, Python's module of that name: watching descriptors without a loop. One that is only given to
+ * SelectorEventLoop opens nothing: the loop takes its kind, and has its own.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lselector.h"
+
+#include "lfd.h"
+
+#include <errno.h>
+#include <math.h>
+
+enum { UV_KEYS = 1 }; /* table: descriptor → its key {fileobj, fd, events, data} */
+enum { MAX_EVENTS = 64 };
+
+typedef struct l_selector {
+  al_selector *s; /* opened at first use */
+  bool closed;
+} l_selector;
+
+static const char selector_tag; /* metafield __selector of all its classes */
+
+/* The selector at 1. */
+static l_selector *check_self(lua_State *L) {
+  bool ok = lua_type(L, 1) == LUA_TUSERDATA && luaL_getmetafield(L, 1, "__selector") != LUA_TNIL &&
+            lua_touserdata(L, -1) == (const void *)&selector_tag;
+  if (!ok) al_typeerror(L, 1, "selector");
+  lua_pop(L, 1);
+  return lua_touserdata(L, 1);
+}
+
+/* ... that isn't closed; opened now if need be. */
+static l_selector *check_open(lua_State *L) {
+  l_selector *s = check_self(L);
+  if (s->closed) al_raise(L, al_ctx_of(L), AL_C_ValueError, "I/O operation on closed selector");
+  if (s->s) return s;
+  luaL_getmetafield(L, 1, "__machine");
+  int err = al_selector_new(lua_tostring(L, -1), &s->s);
+  if (err) al_raise_os(L, al_ctx_of(L), err, NULL, NULL);
+  lua_pop(L, 1);
+  return s;
+}
+
+static void push_keys(lua_State *L) { lua_getiuservalue(L, 1, UV_KEYS); }
+
+/* Pushes the table of keys and the key of the value at 2, which must be registered. */
+static int check_key(lua_State *L) {
+  int fd = al_check_fd(L, al_ctx_of(L), 2);
+  push_keys(L);
+  if (lua_rawgeti(L, -1, fd) == LUA_TNIL)
+    al_raise(L, al_ctx_of(L), AL_C_LookupError, "%s is not registered", luaL_tolstring(L, 2, NULL));
+  return fd;
+}
+
+static unsigned check_events(lua_State *L, int arg) {
+  lua_Integer events = luaL_checkinteger(L, arg);
+  if (events <= 0 || events & ~(lua_Integer)(AL_SELECT_READ | AL_SELECT_WRITE))
+    al_raise(L, al_ctx_of(L), AL_C_ValueError, "Invalid events: %I", events);
+  return (unsigned)events;
+}
+
+static void set_events(lua_State *L, l_selector *s, int fd, unsigned events) {
+  int err = al_selector_set(s->s, fd, events);
+  if (err) al_raise_os(L, al_ctx_of(L), err, NULL, NULL);
+}
+
+/* Pushes a key of the file object at 2, the events at 3 and the data at 4. */
+static void push_key(lua_State *L, int fd) {
+  lua_createtable(L, 0, 4);
+  lua_pushvalue(L, 2);
+  lua_setfield(L, -2, "fileobj");
+  lua_pushinteger(L, fd);
+  lua_setfield(L, -2, "fd");
+  lua_pushvalue(L, 3);
+  lua_setfield(L, -2, "events");
+  lua_pushvalue(L, 4);
+  lua_setfield(L, -2, "data");
+}
+
+/* register(fd, events, [data]) → key */
+static int selector_register(lua_State *L) {
+  l_selector *s = check_open(L);
+  lua_settop(L, 4);
+  int fd = al_check_fd(L, al_ctx_of(L), 2);
+  unsigned events = check_events(L, 3);
+  push_keys(L);
+  if (lua_rawgeti(L, 5, fd) != LUA_TNIL)
+    return al_raise(L, al_ctx_of(L), AL_C_LookupError, "%s (FD %d) is already registered", luaL_tolstring(L, 2, NULL),
+                    fd);
+  push_key(L, fd);
+  set_events(L, s, fd, events);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, 5, fd);
+  return 1;
+}
+
+/* modify(fd, events, [data]) → key */
+static int selector_modify(lua_State *L) {
+  l_selector *s = check_open(L);
+  lua_settop(L, 4);
+  unsigned events = check_events(L, 3);
+  int fd = check_key(L);
+  push_key(L, fd);
+  set_events(L, s, fd, events);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, 5, fd);
+  return 1;
+}
+
+/* unregister(fd) → key */
+static int selector_unregister(lua_State *L) {
+  l_selector *s = check_open(L);
+  lua_settop(L, 2);
+  int fd = check_key(L);
+  al_selector_set(s->s, fd, 0);
+  lua_pushnil(L);
+  lua_rawseti(L, 3, fd);
+  return 1;
+}
+
+static int64_t check_timeout(lua_State *L, int arg) {
+  if (lua_isnoneornil(L, arg)) return -1;
+  double seconds = luaL_checknumber(L, arg);
+  if (!(seconds > 0)) return 0;
+  return seconds > 9e9 ? -1 : (int64_t)ceil(seconds * 1e9);
+}
+
+/* Pushes the array of {key, events}. */
+static void push_ready(lua_State *L, const al_selected *ready, int n) {
+  lua_createtable(L, n, 0);
+  push_keys(L);
+  for (int i = 0, place = 0; i < n; i++) {
+    if (ready[i].events == 0) continue;
+    lua_createtable(L, 2, 0);
+    lua_rawgeti(L, -2, ready[i].fd);
+    lua_rawseti(L, -2, 1);
+    lua_pushinteger(L, ready[i].events);
+    lua_rawseti(L, -2, 2);
+    lua_rawseti(L, -3, ++place);
+  }
+  lua_pop(L, 1);
+}
+
+/* select([timeout]): blocks the thread */
+static int selector_select(lua_State *L) {
+  l_selector *s = check_open(L);
+  al_selected ready[MAX_EVENTS];
+  int n = al_selector_wait(s->s, ready, MAX_EVENTS, check_timeout(L, 2));
+  if (n < 0) return al_raise_os(L, al_ctx_of(L), n, NULL, NULL);
+  push_ready(L, ready, n);
+  return 1;
+}
+
+static int selector_get_key(lua_State *L) {
+  check_open(L);
+  lua_settop(L, 2);
+  check_key(L);
+  return 1;
+}
+
+/* get_map() → a table descriptor → key, the caller's own */
+static int selector_get_map(lua_State *L) {
+  check_self(L);
+  lua_settop(L, 1);
+  lua_newtable(L);
+  push_keys(L);
+  for (lua_pushnil(L); lua_next(L, 3);) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, 2);
+  }
+  lua_settop(L, 2);
+  return 1;
+}
+
+static int selector_close(lua_State *L) {
+  l_selector *s = check_self(L);
+  if (s->s) al_selector_close(s->s);
+  s->s = NULL;
+  s->closed = true;
+  lua_newtable(L);
+  lua_setiuservalue(L, 1, UV_KEYS);
+  return 0;
+}
+
+/* __new(class) */
+static int selector_new(lua_State *L) {
+  al_new_instance(L, 1, sizeof(l_selector), 1);
+  lua_newtable(L);
+  lua_setiuservalue(L, -2, UV_KEYS);
+  return 1;
+}
+
+static int kqueue_new(lua_State *L) {
+  return al_raise(L, al_ctx_of(L), AL_C_NotImplementedError, "this system has no kqueue");
+}
+
+static const luaL_Reg methods[] = {{"register", selector_register},
+                                   {"modify", selector_modify},
+                                   {"unregister", selector_unregister},
+                                   {"select", selector_select},
+                                   {"get_key", selector_get_key},
+                                   {"get_map", selector_get_map},
+                                   {"close", selector_close},
+                                   {"__close", selector_close},
+                                   {"__gc", selector_close},
+                                   {NULL, NULL}};
+
+/* Pushes a subclass of the class on top. */
+static void extend(lua_State *L, const char *name) {
+  lua_getfield(L, -1, "extend");
+  lua_pushvalue(L, -2);
+  lua_pushstring(L, name);
+  lua_call(L, 2, 1);
+}
+
+/* A subclass of the class on top, into the table below it. */
+static void add_kind(lua_State *L, al_ctx *ctx, const char *name, const char *machine, lua_CFunction make) {
+  extend(L, name);
+  lua_pushstring(L, machine);
+  lua_setfield(L, -2, "__machine");
+  al_ctx_pushfunction(L, ctx, make);
+  lua_setfield(L, -2, "__new");
+  lua_setfield(L, -3, name);
+}
+
+void al_selector_openlib(lua_State *L, al_ctx *ctx) {
+  lua_newtable(L);
+  al_pushclass(L, ctx, AL_C_Object);
+  extend(L, "BaseSelector");
+  lua_remove(L, -2);
+  al_ctx_setfuncs(L, ctx, methods);
+  lua_pushlightuserdata(L, (void *)&selector_tag);
+  lua_setfield(L, -2, "__selector");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__new");
+  add_kind(L, ctx, "EpollSelector", "epoll", selector_new);
+  add_kind(L, ctx, "PollSelector", "poll", selector_new);
+  add_kind(L, ctx, "SelectSelector", "select", selector_new);
+  add_kind(L, ctx, "KqueueSelector", "kqueue", kqueue_new);
+  lua_setfield(L, -2, "BaseSelector");
+  lua_getfield(L, -1, "EpollSelector");
+  lua_setfield(L, -2, "DefaultSelector");
+  lua_pushinteger(L, AL_SELECT_READ);
+  lua_setfield(L, -2, "EVENT_READ");
+  lua_pushinteger(L, AL_SELECT_WRITE);
+  lua_setfield(L, -2, "EVENT_WRITE");
+  lua_setfield(L, -2, "selectors");
+}
