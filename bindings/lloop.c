@@ -424,9 +424,9 @@ static int loop_tostring(lua_State *L) {
 /* In debug mode a value that can't be called is refused at once, else when it is called; a coroutine always. */
 static void check_callback(lua_State *L, l_loop *loop, int arg, const char *f) {
   if (lua_isfunction(L, arg)) return;
-  if (lua_isthread(L, arg)) luaL_argerror(L, arg - 1, lua_pushfstring(L, "coroutines cannot be used with %s()", f));
+  if (lua_isthread(L, arg)) luaL_argerror(L, arg, lua_pushfstring(L, "coroutines cannot be used with %s()", f));
   if (lua_isnoneornil(L, arg) || (al_loop_debug(loop->loop) && !al_iscallable(L, arg)))
-    luaL_argerror(L, arg - 1,
+    luaL_argerror(L, arg,
                   lua_pushfstring(L, "function expected by %s(), got %s", f, luaL_typename(L, arg)));
 }
 
