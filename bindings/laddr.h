@@ -1,5 +1,5 @@
-/* laddr.h - socket addresses between Lua and the core: arrays {host, port} and {host, port, flowinfo, scope_id}, strings for
- * Unix sockets.
+/* laddr.h - socket addresses between Lua and the core: arrays {host, port} and {host, port, flowinfo, scope_id},
+ * strings for Unix sockets.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LADDR_H
@@ -10,15 +10,15 @@
 /* Pushes the address; arrays also answer .host, .port and tostring. "" for an unnamed Unix socket. */
 void al_pushaddr(lua_State *L, const al_addr *addr);
 
-/* The address at arg, for a socket of this family. The host may be "" for any; a name is looked up at once, which may block,
- * as in Python's sockets. Raises type errors, ValueError for what is no address, gaierror. */
+/* The address at arg, for a socket of this family. The host may be "" for any; a name is looked up at once, which may
+ * block, as in Python's sockets. Raises type errors, ValueError for what is no address, gaierror. */
 void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr);
 
 /* The Unix path at idx, which is a string; raises ValueError or OSError for one that can't be. */
 void al_check_unix_path(lua_State *L, al_ctx *ctx, int idx, al_addr *addr);
 
-/* Pushes the port at arg (nil, a number, or the name of a service) as the string that getaddrinfo wants, and returns it; NULL
- * for nil and "". */
+/* Pushes the port at arg (nil, a number, or the name of a service) as the string that getaddrinfo wants, and returns
+ * it; NULL for nil and "". */
 const char *al_check_service(lua_State *L, al_ctx *ctx, int arg);
 
 void al_addr_openlib(lua_State *L, al_ctx *ctx);

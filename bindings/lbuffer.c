@@ -1,5 +1,6 @@
-/* lbuffer.c - aloop.buffer, the memory that BufferedProtocol, recv_into and write share with Lua. The bytes stand in the
- * userdata itself: they never move, and whoever reads into them keeps the userdata alive, nothing more. Knows no loop.
+/* lbuffer.c - aloop.buffer, the memory that BufferedProtocol, recv_into and write share with Lua. The bytes stand in
+ * the userdata itself: they never move, and whoever reads into them keeps the userdata alive, nothing more. Knows no
+ * loop.
  *
  * Positions count from 1, negative ones from the end, as in string.sub.
  *

@@ -1,5 +1,5 @@
-/* lfd.c - descriptors: what number a value stands for, and loop:add_reader and its kin. Knows no transports beyond refusing
- * their descriptors.
+/* lfd.c - descriptors: what number a value stands for, and loop:add_reader and its kin. Knows no transports beyond
+ * refusing their descriptors.
  *
  * SPDX-License-Identifier: MIT */
 #include "lfd.h"
@@ -12,7 +12,7 @@
 #include <limits.h>
 #include <stdio.h>
 
-/* ---- what a value stands for ------------------------------------------------------------------------------------------------ */
+/* ---- what a value stands for ------------------------------------------------------------------------------------- */
 
 static int raise_invalid(lua_State *L, al_ctx *ctx, int idx) {
   return al_raise(L, ctx, AL_C_ValueError, "Invalid file object: %s", luaL_tolstring(L, idx, NULL));
@@ -58,7 +58,7 @@ int al_check_fd(lua_State *L, al_ctx *ctx, int arg) {
   return pop_number(L, ctx, arg);
 }
 
-/* ---- handles that stay with a loop --------------------------------------------------------------------------------------------- */
+/* ---- handles that stay with a loop ------------------------------------------------------------------------------- */
 
 /* Pushes the table of the loop at 1. */
 static void push_places(lua_State *L, int uservalue) {
@@ -109,7 +109,7 @@ void al_watch_end(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key) {
   lua_pop(L, 1);
 }
 
-/* ---- loop:add_reader, remove_reader, add_writer, remove_writer ----------------------------------------------------------------- */
+/* ---- loop:add_reader, remove_reader, add_writer, remove_writer --------------------------------------------------- */
 
 typedef struct direction {
   int (*add)(al_loop *loop, int fd, al_handle *handle, al_handle **old);

@@ -1,5 +1,5 @@
-/* lfd.h - file descriptors in every form that scripts may pass them: an integer, an open Lua file, an object with a method
- * fileno() or getfd().
+/* lfd.h - file descriptors in every form that scripts may pass them: an integer, an open Lua file, an object with a
+ * method fileno() or getfd().
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LFD_H
@@ -11,8 +11,8 @@
 int al_check_fd(lua_State *L, al_ctx *ctx, int arg);
 
 /* Handles that stay with the loop at stack index 1, in the table at its user value: those of descriptors and signals.
- * begin: puts the Handle at handle there, anchored, and pushes what stood there before. Then either commit, which lets go
- * of the former one (popped), or undo. end: takes the handle out and lets go of it. */
+ * begin: puts the Handle at handle there, anchored, and pushes what stood there before. Then either commit, which lets
+ * go of the former one (popped), or undo. end: takes the handle out and lets go of it. */
 void al_watch_begin(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, int handle);
 void al_watch_commit(lua_State *L, al_ctx *ctx);
 void al_watch_undo(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, int handle);

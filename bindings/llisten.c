@@ -1,5 +1,5 @@
-/* llisten.c - loop:create_server and create_unix_server: from options to a Server that listens. Names are looked up one after
- * the other, then all addresses are bound at once, or none is.
+/* llisten.c - loop:create_server and create_unix_server: from options to a Server that listens. Names are looked up one
+ * after the other, then all addresses are bound at once, or none is.
  *
  * SPDX-License-Identifier: MIT */
 #include "laddr.h"
@@ -30,7 +30,7 @@ typedef struct listening {
 static listening *listening_of(l_op *op) { return (listening *)(void *)op; }
 static void listening_dispose(l_op *op) { al_question_dispose(&listening_of(op)->question); }
 
-/* ---- errors ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 /* asyncio's words: the reason in small letters. */
 static int raise_bind_error(lua_State *L, al_ctx *ctx, int err, const al_addr *addr) {
@@ -58,7 +58,7 @@ static int raise_no_address(lua_State *L, al_ctx *ctx, const struct addrinfo *ai
   return al_raise_os(L, ctx, -EADDRNOTAVAIL, lua_tostring(L, -1), NULL);
 }
 
-/* ---- create_server(factory, host, port, {options}) --------------------------------------------------------------------------------- */
+/* ---- create_server(factory, host, port, {options}) --------------------------------------------------------------- */
 
 static const char *const server_options[] = {"family",
                                              "flags",
@@ -192,7 +192,7 @@ static int loop_create_server(lua_State *L) {
   return look_up_next(L, ctx, op);
 }
 
-/* ---- create_unix_server(factory, path, {options}) ------------------------------------------------------------------------------------ */
+/* ---- create_unix_server(factory, path, {options}) ---------------------------------------------------------------- */
 
 static const char *const unix_server_options[] = {
     "sock", "backlog", "ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout", "start_serving", "cleanup_socket", NULL};

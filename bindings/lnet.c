@@ -1,6 +1,6 @@
-/* lnet.c - loop:create_connection, create_unix_connection and connect_accepted_socket: from a name, a path or a socket to a
- * connected transport. Each goes through the steps look up, connect, make the transport, wait for connection_made; what an
- * error or a cancellation interrupts is undone by the state's dispose and abandon.
+/* lnet.c - loop:create_connection, create_unix_connection and connect_accepted_socket: from a name, a path or a socket
+ * to a connected transport. Each goes through the steps look up, connect, make the transport, wait for connection_made;
+ * what an error or a cancellation interrupts is undone by the state's dispose and abandon.
  *
  * SPDX-License-Identifier: MIT */
 #include "lnet.h"
@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- options ------------------------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 int al_int_option(lua_State *L, int arg, const char *f, const char *name, int otherwise) {
   int isint = 1;
@@ -62,7 +62,7 @@ void al_check_ssl_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int
 
 void al_check_factory(lua_State *L, int arg) { al_check_callable(L, arg); }
 
-/* ---- the state of one that connects ---------------------------------------------------------------------------------------------- */
+/* ---- the state of one that connects ------------------------------------------------------------------------------ */
 
 enum { LOOP = 1, FACTORY, HOST, PORT, OPTIONS, OP, ADDRS, LOCAL_ADDRS }; /* stack of create_connection */
 enum { PATH = 3, UNIX_OPTIONS };                                         /* ... of create_unix_connection */
@@ -113,7 +113,7 @@ static connecting *push_state(lua_State *L, al_ctx *ctx, l_loop *loop) {
   return c;
 }
 
-/* ---- step: the transport ----------------------------------------------------------------------------------------------------------- */
+/* ---- step: the transport ----------------------------------------------------------------------------------------- */
 
 static void on_started(al_loop *loop, al_handle *handle) {
   (void)loop;
@@ -161,7 +161,7 @@ static int make_transport(lua_State *L, al_ctx *ctx, connecting *c, const l_give
   return al_wait(L, ctx, &c->wait);
 }
 
-/* ---- step: connecting ---------------------------------------------------------------------------------------------------------------- */
+/* ---- step: connecting -------------------------------------------------------------------------------------------- */
 
 /* Pushes the error of attempt i. */
 static void push_error(lua_State *L, al_ctx *ctx, const connecting *c, size_t i) {
@@ -238,7 +238,7 @@ static int begin_connecting(lua_State *L, al_ctx *ctx, connecting *c, const al_c
   return al_wait(L, ctx, &c->wait);
 }
 
-/* ---- step: looking up ----------------------------------------------------------------------------------------------------------------- */
+/* ---- step: looking up -------------------------------------------------------------------------------------------- */
 
 /* The first one from ai on that is of the family, or that is not; or NULL. */
 static const struct addrinfo *find_family(const struct addrinfo *ai, int family, bool same) {
@@ -297,7 +297,7 @@ static int on_found(lua_State *L, al_ctx *ctx, l_op *op) {
   return al_question_ask(L, ctx, c->loop, op, &c->question, LOCAL_ADDRS + 1, on_local_found);
 }
 
-/* ---- create_connection(factory, host, port, {options}) --------------------------------------------------------------------------------- */
+/* ---- create_connection(factory, host, port, {options}) ----------------------------------------------------------- */
 
 static const char *const connection_options[] = {"ssl",
                                                  "family",
@@ -378,7 +378,7 @@ static int loop_create_connection(lua_State *L) {
   return connect_given(L, ctx, c, lua_gettop(L));
 }
 
-/* ---- create_unix_connection(factory, path, {options}) ------------------------------------------------------------------------------------ */
+/* ---- create_unix_connection(factory, path, {options}) ------------------------------------------------------------ */
 
 static const char *const unix_connection_options[] = {
     "ssl", "sock", "server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout", NULL};
@@ -420,7 +420,7 @@ static int loop_create_unix_connection(lua_State *L) {
   return connect_given_unix(L, ctx, c);
 }
 
-/* ---- connect_accepted_socket(factory, sock, {options}) ------------------------------------------------------------------------------------- */
+/* ---- connect_accepted_socket(factory, sock, {options}) ----------------------------------------------------------- */
 
 static int loop_connect_accepted_socket(lua_State *L) {
   static const char *const f = "connect_accepted_socket";

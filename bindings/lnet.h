@@ -1,4 +1,5 @@
-/* lnet.h - what the functions that make endpoints by name have in common: their options. lnet.c connects, llisten.c listens.
+/* lnet.h - what the functions that make endpoints by name have in common: their options. lnet.c connects, llisten.c
+ * listens.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LNET_H
@@ -11,8 +12,8 @@ int al_int_option(lua_State *L, int arg, const char *f, const char *name, int ot
 bool al_bool_option(lua_State *L, int arg, const char *f, const char *name, bool otherwise);
 bool al_option_given(lua_State *L, int arg, const char *name); /* it is there and not nil */
 
-/* Checks ssl and the options that only go with it, in asyncio's order. host: index of the name that TLS would check, 0: there
- * is none (servers). */
+/* Checks ssl and the options that only go with it, in asyncio's order. host: index of the name that TLS would check, 0:
+ * there is none (servers). */
 void al_check_ssl_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int host);
 
 /* The protocol factory at arg, the host at arg + 1 (not for Unix sockets) ... */

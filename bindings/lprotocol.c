@@ -1,10 +1,10 @@
-/* lprotocol.c - protocols: the core's events become calls of a Lua object's methods. This is the way of every byte that Lua
- * receives, so what can be settled before is: methods are looked up when the protocol is set, an absent one is a NULL
- * in the table of operations, and an upcall takes all that it needs from the user values of the transport.
+/* lprotocol.c - protocols: the core's events become calls of a Lua object's methods. This is the way of every byte that
+ * Lua receives, so what can be settled before is: methods are looked up when the protocol is set, an absent one is a
+ * NULL in the table of operations, and an upcall takes all that it needs from the user values of the transport.
  *
- * asyncio's rules for errors: one raised in data_received, eof_received, get_buffer or buffer_updated is reported (unless
- * it is an OSError) and ends the connection, of which connection_lost then gets it; one raised in pause_writing or
- * resume_writing is reported; in connection_made and connection_lost it is reported as that of any callback.
+ * asyncio's rules for errors: one raised in data_received, eof_received, get_buffer or buffer_updated is reported
+ * (unless it is an OSError) and ends the connection, of which connection_lost then gets it; one raised in pause_writing
+ * or resume_writing is reported; in connection_made and connection_lost it is reported as that of any callback.
  *
  * SPDX-License-Identifier: MIT */
 #include "lprotocol.h"
@@ -19,7 +19,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- upcalls ------------------------------------------------------------------------------------------------------------- */
+/* ---- upcalls ----------------------------------------------------------------------------------------------------- */
 
 /* Stack of an upcall, above anchors and traceback handler. */
 enum { TRANSPORT = 3, METHODS, FORMER_CONTEXT };
@@ -142,7 +142,7 @@ static void report_as_callback(upcall *u, al_method method, int arg) {
 /* No upcall could be made, so the protocol missed something: it must not go on as if nothing was. */
 static void miss(al_protocol *protocol) { al_transport_fail(((l_transport *)(void *)protocol)->t, -ENOMEM); }
 
-/* ---- the operations --------------------------------------------------------------------------------------------------------- */
+/* ---- the operations ---------------------------------------------------------------------------------------------- */
 
 static void on_connection_made(al_protocol *protocol, al_transport *transport) {
   (void)transport;
@@ -307,7 +307,7 @@ static void on_connection_lost(al_protocol *protocol, int error) {
   upcall_end_inside(&u);
 }
 
-/* ---- classification ------------------------------------------------------------------------------------------------------------ */
+/* ---- classification ---------------------------------------------------------------------------------------------- */
 
 static const char *const method_names[AL_M_END] = {NULL,
 #define X(name) #name,
@@ -434,7 +434,7 @@ void al_protocol_make(lua_State *L, int idx) {
     luaL_error(L, "bad result of protocol_factory (protocol expected, got %s)", luaL_typename(L, -1));
 }
 
-/* ---- the base classes --------------------------------------------------------------------------------------------------------- */
+/* ---- the base classes -------------------------------------------------------------------------------------------- */
 
 static const luaL_Reg base_methods[] = {{"connection_made", no_op},
                                         {"connection_lost", no_op},

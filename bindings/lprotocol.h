@@ -4,8 +4,8 @@
  * transports share whose protocols have the same methods.
  *
  * A protocol in C is any value with a metatable field __al_protocol: a C function that is called with the value and
- * returns its `al_protocol *` as a light userdata. The value keeps that memory; the transport keeps the value until after
- * connection_lost, or until set_protocol puts another in its place. No Lua runs on behalf of such a protocol.
+ * returns its `al_protocol *` as a light userdata. The value keeps that memory; the transport keeps the value until
+ * after connection_lost, or until set_protocol puts another in its place. No Lua runs on behalf of such a protocol.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LPROTOCOL_H
@@ -37,9 +37,9 @@ typedef struct l_methods {
   const void *method[AL_M_END]; /* lua_topointer of each, for comparison */
 } l_methods;
 
-/* Classifies the value at idx. A Lua object: pushes its method set and returns NULL. A protocol in C: pushes nil and returns
- * it. Raises for anything else, and whatever the lookup of a method raises. last: index of the method set that it is
- * likely to have (or of nil), to save a search; 0: none. */
+/* Classifies the value at idx. A Lua object: pushes its method set and returns NULL. A protocol in C: pushes nil and
+ * returns it. Raises for anything else, and whatever the lookup of a method raises. last: index of the method set that
+ * it is likely to have (or of nil), to save a search; 0: none. */
 al_protocol *al_protocol_classify(lua_State *L, al_ctx *ctx, int idx, int last);
 
 /* Calls the factory at idx and pushes what it returned: a Lua object or a protocol in C, else raises. */

@@ -1,5 +1,5 @@
-/* lresolve.c - looking up names: for scripts (loop:getaddrinfo, getnameinfo), and for lnet.c and lserver.c as one step of what
- * they wait for. Knows no sockets.
+/* lresolve.c - looking up names: for scripts (loop:getaddrinfo, getnameinfo), and for lnet.c and lserver.c as one step
+ * of what they wait for. Knows no sockets.
  *
  * SPDX-License-Identifier: MIT */
 #include "lresolve.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- states of waiting functions ------------------------------------------------------------------------------------------- */
+/* ---- states of waiting functions --------------------------------------------------------------------------------- */
 
 static const char op_key; /* their metatable in the registry */
 
@@ -38,7 +38,7 @@ l_loop *al_check_waiting_loop(lua_State *L, al_ctx *ctx, const char *f) {
   return loop;
 }
 
-/* ---- lists -------------------------------------------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------------------------------- */
 
 static l_addrs *push_list(lua_State *L, size_t n) {
   l_addrs *list = lua_newuserdatauv(L, sizeof *list + n * sizeof list->item[0], 0);
@@ -101,7 +101,7 @@ static void list_of_table(lua_State *L, al_ctx *ctx) {
   lua_replace(L, table);
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 void al_question_dispose(l_question *q) {
   if (q->request) al_resolve_cancel(q->request);
@@ -205,7 +205,7 @@ int al_question_ask(lua_State *L, al_ctx *ctx, l_loop *loop, l_op *op, l_questio
   return al_wait(L, ctx, &q->wait);
 }
 
-/* ---- loop:getaddrinfo(host, port, {family, type, proto, flags}) ------------------------------------------------------------------ */
+/* ---- loop:getaddrinfo(host, port, {family, type, proto, flags}) -------------------------------------------------- */
 
 typedef struct getaddrinfo_op {
   l_op base;
@@ -267,7 +267,7 @@ static int loop_getaddrinfo(lua_State *L) {
   return al_wait(L, ctx, &op->q.wait);
 }
 
-/* ---- loop:getnameinfo(sockaddr, [flags]) ------------------------------------------------------------------------------------------ */
+/* ---- loop:getnameinfo(sockaddr, [flags]) ------------------------------------------------------------------------- */
 
 typedef struct getnameinfo_op {
   l_op base;

@@ -1,4 +1,5 @@
-/* lresolve.h - names to addresses: loop:getaddrinfo and getnameinfo, and looking up as one step of a function that waits.
+/* lresolve.h - names to addresses: loop:getaddrinfo and getnameinfo, and looking up as one step of a function that
+ * waits.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LRESOLVE_H
@@ -52,8 +53,9 @@ struct l_question {
 };
 
 /* Looks up the host at index host (nil: any) and the port behind it (nil, a number or a name), then goes on with
- * answered(L, ctx, op), with the list pushed on the stack as it was left: `return al_question_ask(...)`. Raises gaierror. A numeric
- * address is answered at once; else the getaddrinfo method of the loop at 1 is asked if a script replaced it. */
+ * answered(L, ctx, op), with the list pushed on the stack as it was left: `return al_question_ask(...)`. Raises
+ * gaierror. A numeric address is answered at once; else the getaddrinfo method of the loop at 1 is asked if a script
+ * replaced it. */
 int al_question_ask(lua_State *L, al_ctx *ctx, l_loop *loop, l_op *op, l_question *q, int host,
                     l_answered_fn *answered);
 void al_question_dispose(l_question *q);

@@ -1,5 +1,5 @@
-/* lselector.c - aloop.selectors, Python's module of that name: watching descriptors without a loop. One that is only given to
- * SelectorEventLoop opens nothing: the loop takes its kind, and has its own.
+/* lselector.c - aloop.selectors, Python's module of that name: watching descriptors without a loop. One that is only
+ * given to SelectorEventLoop opens nothing: the loop takes its kind, and has its own.
  *
  * SPDX-License-Identifier: MIT */
 #include "lselector.h"

@@ -1,5 +1,5 @@
-/* lselector.h - aloop.selectors. A loop that is made with a selector reads which kind it is off its class, the metafield
- * __machine.
+/* lselector.h - aloop.selectors. A loop that is made with a selector reads which kind it is off its class, the
+ * metafield __machine.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LSELECTOR_H

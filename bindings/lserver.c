@@ -1,5 +1,5 @@
-/* lserver.c - the Server object: a box around the core's server. It calls the protocol factory for each connection, gives what
- * comes of it to a transport, and lets tasks wait for its end. llisten.c makes servers.
+/* lserver.c - the Server object: a box around the core's server. It calls the protocol factory for each connection,
+ * gives what comes of it to a transport, and lets tasks wait for its end. llisten.c makes servers.
  *
  * SPDX-License-Identifier: MIT */
 #include "lserver.h"
@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- connections come in -------------------------------------------------------------------------------------------------------- */
+/* ---- connections come in ----------------------------------------------------------------------------------------- */
 
 typedef struct acceptance {
   l_server *s;
@@ -37,8 +37,8 @@ static int accept_body(lua_State *L) {
   return 0;
 }
 
-/* The error on top (popped) of a factory, or of what it returned: the server goes on. As in asyncio, which leaves it to the debug
- * mode to tell. */
+/* The error on top (popped) of a factory, or of what it returned: the server goes on. As in asyncio, which leaves it to
+ * the debug mode to tell. */
 static void report_acceptance(l_server *s, lua_State *L) {
   if (al_loop_debug(s->loop->loop) || al_isinterrupt(L, s->ctx, -1)) {
     const al_key keys[] = {{NULL, 0}};
@@ -107,7 +107,7 @@ static void on_error(al_server *server, void *data, int fd, int error) {
   al_leave(s->ctx, L);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 struct l_closed_wait { /* in a userdata on the stack of wait_closed */
   l_op base;
@@ -191,7 +191,7 @@ static void close_server(lua_State *L, l_server *s, int idx) {
   close_lender(L, idx);
 }
 
-/* ---- making ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- making ------------------------------------------------------------------------------------------------------ */
 
 l_server *al_server_make(lua_State *L, al_ctx *ctx, l_loop *loop) {
   l_server *s = al_new(L, ctx, AL_C_Server, sizeof *s, AL_SERVER_UV_COUNT);
@@ -231,7 +231,7 @@ void al_server_begin(lua_State *L, al_ctx *ctx, l_server *s, int idx) {
   al_raise_os(L, ctx, err, NULL, NULL);
 }
 
-/* ---- methods ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- methods ----------------------------------------------------------------------------------------------------- */
 
 static l_server *check_self(lua_State *L) {
   l_server *s = al_check(L, al_ctx_of(L), 1, AL_C_Server);
@@ -362,7 +362,7 @@ static int server_serve_forever(lua_State *L) {
   return forever_ended(L, lua_pcallk(L, 1, 0, 0, 0, forever_ended), 0);
 }
 
-/* ---- fields and finalizer ------------------------------------------------------------------------------------------------------------- */
+/* ---- fields and finalizer ---------------------------------------------------------------------------------------- */
 
 enum { MAX_SOCKETS = 64 }; /* of those that are shown; one for each address of a machine is many */
 

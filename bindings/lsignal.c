@@ -49,7 +49,7 @@ static int signal_kill(lua_State *L) {
   return kill((pid_t)pid, signum) < 0 ? al_raise_os(L, ctx, -errno, NULL, NULL) : 0;
 }
 
-/* ---- loops ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- loops ------------------------------------------------------------------------------------------------------- */
 
 static int raise_refusal(lua_State *L, al_ctx *ctx, int signum, int err) {
   switch (err) {

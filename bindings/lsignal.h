@@ -6,8 +6,8 @@
 
 #include "ctx.h"
 
-/* The signal at arg: a number, or a name ("SIGTERM"). Raises a type error, or ValueError for a name that is none; the number
- * is checked by whoever uses it. */
+/* The signal at arg: a number, or a name ("SIGTERM"). Raises a type error, or ValueError for a name that is none; the
+ * number is checked by whoever uses it. */
 int al_check_signal(lua_State *L, al_ctx *ctx, int arg);
 
 void al_signal_openlib(lua_State *L, al_ctx *ctx);

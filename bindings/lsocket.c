@@ -1,5 +1,5 @@
-/* lsocket.c - aloop.socket, Python's module of that name as far as a loop's programs need it. Each method is one system call
- * on a non-blocking socket; nothing here knows how to wait.
+/* lsocket.c - aloop.socket, Python's module of that name as far as a loop's programs need it. Each method is one system
+ * call on a non-blocking socket; nothing here knows how to wait.
  *
  * SPDX-License-Identifier: MIT */
 #include "lsocket.h"
@@ -24,7 +24,7 @@
     (result) = (call);      \
   } while ((result) < 0 && errno == EINTR)
 
-/* ---- descriptors -------------------------------------------------------------------------------------------------------------- */
+/* ---- descriptors ------------------------------------------------------------------------------------------------- */
 
 int al_socket_fd(const l_socket *s) {
   if (s->transport) return al_transport_fd(s->transport);
@@ -97,7 +97,7 @@ static int socket_gc(lua_State *L) {
   return 0;
 }
 
-/* ---- sockets given to others ---------------------------------------------------------------------------------------------------- */
+/* ---- sockets given to others ------------------------------------------------------------------------------------- */
 
 /* Pushes the object's method of this name; false, and nothing, if it has none. */
 static bool push_method(lua_State *L, int idx, const char *name) {
@@ -154,7 +154,7 @@ void al_given_taken(lua_State *L, const l_given *given, al_transport *transport,
   }
 }
 
-/* ---- self ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- self -------------------------------------------------------------------------------------------------------- */
 
 static l_socket *check_socket(lua_State *L) { return al_check(L, al_ctx_of(L), 1, AL_C_Socket); }
 
@@ -189,7 +189,7 @@ static int opt_int(lua_State *L, int arg, int otherwise) {
   return lua_isnoneornil(L, arg) ? otherwise : check_int(L, arg);
 }
 
-/* ---- methods of both kinds --------------------------------------------------------------------------------------------------------- */
+/* ---- methods of both kinds --------------------------------------------------------------------------------------- */
 
 static int socket_fileno(lua_State *L) {
   lua_pushinteger(L, al_socket_fd(check_any(L)));
@@ -320,7 +320,7 @@ static int socket_index(lua_State *L) {
   return 1;
 }
 
-/* ---- methods of Socket --------------------------------------------------------------------------------------------------------------- */
+/* ---- methods of Socket ------------------------------------------------------------------------------------------- */
 
 static int socket_bind(lua_State *L) {
   l_socket *s = check_socket(L);
@@ -478,7 +478,7 @@ static int socket_detach(lua_State *L) {
   return 1;
 }
 
-/* ---- methods of TransportSocket ------------------------------------------------------------------------------------------------------ */
+/* ---- methods of TransportSocket ---------------------------------------------------------------------------------- */
 
 static int view_setblocking(lua_State *L) {
   luaL_checkany(L, 2);
@@ -491,7 +491,7 @@ static int view_getblocking(lua_State *L) {
   return 1;
 }
 
-/* ---- functions ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- functions --------------------------------------------------------------------------------------------------- */
 
 static const int creation_flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
 

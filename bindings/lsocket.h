@@ -1,4 +1,5 @@
-/* lsocket.h - aloop.socket: sockets for direct use, and TransportSocket, the view of a socket that a transport or server owns.
+/* lsocket.h - aloop.socket: sockets for direct use, and TransportSocket, the view of a socket that a transport or
+ * server owns.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LSOCKET_H
@@ -6,8 +7,8 @@
 
 #include "ctx.h"
 
-/* A Socket or a TransportSocket. Its descriptor is its own, or that of the transport or server that took it over: then it
- * is closed when theirs is. */
+/* A Socket or a TransportSocket. Its descriptor is its own, or that of the transport or server that took it over: then
+ * it is closed when theirs is. */
 typedef struct l_socket {
   int fd;                  /* -1: closed or detached */
   al_transport *transport; /* whose it is: one reference */
@@ -36,11 +37,12 @@ typedef struct l_given {
                          duplicate, and closes the object when it is done */
 } l_given;
 
-/* Fills *given from the value at idx (absolute). Raises ValueError for what is no socket, RuntimeError for one in use by a
- * transport of the loop. */
+/* Fills *given from the value at idx (absolute). Raises ValueError for what is no socket, RuntimeError for one in use
+ * by a transport of the loop. */
 void al_check_given(lua_State *L, al_ctx *ctx, al_loop *loop, int idx, l_given *given);
 
-/* The descriptor for the new owner, made non-blocking: a duplicate is the caller's until then (given->lends). Raises. */
+/* The descriptor for the new owner, made non-blocking: a duplicate is the caller's until then (given->lends).
+ * Raises. */
 int al_given_fd(lua_State *L, al_ctx *ctx, const l_given *given);
 
 /* The new owner is made: just one of transport and server. */

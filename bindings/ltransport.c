@@ -1,9 +1,9 @@
-/* ltransport.c - transports as scripts see them. A userdata is a box around the core's transport and stays a valid object
- * after that is closed.
+/* ltransport.c - transports as scripts see them. A userdata is a box around the core's transport and stays a valid
+ * object after that is closed.
  *
- * While an operation is in flight the box is anchored, so that it needs no other owner; while nothing is (reading is paused,
- * nothing is unsent) only the script keeps it, and a forgotten one is collected, told of and closed. The anchor's slot is
- * its own all the time, and a weak table knows the idle ones, so that becoming busy takes no memory.
+ * While an operation is in flight the box is anchored, so that it needs no other owner; while nothing is (reading is
+ * paused, nothing is unsent) only the script keeps it, and a forgotten one is collected, told of and closed. The
+ * anchor's slot is its own all the time, and a weak table knows the idle ones, so that becoming busy takes no memory.
  *
  * SPDX-License-Identifier: MIT */
 #include "ltransport.h"
@@ -19,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- what keeps a box alive ------------------------------------------------------------------------------------------------- */
+/* ---- what keeps a box alive -------------------------------------------------------------------------------------- */
 
 static const char idle_key; /* weak table in the registry: light userdata of a box → the box */
 
@@ -125,7 +125,7 @@ static int transport_gc(lua_State *L) {
   return 0;
 }
 
-/* ---- making ------------------------------------------------------------------------------------------------------------------- */
+/* ---- making ------------------------------------------------------------------------------------------------------ */
 
 /* Makes the protocol at idx that of the box at box; returns what the core is to call. */
 static al_protocol *take_protocol(lua_State *L, l_transport *t, int box, int idx, int last) {
@@ -188,7 +188,7 @@ static void set_extra(lua_State *L, int transport, const char *name, int idx) {
 void al_transport_adopt(lua_State *L, int transport, int idx) { set_extra(L, transport, "adopted", idx); }
 void al_transport_keep(lua_State *L, int transport, int idx) { set_extra(L, transport, "kept", idx); }
 
-/* ---- as text -------------------------------------------------------------------------------------------------------------------- */
+/* ---- as text ----------------------------------------------------------------------------------------------------- */
 
 const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size) {
   if (al_transport_fd(transport) < 0) {
@@ -236,7 +236,7 @@ void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd) {
            al_transport_describe(transport, fd, text, sizeof text));
 }
 
-/* ---- methods -------------------------------------------------------------------------------------------------------------------- */
+/* ---- methods ----------------------------------------------------------------------------------------------------- */
 
 /* self: on the way of every write, so the class itself is tried first. */
 static l_transport *check_self(lua_State *L, al_ctx *ctx) {

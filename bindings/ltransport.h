@@ -27,15 +27,17 @@ typedef struct l_transport {
   bool closed;
 } l_transport;
 
-/* Makes a transport over the connected, non-blocking socket *fd and pushes it. protocol: index of the protocol; last: see
- * al_protocol_classify. *fd becomes -1 once the transport owns it; when this raises before, it is still the caller's. */
+/* Makes a transport over the connected, non-blocking socket *fd and pushes it. protocol: index of the protocol; last:
+ * see al_protocol_classify. *fd becomes -1 once the transport owns it; when this raises before, it is still the
+ * caller's. */
 l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
                                int last, al_handle *started);
 
 /* The object (with a method close) at idx is closed when the transport at transport has closed its descriptor. */
 void al_transport_adopt(lua_State *L, int transport, int idx);
 
-/* Keeps the value at idx (nil: no more) alive as long as the transport: what the core has a pointer to until it is connected. */
+/* Keeps the value at idx (nil: no more) alive as long as the transport: what the core has a pointer to until it is
+ * connected. */
 void al_transport_keep(lua_State *L, int transport, int idx);
 
 /* Writes <Transport fd=7 read=polling write=<idle, bufsize=0>>; returns buf. */

@@ -1,5 +1,5 @@
-/* selector.c - readiness for programs without a loop: the public face of selector.h. Bindings make aloop.selectors of it; the
- * machines don't use it. Knows no loop.
+/* selector.c - readiness for programs without a loop: the public face of selector.h. Bindings make aloop.selectors of
+ * it; the machines don't use it. Knows no loop.
  *
  * SPDX-License-Identifier: MIT */
 #include "selector.h"
