@@ -206,7 +206,24 @@ static const luaL_Reg loop_methods[] = {{"create_task", loop_create_task},
                                         {"set_task_factory", loop_set_task_factory},
                                         {"get_task_factory", loop_get_task_factory},
                                         {NULL, NULL}};
-static const luaL_Reg functions[] = {{"await", await}, {"ensure_future", ensure_future}, {NULL, NULL}};
+/* create_task(coro, [options]): on the running loop; in a main chunk, on the one that it will run on. */
+static int create_task(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (!al_is_coroutine(L, 1)) return al_typeerror(L, 1, "function or coroutine");
+  al_options(L, 2, "create_task", create_task_options);
+  lua_settop(L, 2);
+  l_loop *loop = al_default_loop(L, ctx);
+  al_pushloop(L, loop);
+  lua_insert(L, 1);
+  if (!loop->custom_task) return loop_create_task(L);
+  lua_getfield(L, 1, "create_task");
+  lua_insert(L, 1);
+  lua_call(L, 3, 1);
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"await", await}, {"create_task", create_task}, {"ensure_future", ensure_future}, {NULL, NULL}};
 
 void al_create_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_Task, task_methods);

@@ -135,9 +135,15 @@ void al_future_mark_read(al_ctx *ctx, l_future *f) {
   ctx->n_unread--;
 }
 
+/* A task leaves the error that ended it, whose traceback goes on in who awaits it; else there is a message. */
 static int raise_cancelled(lua_State *L, al_ctx *ctx, int idx) {
-  al_pusherror(L, ctx, AL_C_CancelledError, NULL);
   lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE);
+  if (lua_istable(L, -1) && al_isinstance(L, ctx, -1, AL_C_CancelledError)) {
+    *al_reraised(ctx) = true;
+    return lua_error(L);
+  }
+  al_pusherror(L, ctx, AL_C_CancelledError, NULL);
+  lua_insert(L, -2);
   lua_setfield(L, -2, "message");
   return lua_error(L);
 }

@@ -13,7 +13,7 @@ enum { AL_FUTURE_PENDING, AL_FUTURE_FINISHED, AL_FUTURE_CANCELLED };
 enum {
   AL_FUTURE_UV_LOOP = 1,
   AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles or nil; finished: the value, the error, or the table of
-                         values; cancelled: the message */
+                         values; cancelled: the message, or the CancelledError that ended a task */
   AL_FUTURE_UV_COUNT = AL_FUTURE_UV_VALUE
 };
 

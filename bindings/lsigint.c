@@ -41,9 +41,10 @@ static sig_atomic_t taken; /* of those that arrived; both wrap round together */
 
 static void interrupted(lua_State *L, lua_Debug *ar);
 
-/* lua_sethook may be called from signal handlers. Every thread of the state that may be running now. */
+/* lua_sethook may be called from signal handlers. Every thread of the state that may be running now. The hook comes before
+ * the next instruction of a Lua function, not in calls of C functions, for ours do their bookkeeping in such. */
 static void set_hooks(lua_Hook hook) {
-  int mask = hook ? LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT : 0, count = hook ? 1 : 0;
+  int mask = hook ? LUA_MASKCOUNT : 0, count = hook ? 1 : 0;
   al_ctx *ctx = top->ctx;
   lua_sethook(ctx->main, hook, mask, count);
   lua_sethook(top->L, hook, mask, count);
@@ -116,8 +117,14 @@ static void sigint_on_wake(al_loop *loop, al_handle *handle) {
   if (read(guard->fd, &n, sizeof n) < 0) n = 0;
   lua_State *L = al_enter(guard->ctx);
   if (!L) return;
-  while (top == guard && take_one())
-    if (al_pcall_c(L, answer_protected, guard, 0) != LUA_OK) al_report(guard->ctx, L, guard->loop, "SIGINT", NULL);
+  while (top == guard && take_one()) {
+    if (al_pcall_c(L, answer_protected, guard, 0) == LUA_OK) continue;
+    if (al_isinterrupt(L, guard->ctx, -1)) { /* its traceback is that of who runs the loop */
+      lua_pushnil(L);
+      lua_setfield(L, -2, "traceback");
+    }
+    al_report(guard->ctx, L, guard->loop, "SIGINT", NULL);
+  }
   al_leave(guard->ctx, L);
 }
 

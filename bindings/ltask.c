@@ -62,7 +62,6 @@ typedef struct ending {
 
 static void end_failed(lua_State *L, al_ctx *ctx) {
   if (lua_istable(L, -1) && al_isinstance(L, ctx, -1, AL_C_CancelledError)) {
-    lua_getfield(L, -1, "message");
     al_future_set_cancelled(L, ctx, 2);
   } else {
     al_future_fail(L, ctx, 2);

@@ -18,18 +18,10 @@ aloop.EventLoop = core.SelectorEventLoop
 
 -- Functions and tables of the bindings that are public as they are.
 for _, name in ipairs {
-  "all_tasks", "await", "buffer", "copy_context", "current_task", "ensure_future", "environ", "get_running_loop",
+  "all_tasks", "await", "buffer", "copy_context", "create_task", "current_task", "ensure_future", "environ", "get_running_loop",
   "isinstance", "pipe", "selectors", "signal", "sleep", "socket",
 } do
   aloop[name] = core[name]
-end
-
---- A task of the running loop (in a main chunk: of the loop that it will run on).
----@param coro function|thread
----@param options? {name: string?, context: aloop.Context?, eager_start: boolean?}
----@return aloop.Task
-function aloop.create_task(coro, options)
-  return core.default_loop():create_task(coro, options)
 end
 
 -- Where the other names come from.
