@@ -35,13 +35,12 @@ kill "$server"
 wait "$server" || true
 server=
 
-cat <<END
-
-aloop answered a real HTTP request. To go on:
-  $aloop $example 8080               serve on port 8080, until Ctrl-C
-  $aloop -X proactor $example 8080   the same on io_uring
-  $aloop your_script.lua             run a script of yours; every option of lua is taken
-  ls scripts/examples                more examples
-  make test                          run every spec
-  make help                          what else there is
-END
+how() { printf '  %-60s %s\n' "$1" "$2"; }
+echo
+echo "aloop answered a real HTTP request. To go on:"
+how "$aloop $example 8080" "serve on port 8080, until Ctrl-C"
+how "$aloop -X proactor $example 8080" "the same on io_uring"
+how "$aloop SCRIPT.lua" "run a script; every option of lua is taken"
+how "ls scripts/examples" "more examples"
+how "make test" "run every spec"
+how "make help" "what else there is"
