@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
 #include "lloop.h"
+#include "lreport.h"
 #include "ltask.h"
 
 #include <stdarg.h>
@@ -168,34 +169,11 @@ void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, con
   lua_settop(L, error - 1);
 }
 
-typedef struct warning {
-  al_ctx *ctx;
-  const char *text, *category;
-} warning;
-
-static int warn_body(lua_State *L) {
-  warning *w = lua_touserdata(L, 1);
-  al_ctx_anchors(L, w->ctx);
-  lua_rawgeti(L, -1, AL_SLOT_LOG);
-  lua_pushliteral(L, "warning");
-  lua_pushstring(L, w->text);
-  lua_pushstring(L, w->category);
-  lua_call(L, 3, 0);
-  return 0;
-}
-
 void al_warn(al_ctx *ctx, const char *category, const char *format, ...) {
   char text[512];
   va_list args;
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  lua_State *L = al_enter(ctx);
-  if (!L) return;
-  lua_rawgeti(L, 1, AL_SLOT_LOG);
-  bool handled = lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  warning w = {ctx, text, category};
-  if (!handled || al_pcall_c(L, warn_body, &w, 0) != LUA_OK) al_log(AL_LOG_WARNING, category, "%s", text);
-  al_leave(ctx, L);
+  al_log_line(ctx, AL_LOG_WARNING, category, text);
 }

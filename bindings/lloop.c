@@ -434,8 +434,8 @@ static int loop_call_soon(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_open(L, ctx, 1);
   check_callback(L, loop, 2, "call_soon");
-  l_handle *h = al_handle_make(L, ctx, loop, false, 2);
-  al_handle_soon(L, ctx, 2, h);
+  l_handle *h = al_handle_schedule(L, ctx, loop, false, 2);
+  al_call_soon(loop->loop, &h->t.handle);
   return 1;
 }
 
@@ -445,8 +445,8 @@ static int loop_call_soon_threadsafe(lua_State *L) {
   l_loop *loop = al_check_loop(L, ctx, 1);
   if (al_loop_is_closed(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
   check_callback(L, loop, 2, "call_soon_threadsafe");
-  l_handle *h = al_handle_make(L, ctx, loop, false, 2);
-  al_handle_soon(L, ctx, 2, h);
+  l_handle *h = al_handle_schedule(L, ctx, loop, false, 2);
+  al_call_soon(loop->loop, &h->t.handle);
   return 1;
 }
 
@@ -457,8 +457,8 @@ static int schedule(lua_State *L, bool relative, const char *f) {
   if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", relative ? "delay" : "when");
   check_callback(L, loop, 3, f);
   if (relative) when += (double)al_time_ns() / 1e9;
-  l_handle *h = al_handle_make(L, ctx, loop, true, 3);
-  al_timer_handle_start(L, ctx, 3, h, when);
+  l_handle *h = al_handle_schedule(L, ctx, loop, true, 3);
+  al_timer_handle_start(L, ctx, lua_gettop(L), h, when);
   return 1;
 }
 
@@ -544,8 +544,6 @@ static int set_current_loop(lua_State *L) {
 
 static int get_current_loop(lua_State *L) { return get_slot(L, al_ctx_of(L), AL_SLOT_CURRENT_LOOP); }
 static int set_loop_factory(lua_State *L) { return set_slot(L, al_ctx_of(L), AL_SLOT_LOOP_FACTORY); }
-static int set_log(lua_State *L) { return set_slot(L, al_ctx_of(L), AL_SLOT_LOG); }
-static int get_log(lua_State *L) { return get_slot(L, al_ctx_of(L), AL_SLOT_LOG); }
 
 /* The loop of the current task or callback; of the main chunk, before it turns, too. */
 static int default_loop(lua_State *L) {
@@ -597,10 +595,6 @@ static const luaL_Reg methods[] = {{"run_forever", loop_run_forever},
                                    {"is_running", loop_is_running},
                                    {"is_closed", loop_is_closed},
                                    {"close", loop_close},
-                                   {"call_soon", loop_call_soon},
-                                   {"call_soon_threadsafe", loop_call_soon_threadsafe},
-                                   {"call_later", loop_call_later},
-                                   {"call_at", loop_call_at},
                                    {"time", loop_time},
                                    {"create_future", loop_create_future},
                                    {"get_debug", loop_get_debug},
@@ -611,6 +605,12 @@ static const luaL_Reg methods[] = {{"run_forever", loop_run_forever},
                                    {"__close", loop_close},
                                    {"__tostring", loop_tostring},
                                    {NULL, NULL}};
+/* Each call of these counts: al_handle_pushfunction gives them what they need at hand. */
+static const luaL_Reg scheduling[] = {{"call_soon", loop_call_soon},
+                                      {"call_soon_threadsafe", loop_call_soon_threadsafe},
+                                      {"call_later", loop_call_later},
+                                      {"call_at", loop_call_at},
+                                      {NULL, NULL}};
 static const luaL_Reg selector_methods[] = {{"__new", selector_loop_new}, {"__gc", loop_gc}, {"__close", loop_close},
                                             {"__tostring", loop_tostring}, {NULL, NULL}};
 static const luaL_Reg proactor_methods[] = {{"__new", proactor_loop_new}, {"__gc", loop_gc}, {"__close", loop_close},
@@ -621,8 +621,6 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
                                      {"get_current_loop", get_current_loop},
                                      {"set_current_loop", set_current_loop},
                                      {"set_loop_factory", set_loop_factory},
-                                     {"set_log", set_log},
-                                     {"get_log", get_log},
                                      {"set_quiet", set_quiet},
                                      {"stats", stats},
                                      {"machine", machine},
@@ -632,6 +630,12 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseEventLoop, methods);
+  al_pushclass(L, ctx, AL_C_BaseEventLoop);
+  for (const luaL_Reg *reg = scheduling; reg->name; reg++) {
+    al_handle_pushfunction(L, ctx, reg->func);
+    lua_setfield(L, -2, reg->name);
+  }
+  lua_pop(L, 1);
   al_class_methods(L, ctx, AL_C_SelectorEventLoop, selector_methods);
   al_class_methods(L, ctx, AL_C_ProactorEventLoop, proactor_methods);
   al_ctx_setfuncs(L, ctx, functions);

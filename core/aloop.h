@@ -79,6 +79,7 @@ typedef void al_log_fn(void *ud, al_log_level level, const char *message, const 
 
 /* Sets the place of all of this process's log lines (NULL: stderr, "aloop: warning: ..."). */
 void al_set_log(al_log_fn *log, void *ud);
+void al_log_stderr(void *ud, al_log_level level, const char *message, const char *category);
 void al_log(al_log_level level, const char *category, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- loop ------------------------------------------------------------------------------------------------------------- */

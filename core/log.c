@@ -8,17 +8,17 @@
 
 #include <stdarg.h>
 
-static void log_default(void *ud, al_log_level level, const char *message, const char *category) {
+void al_log_stderr(void *ud, al_log_level level, const char *message, const char *category) {
   static const char *const names[] = {"debug", "info", "warning", "error"};
   (void)ud;
   fprintf(stderr, "aloop: %s: %s%s%s\n", names[level], category ? category : "", category ? ": " : "", message);
 }
 
-static al_log_fn *log_fn = log_default;
+static al_log_fn *log_fn = al_log_stderr;
 static void *log_ud;
 
 void al_set_log(al_log_fn *log, void *ud) {
-  log_fn = log ? log : log_default;
+  log_fn = log ? log : al_log_stderr;
   log_ud = log ? ud : NULL;
 }
 
