@@ -5,6 +5,7 @@
 #include "ctx.h"
 
 #include "lloop.h"
+#include "lreport.h"
 
 #include <string.h>
 
@@ -19,6 +20,7 @@ static void *ctx_realloc(al_ctx *ctx, void *ptr, size_t old, size_t new) {
 /* At lua_close, after all objects that were made later. */
 static int ctx_gc(lua_State *L) {
   al_ctx *ctx = lua_touserdata(L, 1);
+  al_log_forget(ctx);
   while (ctx->loops) {
     l_loop *loop = ctx->loops;
     ctx->loops = loop->next;
@@ -125,13 +127,19 @@ static void grow_free_slots(lua_State *L, al_ctx *ctx) {
 }
 
 int al_anchor(lua_State *L, al_ctx *ctx, int idx) {
-  idx = lua_absindex(L, idx);
+  lua_pushvalue(L, idx);
+  al_ctx_anchors(L, ctx);
+  lua_insert(L, -2);
+  int slot = al_anchor_top(L, ctx, lua_gettop(L) - 1);
+  lua_pop(L, 2);
+  return slot;
+}
+
+int al_anchor_top(lua_State *L, al_ctx *ctx, int anchors) {
   if (ctx->n_slots >= ctx->size_free) grow_free_slots(L, ctx);
   int slot = ctx->n_free ? ctx->free_slots[ctx->n_free - 1] : ctx->n_slots + 1;
-  al_ctx_anchors(L, ctx);
-  lua_pushvalue(L, idx);
-  lua_rawseti(L, -2, slot); /* may throw: nothing is taken yet */
-  lua_pop(L, 1);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, anchors, slot); /* may throw: nothing is taken yet */
   if (ctx->n_free) {
     ctx->n_free--;
   } else {

@@ -164,6 +164,8 @@ void al_ctx_anchors(lua_State *L, al_ctx *ctx);
 
 /* Keeps the value at idx alive until al_unanchor; returns its slot (> 0). */
 int al_anchor(lua_State *L, al_ctx *ctx, int idx);
+/* The same for the value on top, which stays; anchors is where the anchor table is. */
+int al_anchor_top(lua_State *L, al_ctx *ctx, int anchors);
 void al_pushanchored(lua_State *L, al_ctx *ctx, int slot); /* doesn't throw, given a free stack slot */
 void al_unanchor(al_ctx *ctx, int slot);                   /* 0: nothing. Doesn't throw */
 

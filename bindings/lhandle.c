@@ -9,6 +9,7 @@
 #include "lrepr.h"
 
 #include <math.h>
+#include <string.h>
 
 /* User values: the callback, its arguments, the context; a timer's last one is its loop. */
 enum { UV_CALLBACK = 1 };
@@ -24,7 +25,7 @@ static void forget_anchor(al_ctx *ctx, l_handle *h) {
 
 /* Pushes the callback and its arguments; false if there is no room. */
 static bool push_call(lua_State *L, l_handle *h, int idx) {
-  if (!lua_checkstack(L, h->nargs + LUA_MINSTACK)) return false;
+  if (h->nargs > LUA_MINSTACK / 2 && !lua_checkstack(L, h->nargs + LUA_MINSTACK)) return false;
   for (int i = 0; i <= h->nargs; i++) lua_getiuservalue(L, idx, UV_CALLBACK + i);
   return true;
 }
@@ -88,22 +89,25 @@ void al_handle_discard(al_handle *core) {
   forget_anchor(h->loop->ctx, h);
 }
 
-l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f) {
-  int nargs = lua_gettop(L) - f;
+/* Makes the handle and pushes it; the class is at class_idx, which may be an upvalue. */
+static l_handle *make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f, int nargs, int class_idx) {
   if (nargs > UINT16_MAX - 8) luaL_error(L, "too many arguments");
   size_t size = timer ? sizeof(l_handle) : offsetof(l_handle, t) + sizeof(al_handle);
-  l_handle *h = al_new(L, ctx, timer ? AL_C_TimerHandle : AL_C_Handle, size, nargs + 2 + timer);
+  l_handle *h = lua_newuserdatauv(L, size, nargs + 2 + timer);
+  memset(h, 0, size);
+  lua_pushvalue(L, class_idx);
+  lua_setmetatable(L, -2);
+  int self = lua_gettop(L);
   h->loop = loop;
   h->nargs = (uint16_t)nargs;
   h->timer = timer;
   if (timer) {
     al_timer_init(&h->t, run_handle);
     al_pushloop(L, loop);
-    lua_setiuservalue(L, -2, UV_LOOP(h));
+    lua_setiuservalue(L, self, UV_LOOP(h));
   } else {
     al_handle_init(&h->t.handle, run_handle);
   }
-  int self = lua_gettop(L);
   if (al_context_unbind(L, ctx, f)) {
     h->context_kind = AL_CONTEXT_OBJECT;
     lua_setiuservalue(L, self, UV_CONTEXT(h));
@@ -117,8 +121,33 @@ l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, in
     lua_setiuservalue(L, self, UV_CALLBACK + i);
   }
   if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, self);
+  return h;
+}
+
+l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f) {
+  int nargs = lua_gettop(L) - f;
+  al_pushclass(L, ctx, timer ? AL_C_TimerHandle : AL_C_Handle);
+  l_handle *h = make(L, ctx, loop, timer, f, nargs, lua_gettop(L));
   lua_replace(L, f);
   lua_settop(L, f);
+  return h;
+}
+
+/* Upvalues of the scheduling functions of lloop.c, besides the context: what each call would look up. */
+enum { UPVALUE_ANCHORS = 2, UPVALUE_HANDLE, UPVALUE_TIMER };
+
+void al_handle_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f) {
+  lua_pushlightuserdata(L, ctx);
+  al_ctx_anchors(L, ctx);
+  al_pushclass(L, ctx, AL_C_Handle);
+  al_pushclass(L, ctx, AL_C_TimerHandle);
+  lua_pushcclosure(L, f, UPVALUE_TIMER);
+}
+
+l_handle *al_handle_schedule(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f) {
+  int class_idx = lua_upvalueindex(timer ? UPVALUE_TIMER : UPVALUE_HANDLE);
+  l_handle *h = make(L, ctx, loop, timer, f, lua_gettop(L) - f, class_idx);
+  h->slot = al_anchor_top(L, ctx, lua_upvalueindex(UPVALUE_ANCHORS));
   return h;
 }
 

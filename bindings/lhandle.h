@@ -21,6 +21,11 @@ typedef struct l_handle {
  * (ctx:bind's, or a snapshot of the current one). */
 l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f);
 
+/* The same for the scheduling functions of the loop, which are made by al_handle_pushfunction, and anchored; pushes the handle
+ * and leaves the rest of the stack as it was. */
+l_handle *al_handle_schedule(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f);
+void al_handle_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f);
+
 /* Queues a handle that stands at idx: anchored until it has run. */
 void al_handle_soon(lua_State *L, al_ctx *ctx, int idx, l_handle *handle);
 void al_handle_anchor(lua_State *L, al_ctx *ctx, int idx, l_handle *handle);

@@ -5,6 +5,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop_lua.h"
+#include "lalloc.h"
 #include "lloop.h"
 #include "lsigint.h"
 #include "ltask.h"
@@ -307,8 +308,9 @@ static int end_badly(lua_State *L, al_ctx *ctx, const run *r, bool interrupted) 
     if (al_isinstance(L, ctx, -1, AL_C_SystemExit)) return exit_status(L);
     if (interrupted && al_isinstance(L, ctx, -1, AL_C_CancelledError)) tell_interrupt(L, ctx);
   }
+  bool interrupt = lua_istable(L, -1) && al_isinstance(L, ctx, -1, AL_C_KeyboardInterrupt);
   print_error(L, r);
-  return lua_istable(L, -1) && al_isinstance(L, ctx, -1, AL_C_KeyboardInterrupt) ? 128 + SIGINT : EXIT_FAILURE;
+  return interrupt ? 128 + SIGINT : EXIT_FAILURE;
 }
 
 /* Under lua_pcall: everything. */
@@ -352,6 +354,7 @@ int main(int argc, char **argv) {
     fputs("aloop: cannot create state: not enough memory\n", stderr);
     return EXIT_FAILURE;
   }
+  struct al_alloc *alloc = al_alloc_begin(L);
   lua_gc(L, LUA_GCSTOP);
   lua_pushcfunction(L, run_interpreter);
   lua_pushlightuserdata(L, &r);
@@ -360,5 +363,6 @@ int main(int argc, char **argv) {
     r.status = EXIT_FAILURE;
   }
   lua_close(L);
+  al_alloc_end(alloc);
   return r.status;
 }
