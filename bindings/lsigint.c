@@ -88,7 +88,7 @@ static bool answer(lua_State *L, l_sigint *guard) {
   lua_call(L, 1, 1);
   bool answered = lua_toboolean(L, -1);
   lua_pop(L, 1);
-  if (!answered) al_pusherror(L, ctx, AL_C_KeyboardInterrupt, NULL);
+  if (!answered) al_pusherror(L, ctx, AL_C_KeyboardInterrupt, "interrupted!");
   return !answered;
 }
 

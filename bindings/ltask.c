@@ -140,7 +140,10 @@ static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool
     lua_insert(L, self + 1);
   }
   if (al_pcall(L, n + 2, 0) != LUA_OK) al_report(ctx, L, t->f.loop, "ending a task failed", NULL);
-  if (interrupt) al_report(ctx, L, t->f.loop, "interrupt", NULL);
+  if (interrupt) {
+    al_report(ctx, L, t->f.loop, "interrupt", NULL);
+    al_future_mark_read(ctx, &t->f); /* who runs the loop gets it */
+  }
   keep_coroutine(ctx, L, t, self);
   t->co = NULL;
   leave_lists(ctx, t);

@@ -298,7 +298,7 @@ static int exit_status(lua_State *L) {
 
 /* A main task that died of the cancellation that SIGINT asked for was interrupted: its error on top becomes one that says so. */
 static void tell_interrupt(lua_State *L, al_ctx *ctx) {
-  al_pusherror(L, ctx, AL_C_KeyboardInterrupt, NULL);
+  al_pusherror(L, ctx, AL_C_KeyboardInterrupt, "interrupted!");
   lua_getfield(L, -2, "traceback");
   lua_setfield(L, -2, "traceback");
 }

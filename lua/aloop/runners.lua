@@ -101,7 +101,7 @@ end
 
 -- What a task died of, when that was the cancellation which SIGINT had asked for.
 local function interrupt(cancelled)
-  local err = core.KeyboardInterrupt()
+  local err = core.KeyboardInterrupt("interrupted!")
   err.traceback = cancelled.traceback
   return err
 end
