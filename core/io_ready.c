@@ -44,8 +44,8 @@ typedef struct ready {
   uint32_t turn; /* counts the waits */
   int n_events, next_event;
   bool closing;
-  char *shared; /* see al__op_read */
-  al_addr peer; /* lent to done of ACCEPT */
+  al__shared shared; /* see al__op_read */
+  al_addr peer;      /* lent to done of ACCEPT */
   al__event events[AL_EVENTS_PER_WAIT];
 } ready;
 
@@ -360,7 +360,7 @@ static void ready_close(al_loop *loop) {
   while ((op = any_op(self, &fd))) al__op_end(loop, op, -ECANCELED);
   self->selector->close(self->watched);
   al__free(self->slots);
-  al__free(self->shared);
+  al__shared_free(&self->shared);
   al__free(self);
   loop->machine = NULL;
 }

@@ -59,7 +59,7 @@ typedef struct machine {
   al__retries retries;
   unsigned collected; /* completions to be dispatched */
   unsigned in_kernel; /* ops that are ARMED or ENDING */
-  char *shared;       /* see al__op_read */
+  al__shared shared;  /* see al__op_read */
   al_addr peer;       /* lent to done of ACCEPT */
   al__bufs bufs;
   struct msghdr msgs[AL_URING_SQ]; /* one for each submission, which needs it until it is submitted */
@@ -541,7 +541,7 @@ static void uring_close(al_loop *loop) {
   while ((op = al__ops_take(&self->ending))) al__op_end(loop, op, -ECANCELED);
   al__bufs_free(&self->bufs);
   al__free(self->tickets);
-  al__free(self->shared);
+  al__shared_free(&self->shared);
   al__free(self);
   loop->machine = NULL;
 }

@@ -3,7 +3,6 @@
  * SPDX-License-Identifier: MIT */
 #include "machine.h"
 
-#include "mem.h"
 #include "sock.h"
 
 #include <limits.h>
@@ -54,13 +53,24 @@ static ssize_t read_lent(al_op *op) {
   return read_some(op, base, AL_MIN(len, AL_READ_SIZE));
 }
 
-static ssize_t read_shared(al_op *op, char **shared) {
-  if (!*shared && !(*shared = al__malloc(AL_READ_SIZE))) return -ENOMEM;
-  op->u.recv.data = *shared;
-  return read_some(op, *shared, AL_READ_SIZE);
+#define PAGE 4096
+
+static int make_shared(al__shared *shared) {
+  char *block = al__malloc(AL_READ_SIZE + PAGE);
+  if (!block) return -ENOMEM;
+  shared->block = block;
+  shared->base = block + (PAGE - (uintptr_t)block % PAGE);
+  return 0;
 }
 
-ssize_t al__op_read(al_op *op, char **shared) {
+static ssize_t read_shared(al_op *op, al__shared *shared) {
+  int err = shared->base ? 0 : make_shared(shared);
+  if (err) return err;
+  op->u.recv.data = shared->base;
+  return read_some(op, shared->base, AL_READ_SIZE);
+}
+
+ssize_t al__op_read(al_op *op, al__shared *shared) {
   if (op->kind == AL_OP_RECV_INTO) return read_some(op, op->u.into.base, AL_MIN(op->u.into.len, (size_t)INT_MAX));
   return op->u.recv.lend ? read_lent(op) : read_shared(op, shared);
 }

@@ -9,6 +9,7 @@
 #include "debug.h"
 #include "io.h"
 #include "loop.h"
+#include "mem.h"
 
 #include <errno.h>
 
@@ -75,10 +76,17 @@ int64_t al__retries_limit(const al__retries *retries, int64_t timeout_ns);
 
 #define AL_OP_NOT_SOCKET 1u /* op->flags: recv and sendmsg don't work on this descriptor, read and write do */
 
-/* Reads a piece for a RECV or RECV_INTO. n > 0, 0 at the end of data, -EAGAIN: not now, or an error. *shared is the
- * machine's buffer of AL_READ_SIZE for all RECVs without lend, made at first use. Calls lend, which may do what it likes: if it
- * cancelled the op, nothing is read and -EAGAIN returned. */
-ssize_t al__op_read(al_op *op, char **shared);
+/* The machine's buffer of AL_READ_SIZE for all RECVs without lend, made at first use. All zero: not yet. */
+typedef struct al__shared {
+  char *base; /* begins a page: the kernel copies bulk data there a tenth faster than to where malloc puts it */
+  void *block;
+} al__shared;
+
+static inline void al__shared_free(al__shared *shared) { al__free(shared->block); }
+
+/* Reads a piece for a RECV or RECV_INTO. n > 0, 0 at the end of data, -EAGAIN: not now, or an error. Calls lend, which may
+ * do what it likes: if it cancelled the op, nothing is read and -EAGAIN returned. */
+ssize_t al__op_read(al_op *op, al__shared *shared);
 ssize_t al__op_write(al_op *op); /* SEND: n > 0, -EAGAIN: not now, or an error */
 
 /* ACCEPT: the error is of one connection, which is gone, not of the listener (see accept(2)): the next may wait behind it. */
