@@ -10,7 +10,7 @@
 
 enum { AS_RESUME, AS_WRAP, AS_BODY }; /* how results are handed on */
 
-static bool is_waiting(lua_State *co) {
+bool al_coro_is_waiting(lua_State *co) {
   return lua_status(co) == LUA_YIELD && lua_gettop(co) > 0 && lua_touserdata(co, -1) == (const void *)&al_wait_tag;
 }
 
@@ -27,7 +27,7 @@ static int go_on(lua_State *L, lua_State *co, int nargs, int how);
 static int resumed_outside(lua_State *L, int status, lua_KContext how) {
   (void)status;
   lua_State *co = target(L, (int)how);
-  if (is_waiting(co)) lua_pop(co, 1);
+  if (al_coro_is_waiting(co)) lua_pop(co, 1);
   return go_on(L, co, 0, (int)how);
 }
 
@@ -78,7 +78,7 @@ static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
   ctx->co_top = former;
   ctx->co_blocked = former_blocked;
   if (status == LUA_YIELD) {
-    if (is_waiting(co)) return al_suspend(L, how, resumed_outside);
+    if (al_coro_is_waiting(co)) return al_suspend(L, how, resumed_outside);
     if (how == AS_BODY) return yield_from_body(L, co, n);
     return hand_values(L, co, n, how);
   }
@@ -89,7 +89,7 @@ static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
 static int start(lua_State *L, int first_arg, int how) {
   lua_State *co = target(L, how);
   int nargs = lua_gettop(L) - first_arg + 1;
-  if (is_waiting(co)) {
+  if (al_coro_is_waiting(co)) {
     lua_pushliteral(L, "cannot resume non-suspended coroutine");
     if (how != AS_RESUME) return lua_error(L);
     lua_pushboolean(L, false);
@@ -141,7 +141,7 @@ static const char *status_of(lua_State *L, lua_State *co) {
   if (co == L) return "running";
   switch (lua_status(co)) {
   case LUA_YIELD:
-    return is_waiting(co) ? "normal" : "suspended";
+    return al_coro_is_waiting(co) ? "normal" : "suspended";
   case LUA_OK:
     if (lua_getstack(co, 0, &ar)) return "normal";
     return lua_gettop(co) == 0 ? "dead" : "suspended";

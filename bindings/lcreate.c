@@ -52,38 +52,31 @@ static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop) {
 }
 
 /* The options as the factory gets them: a table always, without the name, which create_task sets itself. */
-static void call_factory(lua_State *L, l_loop *loop) {
-  (void)loop;
+static void push_factory_options(lua_State *L) {
   lua_newtable(L);
-  if (lua_istable(L, 3)) {
-    lua_pushnil(L);
-    while (lua_next(L, 3)) {
-      lua_pushvalue(L, -2);
-      lua_insert(L, -2);
-      lua_rawset(L, -4);
-    }
+  if (!lua_istable(L, 3)) return;
+  for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+    lua_pushvalue(L, -2);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, -5);
   }
   lua_pushnil(L);
   lua_setfield(L, -2, "name");
-  lua_pushvalue(L, 1);
-  lua_pushvalue(L, 2);
-  lua_rotate(L, -3, 2); /* factory, loop, coro, options */
-  lua_call(L, 3, 1);
 }
 
-/* loop, coro, [options], factory → what the factory made, named. */
-static int factory_create_task(lua_State *L, l_loop *loop) {
-  call_factory(L, loop);
+/* [1] loop, [2] coro, [3] options or nil, [4] factory → what the factory made, named. */
+static int factory_create_task(lua_State *L) {
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
+  push_factory_options(L);
+  lua_call(L, 3, 1); /* [4] the task */
   if (lua_istable(L, 3) && lua_getfield(L, 3, "name") != LUA_TNIL) {
-    if (luaL_getmetafield(L, -2, "__index") != LUA_TNIL || lua_istable(L, -2)) {
-      lua_settop(L, 6);
-      lua_getfield(L, 5, "set_name");
-      lua_pushvalue(L, 5);
-      lua_pushvalue(L, 6);
-      lua_call(L, 2, 0);
-    }
+    lua_getfield(L, 4, "set_name");
+    lua_pushvalue(L, 4);
+    lua_pushvalue(L, 5);
+    lua_call(L, 2, 0);
   }
-  lua_settop(L, 5);
+  lua_settop(L, 4);
   return 1;
 }
 
@@ -95,7 +88,7 @@ static int loop_create_task(lua_State *L) {
   if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
   al_options(L, 3, "create_task", create_task_options);
   lua_settop(L, 3);
-  if (lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY) != LUA_TNIL) return factory_create_task(L, loop);
+  if (lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY) != LUA_TNIL) return factory_create_task(L);
   return default_create_task(L, ctx, loop);
 }
 

@@ -78,6 +78,20 @@ static void add_function(lua_State *L, luaL_Buffer *b, int idx) {
   luaL_addvalue(b);
 }
 
+static int tostring_body(lua_State *L) {
+  luaL_tolstring(L, 1, NULL);
+  return 1;
+}
+
+/* Pushes tostring of the value; one whose __tostring fails is shown by its type. */
+static void push_text(lua_State *L, int idx) {
+  lua_pushcfunction(L, tostring_body);
+  lua_pushvalue(L, idx);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
+  lua_pop(L, 1);
+  lua_pushfstring(L, "<%s whose __tostring failed>", luaL_typename(L, idx));
+}
+
 void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
   size_t len;
   switch (lua_type(L, idx)) {
@@ -92,7 +106,7 @@ void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
     add_function(L, b, idx);
     break;
   default:
-    luaL_tolstring(L, idx, NULL);
+    push_text(L, idx);
     luaL_addvalue(b);
   }
 }
@@ -181,7 +195,19 @@ void al_handle_describe(lua_State *L, l_handle *h, int idx, const char *prefix, 
 
 static const char *const state_names[] = {"pending", "finished", "cancelled"};
 
-static void add_outcome(lua_State *L, luaL_Buffer *b, l_future *f, int idx) {
+/* A future inside a future is only named: it may be the same one again. */
+static void add_value(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
+  l_future *f = al_test_future(L, ctx, idx);
+  if (!f) {
+    al_add_repr(L, b, idx);
+    return;
+  }
+  luaL_addstring(b, f->is_task ? "<Task " : "<Future ");
+  luaL_addstring(b, state_names[f->state]);
+  luaL_addstring(b, " ...>");
+}
+
+static void add_outcome(lua_State *L, al_ctx *ctx, luaL_Buffer *b, l_future *f, int idx) {
   luaL_addstring(b, f->failed ? " exception=" : " result=");
   if (f->nvalues != 1 && !f->failed) {
     lua_pushfstring(L, f->nvalues ? "(%d values)" : "nil", f->nvalues);
@@ -192,7 +218,7 @@ static void add_outcome(lua_State *L, luaL_Buffer *b, l_future *f, int idx) {
   int value = lua_gettop(L);
   luaL_Buffer part;
   luaL_buffinit(L, &part);
-  al_add_repr(L, &part, value);
+  add_value(L, ctx, &part, value);
   luaL_pushresult(&part);
   lua_remove(L, value);
   luaL_addvalue(b);
@@ -234,7 +260,7 @@ void al_future_repr(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
     lua_remove(L, coro);
     luaL_addvalue(&b);
   }
-  if (f->state == AL_FUTURE_FINISHED) add_outcome(L, &b, f, idx);
+  if (f->state == AL_FUTURE_FINISHED) add_outcome(L, ctx, &b, f, idx);
   if (f->state == AL_FUTURE_PENDING) add_callbacks(L, &b, idx);
   add_place(L, ctx, &b, idx);
   luaL_addchar(&b, '>');

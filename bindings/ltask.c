@@ -407,8 +407,11 @@ static void push_body(lua_State *L, al_ctx *ctx, int idx) {
 }
 
 bool al_is_coroutine(lua_State *L, int idx) {
-  if (lua_isthread(L, idx)) return lua_status(lua_tothread(L, idx)) == LUA_YIELD || lua_gettop(lua_tothread(L, idx)) > 0;
-  return al_iscallable(L, idx) && !lua_isuserdata(L, idx);
+  lua_State *co = lua_tothread(L, idx);
+  lua_Debug ar;
+  if (!co) return al_iscallable(L, idx) && !lua_isuserdata(L, idx);
+  if (lua_status(co) == LUA_YIELD) return !al_coro_is_waiting(co);
+  return lua_status(co) == LUA_OK && co != L && !lua_getstack(co, 0, &ar) && lua_gettop(co) > 0;
 }
 
 /* Pushes a new task of the loop for the coroutine at idx, not yet queued; its context is the value on top (popped) with
