@@ -395,8 +395,9 @@ typedef struct al_server_ops {
  * them it lives until ops->closed has returned. */
 int al_server_new(al_loop *loop, const al_server_ops *ops, void *data, al_server **server);
 void al_server_set_data(al_server *server, void *data);
-/* Adds a bound socket, which it owns from then on (on error it stays the caller's). backlog: also the most connections
- * accepted in one turn. unlink (may be NULL): the path of a Unix socket to remove at close if it still is the same file. */
+/* Adds a bound socket, which it owns from then on (on error it stays the caller's) and makes non-blocking. backlog: also the
+ * most connections accepted in one turn. unlink (may be NULL): the path of a Unix socket to remove at close if it still is
+ * the same file. */
 int al_server_add(al_server *server, int fd, int backlog, const char *unlink);
 int al_server_start(al_server *server);  /* listen(2) and accept; idempotent */
 void al_server_close(al_server *server); /* stops accepting and closes the sockets; idempotent */
