@@ -43,7 +43,6 @@ typedef struct al_stream {
   bool has_end : 1;
   bool ended : 1;     /* the end was told, or is about to */
   bool cancelled : 1; /* RECV was cancelled and has not ended yet */
-  bool exchanged : 1; /* set_protocol() was called; looked at around get_buffer */
 } al_stream;
 
 static inline al_stream *stream_of(al_transport *transport) { return AL_CONTAINER(transport, al_stream, base); }
@@ -88,19 +87,19 @@ static void pieces_free(al_stream *stream) {
 
 /* ---- reading: to the protocol --------------------------------------------------------------------------------------------- */
 
-/* Gives the protocol a part of the bytes that fits its buffer; returns how many: 0 if it closed, paused, failed or went. */
+/* Gives the protocol a part of the bytes that fits its buffer; returns how many: 0 if it closed, paused, failed or became a plain
+ * one. If it was exchanged for another buffered one, that is told, as in asyncio. */
 static size_t feed_buffer(al_stream *stream, const char *data, size_t len) {
-  al_protocol *protocol = protocol_of(stream);
   char *base = NULL;
   size_t room = 0;
-  stream->exchanged = false;
-  int err = protocol->ops->get_buffer(protocol, (ssize_t)len, &base, &room);
+  int err = protocol_of(stream)->ops->get_buffer(protocol_of(stream), (ssize_t)len, &base, &room);
   if (!err && room == 0) err = AL_ENOBUFFER;
   if (err) {
     al__transport_fatal(&stream->base, err, "Fatal error: protocol.get_buffer() call failed.");
     return 0;
   }
-  if (stream->exchanged || !al__transport_is_open_for_reading(&stream->base)) return 0;
+  al_protocol *protocol = protocol_of(stream);
+  if (!is_buffered(protocol) || !al__transport_is_open_for_reading(&stream->base)) return 0;
   size_t n = AL_MIN(len, room);
   memcpy(base, data, n);
   protocol->ops->buffer_updated(protocol, n);
@@ -239,13 +238,12 @@ static int stream_lend(al_op *op, char **base, size_t *len) {
   if (stream->cancelled) return -ECANCELED;
   *base = NULL;
   *len = 0;
-  stream->exchanged = false;
   int err = protocol->ops->get_buffer(protocol, -1, base, len);
   if (stream->cancelled) return -ECANCELED; /* it closed or paused */
   if (!err && *len == 0) err = AL_ENOBUFFER;
   if (err) return err;
-  /* What is in the memory of a protocol that is no longer ours will be given to the new one like any bytes lent. */
-  stream->lent = stream->exchanged ? NULL : *base;
+  /* If it became a plain one, what will stand there is given to it like any bytes lent. */
+  stream->lent = is_buffered(protocol_of(stream)) ? *base : NULL;
   return 0;
 }
 
@@ -253,7 +251,6 @@ static void stream_protocol_changed(al_transport *transport) {
   al_stream *stream = stream_of(transport);
   stream->recv.u.recv.lend = is_buffered(transport->protocol) ? stream_lend : NULL;
   stream->lent = NULL;
-  stream->exchanged = true;
 }
 
 static void stream_stop_reading(al_transport *transport) {
