@@ -84,6 +84,7 @@ static int bind_addresses(lua_State *L, al_ctx *ctx, listening *op) {
   l_server *s = al_server_make(L, ctx, op->loop);
   al_addr failed;
   int err = al_server_bind(s->server, list, &op->options, &failed);
+  if (err) al_server_drop(s);
   if (err && failed.len == 0) return raise_no_address(L, ctx, list);
   if (err) return raise_bind_error(L, ctx, err, &failed);
   return finish_server(L, ctx, op->start_serving);
@@ -136,10 +137,9 @@ static void push_hosts(lua_State *L) {
   }
 }
 
+/* The socket on top. */
 static int serve_given(lua_State *L, al_ctx *ctx, listening *op) {
   l_given given;
-  al_option(L, OPTIONS, "sock");
-  if (lua_isnil(L, -1)) return al_raise(L, ctx, AL_C_ValueError, "Neither host/port nor sock were specified");
   int idx = lua_gettop(L);
   al_check_given(L, ctx, op->loop->loop, idx, &given);
   if (given.type != SOCK_STREAM)
@@ -171,7 +171,7 @@ static void read_options(lua_State *L, al_ctx *ctx, listening *op) {
 static int loop_create_server(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_waiting_loop(L, ctx, "create_server");
-  al_check_factory(L, FACTORY);
+  al_check_callable(L, FACTORY);
   al_options(L, OPTIONS, "create_server", server_options);
   lua_settop(L, OPTIONS);
   al_check_ssl_options(L, ctx, OPTIONS, "create_server", 0);
@@ -181,9 +181,12 @@ static int loop_create_server(lua_State *L) {
   listening *op = al_op_new(L, ctx, sizeof *op, listening_dispose);
   op->loop = loop;
   read_options(L, ctx, op);
-  if (lua_isnil(L, HOST) && lua_isnil(L, PORT)) return serve_given(L, ctx, op);
-  if (al_option_given(L, OPTIONS, "sock"))
-    return al_raise(L, ctx, AL_C_ValueError, "host/port and sock can not be specified at the same time");
+  bool named = !lua_isnil(L, HOST) || !lua_isnil(L, PORT);
+  if (al_sock_option(L, OPTIONS, "create_server")) {
+    if (named) return al_raise(L, ctx, AL_C_ValueError, "host/port and sock can not be specified at the same time");
+    return serve_given(L, ctx, op);
+  }
+  if (!named) return al_raise(L, ctx, AL_C_ValueError, "Neither host/port nor sock were specified");
   if (lua_isnil(L, PORT)) { /* any */
     lua_pushinteger(L, 0);
     lua_replace(L, PORT);
@@ -197,11 +200,13 @@ static int loop_create_server(lua_State *L) {
 static const char *const unix_server_options[] = {
     "sock", "backlog", "ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout", "start_serving", "cleanup_socket", NULL};
 
-static void bind_path(lua_State *L, al_ctx *ctx, l_server *s, const al_listen_options *options) {
+static void bind_path(lua_State *L, al_ctx *ctx, l_loop *loop, const al_listen_options *options) {
   al_addr addr;
   al_check_unix_path(L, ctx, PATH, &addr);
+  l_server *s = al_server_make(L, ctx, loop);
   int err = al_server_bind_unix(s->server, &addr, options);
   if (!err) return;
+  al_server_drop(s);
   if (err != -EADDRINUSE) al_raise_os(L, ctx, err, NULL, lua_tostring(L, PATH));
   lua_pushfstring(L, "Address '%s' is already in use", lua_tostring(L, PATH));
   al_raise_os(L, ctx, err, lua_tostring(L, -1), NULL);
@@ -215,24 +220,24 @@ static const char *path_of_socket(int fd, struct sockaddr_un *sun) {
   return sun->sun_path[0] ? sun->sun_path : NULL;
 }
 
-static void take_unix_socket(lua_State *L, al_ctx *ctx, l_server *s, const al_listen_options *options) {
-  int server = lua_gettop(L);
+/* The socket on top. */
+static void take_unix_socket(lua_State *L, al_ctx *ctx, l_loop *loop, const al_listen_options *options) {
+  int idx = lua_gettop(L);
   l_given given;
   struct sockaddr_un sun;
-  al_option(L, UNIX_OPTIONS, "sock");
-  al_check_given(L, ctx, s->loop->loop, server + 1, &given);
+  al_check_given(L, ctx, loop->loop, idx, &given);
   if (given.family != AF_UNIX || given.type != SOCK_STREAM)
     al_raise(L, ctx, AL_C_ValueError, "A UNIX Domain Stream Socket was expected, got %s", luaL_tolstring(L, -1, NULL));
   const char *path = path_of_socket(given.fd, &sun);
-  al_server_take(L, ctx, s, server, &given, options->backlog, options->keep_file ? NULL : path);
-  lua_settop(L, server);
+  l_server *s = al_server_make(L, ctx, loop);
+  al_server_take(L, ctx, s, idx + 1, &given, options->backlog, options->keep_file ? NULL : path);
 }
 
 static int loop_create_unix_server(lua_State *L) {
   static const char *const f = "create_unix_server";
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_waiting_loop(L, ctx, f);
-  al_check_factory(L, FACTORY);
+  al_check_callable(L, FACTORY);
   if (!lua_isnoneornil(L, PATH) && lua_type(L, PATH) != LUA_TSTRING) return al_typeerror(L, PATH, "string");
   al_options(L, UNIX_OPTIONS, f, unix_server_options);
   lua_settop(L, UNIX_OPTIONS);
@@ -240,16 +245,14 @@ static int loop_create_unix_server(lua_State *L) {
   al_listen_options options = {.backlog = check_backlog(L, ctx, UNIX_OPTIONS, f),
                                .keep_file = !al_bool_option(L, UNIX_OPTIONS, f, "cleanup_socket", true)};
   bool start_serving = al_bool_option(L, UNIX_OPTIONS, f, "start_serving", true);
-  bool has_sock = al_option_given(L, UNIX_OPTIONS, "sock");
-  if (!lua_isnil(L, PATH) && has_sock)
-    return al_raise(L, ctx, AL_C_ValueError, "path and sock can not be specified at the same time");
-  if (lua_isnil(L, PATH) && !has_sock)
-    return al_raise(L, ctx, AL_C_ValueError, "path was not specified, and no sock specified");
-  l_server *s = al_server_make(L, ctx, loop);
-  if (has_sock)
-    take_unix_socket(L, ctx, s, &options);
-  else
-    bind_path(L, ctx, s, &options);
+  if (al_sock_option(L, UNIX_OPTIONS, f)) {
+    if (!lua_isnil(L, PATH))
+      return al_raise(L, ctx, AL_C_ValueError, "path and sock can not be specified at the same time");
+    take_unix_socket(L, ctx, loop, &options);
+  } else {
+    if (lua_isnil(L, PATH)) return al_raise(L, ctx, AL_C_ValueError, "path was not specified, and no sock specified");
+    bind_path(L, ctx, loop, &options);
+  }
   return finish_server(L, ctx, start_serving);
 }
 

@@ -60,7 +60,14 @@ void al_check_ssl_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int
   al_raise(L, ctx, AL_C_NotImplementedError, "%s: this version of aloop has no TLS", f);
 }
 
-void al_check_factory(lua_State *L, int arg) { al_check_callable(L, arg); }
+bool al_sock_option(lua_State *L, int arg, const char *f) {
+  if (al_option(L, arg, "sock") == LUA_TNIL) {
+    lua_pop(L, 1);
+    return false;
+  }
+  if (!al_may_be_socket(L, lua_gettop(L))) al_option_error(L, f, "sock", "socket", -1);
+  return true;
+}
 
 /* ---- the state of one that connects ------------------------------------------------------------------------------ */
 
@@ -347,6 +354,15 @@ static void read_options(lua_State *L, al_ctx *ctx, connecting *c) {
   check_local_addr(L, f);
 }
 
+/* What chooses among addresses has no meaning for a socket that is connected. */
+static void check_no_target_options(lua_State *L, al_ctx *ctx) {
+  static const char *const names[] = {"family",     "proto", "flags", "local_addr", "happy_eyeballs_delay",
+                                      "interleave", NULL};
+  for (const char *const *name = names; *name; name++)
+    if (al_option_given(L, OPTIONS, *name))
+      al_raise(L, ctx, AL_C_ValueError, "%s and sock can not be specified at the same time", *name);
+}
+
 /* The socket at idx instead of a name. */
 static int connect_given(lua_State *L, al_ctx *ctx, connecting *c, int idx) {
   l_given given;
@@ -360,7 +376,7 @@ static int loop_create_connection(lua_State *L) {
   static const char *const f = "create_connection";
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_waiting_loop(L, ctx, f);
-  al_check_factory(L, FACTORY);
+  al_check_callable(L, FACTORY);
   if (!lua_isnoneornil(L, HOST) && lua_type(L, HOST) != LUA_TSTRING) return al_typeerror(L, HOST, "string");
   al_options(L, OPTIONS, f, connection_options);
   lua_settop(L, OPTIONS);
@@ -369,13 +385,14 @@ static int loop_create_connection(lua_State *L) {
   al_check_ssl_options(L, ctx, OPTIONS, f, HOST);
   connecting *c = push_state(L, ctx, loop);
   read_options(L, ctx, c);
-  bool named = !lua_isnil(L, HOST) || !lua_isnil(L, PORT), has_sock = al_option_given(L, OPTIONS, "sock");
-  if (named && has_sock)
-    return al_raise(L, ctx, AL_C_ValueError, "host/port and sock can not be specified at the same time");
-  if (named) return al_question_ask(L, ctx, loop, &c->base, &c->question, HOST, on_found);
-  if (!has_sock) return al_raise(L, ctx, AL_C_ValueError, "host and port was not specified and no sock specified");
-  al_option(L, OPTIONS, "sock");
-  return connect_given(L, ctx, c, lua_gettop(L));
+  bool named = !lua_isnil(L, HOST) || !lua_isnil(L, PORT);
+  if (al_sock_option(L, OPTIONS, f)) {
+    if (named) return al_raise(L, ctx, AL_C_ValueError, "host/port and sock can not be specified at the same time");
+    check_no_target_options(L, ctx);
+    return connect_given(L, ctx, c, lua_gettop(L));
+  }
+  if (!named) return al_raise(L, ctx, AL_C_ValueError, "host and port was not specified and no sock specified");
+  return al_question_ask(L, ctx, loop, &c->base, &c->question, HOST, on_found);
 }
 
 /* ---- create_unix_connection(factory, path, {options}) ------------------------------------------------------------ */
@@ -392,7 +409,6 @@ static int connect_to_path(lua_State *L, al_ctx *ctx, connecting *c) {
 
 static int connect_given_unix(lua_State *L, al_ctx *ctx, connecting *c) {
   l_given given;
-  al_option(L, UNIX_OPTIONS, "sock");
   int idx = lua_gettop(L);
   al_check_given(L, ctx, c->loop->loop, idx, &given);
   if (given.family != AF_UNIX || given.type != SOCK_STREAM)
@@ -405,19 +421,20 @@ static int loop_create_unix_connection(lua_State *L) {
   static const char *const f = "create_unix_connection";
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_waiting_loop(L, ctx, f);
-  al_check_factory(L, FACTORY);
+  al_check_callable(L, FACTORY);
   if (!lua_isnoneornil(L, PATH) && lua_type(L, PATH) != LUA_TSTRING) return al_typeerror(L, PATH, "string");
   al_options(L, UNIX_OPTIONS, f, unix_connection_options);
   lua_settop(L, UNIX_OPTIONS);
   lua_pushnil(L); /* there is no host to take a name from */
   al_check_ssl_options(L, ctx, UNIX_OPTIONS, f, UNIX_OPTIONS + 1);
   connecting *c = push_state(L, ctx, loop);
-  bool has_sock = al_option_given(L, UNIX_OPTIONS, "sock");
-  if (!lua_isnil(L, PATH) && has_sock)
-    return al_raise(L, ctx, AL_C_ValueError, "path and sock can not be specified at the same time");
-  if (!lua_isnil(L, PATH)) return connect_to_path(L, ctx, c);
-  if (!has_sock) return al_raise(L, ctx, AL_C_ValueError, "no path and sock were specified");
-  return connect_given_unix(L, ctx, c);
+  if (al_sock_option(L, UNIX_OPTIONS, f)) {
+    if (!lua_isnil(L, PATH))
+      return al_raise(L, ctx, AL_C_ValueError, "path and sock can not be specified at the same time");
+    return connect_given_unix(L, ctx, c);
+  }
+  if (lua_isnil(L, PATH)) return al_raise(L, ctx, AL_C_ValueError, "no path and sock were specified");
+  return connect_to_path(L, ctx, c);
 }
 
 /* ---- connect_accepted_socket(factory, sock, {options}) ----------------------------------------------------------- */
@@ -427,8 +444,8 @@ static int loop_connect_accepted_socket(lua_State *L) {
   static const char *const names[] = {"ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout", NULL};
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_waiting_loop(L, ctx, f);
-  al_check_factory(L, FACTORY);
-  luaL_checkany(L, SOCK);
+  al_check_callable(L, FACTORY);
+  if (!al_may_be_socket(L, SOCK)) return al_typeerror(L, SOCK, "socket");
   al_options(L, ACCEPTED_OPTIONS, f, names);
   lua_settop(L, ACCEPTED_OPTIONS);
   al_check_ssl_options(L, ctx, ACCEPTED_OPTIONS, f, 0);

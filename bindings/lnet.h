@@ -16,8 +16,8 @@ bool al_option_given(lua_State *L, int arg, const char *name); /* it is there an
  * there is none (servers). */
 void al_check_ssl_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int host);
 
-/* The protocol factory at arg, the host at arg + 1 (not for Unix sockets) ... */
-void al_check_factory(lua_State *L, int arg);
+/* Pushes the option sock; false, and nothing, if it isn't given. Raises for what can't be a socket. */
+bool al_sock_option(lua_State *L, int arg, const char *f);
 
 void al_net_openlib(lua_State *L, al_ctx *ctx);
 void al_listen_openlib(lua_State *L, al_ctx *ctx);

@@ -206,12 +206,20 @@ l_server *al_server_make(lua_State *L, al_ctx *ctx, l_loop *loop) {
   return s;
 }
 
+void al_server_drop(l_server *s) {
+  al_server_release(s->server);
+  s->server = NULL;
+}
+
 void al_server_take(lua_State *L, al_ctx *ctx, l_server *s, int idx, const l_given *given, int backlog,
                     const char *unlink) {
   int fd = al_given_fd(L, ctx, given);
   int err = al_server_add(s->server, fd, backlog, unlink);
-  if (err && given->lends) close(fd);
-  if (err) al_raise_os(L, ctx, err, NULL, NULL);
+  if (err) {
+    if (given->lends) close(fd);
+    al_server_drop(s);
+    al_raise_os(L, ctx, err, NULL, NULL);
+  }
   if (given->lends) {
     lua_pushvalue(L, given->idx);
     lua_setiuservalue(L, idx, AL_SERVER_UV_LENT);

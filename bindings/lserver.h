@@ -33,6 +33,9 @@ typedef struct l_server {
 /* Makes a Server without sockets for the loop at stack index 1 and the factory at 2, and pushes it. */
 l_server *al_server_make(lua_State *L, al_ctx *ctx, l_loop *loop);
 
+/* Nothing came of it: what it has is given back at once. */
+void al_server_drop(l_server *s);
+
 /* Starts serving; on failure the server is closed and this raises. idx: the server's. */
 void al_server_begin(lua_State *L, al_ctx *ctx, l_server *s, int idx);
 

@@ -117,6 +117,10 @@ static bool has_method(lua_State *L, int idx, const char *name) {
   return has;
 }
 
+bool al_may_be_socket(lua_State *L, int idx) {
+  return test_any(L, idx) || has_method(L, idx, "fileno") || has_method(L, idx, "getfd");
+}
+
 void al_check_given(lua_State *L, al_ctx *ctx, al_loop *loop, int idx, l_given *given) {
   *given = (l_given){.idx = idx, .socket = al_test(L, ctx, idx, AL_C_Socket)};
   given->fd = given->socket ? al_socket_fd(given->socket) : al_check_fd(L, ctx, idx);

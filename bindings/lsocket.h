@@ -26,7 +26,11 @@ l_socket *al_push_socket(lua_State *L, al_ctx *ctx, int *fd);
 void al_push_transport_socket(lua_State *L, al_ctx *ctx, al_transport *transport);
 void al_push_server_socket(lua_State *L, al_ctx *ctx, al_server *server, int fd);
 
-/* ---- option `sock`: a socket in any form (lfd.h) that a transport or server is to take over */
+/* ---- option `sock`: a socket that a transport or server is to take over: a Socket, or an object of another module with
+ * a method fileno() or getfd() */
+
+/* Is the value at idx of such a kind? */
+bool al_may_be_socket(lua_State *L, int idx);
 
 typedef struct l_given {
   int idx; /* where the value stands */
