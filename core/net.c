@@ -21,19 +21,19 @@
 
 #define DEFAULT_BACKLOG 100
 
-/* ---- connecting ----------------------------------------------------------------------------------------------------------- */
+/* ---- connecting -------------------------------------------------------------------------------------------------- */
 
 struct al_connect {
   al_loop *loop;
   al_link in_room;
   void *data;
   al_connected_fn *connected;
-  al_handle begin;               /* the first attempt, if nothing is to be resolved */
-  al_resolve *resolving;         /* the host, then the local host; NULL: neither now */
-  al_op op;                      /* CONNECT of the attempt in progress */
-  int fd;                        /* its socket, or -1 */
-  bool cancelled;                /* nobody waits any more; gone once op has ended */
-  al_addr addr;                  /* where it goes */
+  al_handle begin;                      /* the first attempt, if nothing is to be resolved */
+  al_resolve *resolving;                /* the host, then the local host; NULL: neither now */
+  al_op op;                             /* CONNECT of the attempt in progress */
+  int fd;                               /* its socket, or -1 */
+  bool cancelled;                       /* nobody waits any more; gone once op has ended */
+  al_addr addr;                         /* where it goes */
   struct addrinfo *found, *found_local; /* what was looked up; NULL if addresses were given */
   const struct addrinfo *next;          /* what to try; NULL if an address was given */
   const struct addrinfo *local;         /* what to bind to */
@@ -186,7 +186,7 @@ static void connect_on_begin(al_loop *loop, al_handle *handle) {
     connect_fail(c);
 }
 
-/* ---- connecting: names ---------------------------------------------------------------------------------------------------- */
+/* ---- connecting: names ------------------------------------------------------------------------------------------- */
 
 static void add_resolve_error(al_connect *c, int error) { add_error(c, error, "%s", al_strerror(error)); }
 
@@ -218,7 +218,7 @@ static void connect_on_found(void *data, int error, struct addrinfo *res) {
   connect_fail(c);
 }
 
-/* ---- connecting: life ----------------------------------------------------------------------------------------------------- */
+/* ---- connecting: life -------------------------------------------------------------------------------------------- */
 
 void al_connect_cancel(al_connect *request) {
   if (request->resolving) al_resolve_cancel(request->resolving);
@@ -308,7 +308,7 @@ int al_connect_start(al_loop *loop, const al_connect_options *options, void *dat
   return 0;
 }
 
-/* ---- listening ------------------------------------------------------------------------------------------------------------ */
+/* ---- listening --------------------------------------------------------------------------------------------------- */
 
 static int backlog_of(const al_listen_options *options) {
   return options && options->backlog > 0 ? options->backlog : DEFAULT_BACKLOG;

@@ -1,9 +1,9 @@
-/* resolve.c - getaddrinfo and getnameinfo without waiting: in threads of the loop's own, so that neither a slow name server
- * nor a full default executor stands in the way of the other. What needs no name server is answered without a thread,
- * though from a later turn. Used by net.c and bindings. Knows no sockets.
+/* resolve.c - getaddrinfo and getnameinfo without waiting: in threads of the loop's own, so that neither a slow name
+ * server nor a full default executor stands in the way of the other. What needs no name server is answered without a
+ * thread, though from a later turn. Used by net.c and bindings. Knows no sockets.
  *
- * A request belongs to the loop's thread; while its job is in the pool, only work() touches it. At loop close a request whose
- * job runs is left to the executor, which frees it by way of done() when the system's resolver returns.
+ * A request belongs to the loop's thread; while its job is in the pool, only work() touches it. At loop close a
+ * request whose job runs is left to the executor, which frees it by way of done() when the system's resolver returns.
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"
@@ -42,7 +42,7 @@ struct al_resolve {
   char host_name[NI_MAXHOST], service_name[SERVICE_SIZE];
 };
 
-/* ---- requests ------------------------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------------------- */
 
 static void resolve_free(al_resolve *request) {
   if (request->found) freeaddrinfo(request->found);
@@ -112,7 +112,7 @@ void al_resolve_cancel(al_resolve *request) {
     al_executor_cancel(room->executor, &request->job); /* if it has begun: done() comes when it ends */
 }
 
-/* ---- the room ------------------------------------------------------------------------------------------------------------- */
+/* ---- the room ---------------------------------------------------------------------------------------------------- */
 
 static void resolve_die(al_resolve *request, al_executor *executor) {
   resolve_leave(request);
@@ -150,7 +150,7 @@ static resolve_room *room_of(al_loop *loop) {
   return slot->state;
 }
 
-/* ---- asking --------------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static int submit(resolve_room *room, al_resolve *request) {
   int err = room->executor ? 0 : al_executor_new(MAX_THREADS, "aloop-dns", &room->executor);

@@ -1,8 +1,8 @@
-/* server.c - listening sockets and the transports that came out of them. Hands accepted descriptors to its owner, which makes
- * a transport of them and attaches it. Knows no protocol, no machine and no names of hosts (net.c binds).
+/* server.c - listening sockets and the transports that came out of them. Hands accepted descriptors to its owner,
+ * which makes a transport of them and attaches it. Knows no protocol, no machine and no names of hosts (net.c binds).
  *
- * A server that was given a socket holds a reference to itself until it is closed, its accept operations have ended, its
- * clients are gone and the owner was told. One that never had a socket goes with its last reference, in silence.
+ * A server that was given a socket holds a reference to itself until it is closed, its accept operations have ended,
+ * its clients are gone and the owner was told. One that never had a socket goes with its last reference, in silence.
  *
  * SPDX-License-Identifier: MIT */
 #include "server.h"
@@ -44,7 +44,7 @@ struct al_server {
   bool own; /* holds itself */
 };
 
-/* ---- the room ------------------------------------------------------------------------------------------------------------- */
+/* ---- the room ---------------------------------------------------------------------------------------------------- */
 
 static void server_die(al_server *server);
 
@@ -80,7 +80,7 @@ static void room_leave(al_server *server) {
   server->loop->stats.servers--;
 }
 
-/* ---- references ----------------------------------------------------------------------------------------------------------- */
+/* ---- references -------------------------------------------------------------------------------------------------- */
 
 void al_server_hold(al_server *server) { server->refs++; }
 
@@ -105,7 +105,7 @@ static void server_release_own(al_server *server) {
   al_server_release(server);
 }
 
-/* ---- listeners ------------------------------------------------------------------------------------------------------------ */
+/* ---- listeners --------------------------------------------------------------------------------------------------- */
 
 static void unlink_path(const al_listener *listener) {
   struct stat st;
@@ -255,7 +255,7 @@ fail:
   return -ENOMEM;
 }
 
-/* ---- life of a server ----------------------------------------------------------------------------------------------------- */
+/* ---- life of a server -------------------------------------------------------------------------------------------- */
 
 static void server_on_told(al_loop *loop, al_handle *handle) {
   al_server *server = AL_CONTAINER(handle, al_server, told);
@@ -341,7 +341,7 @@ static void server_die(al_server *server) {
   al_server_release(server);
 }
 
-/* ---- clients -------------------------------------------------------------------------------------------------------------- */
+/* ---- clients ----------------------------------------------------------------------------------------------------- */
 
 void al_server_attach(al_server *server, al_transport *transport) { al__group_add(&server->clients, transport); }
 size_t al_server_clients(const al_server *server) { return server->clients.count; }
@@ -358,7 +358,7 @@ static void each_client(al_server *server, void (*visit)(al_transport *transport
 void al_server_close_clients(al_server *server) { each_client(server, al_transport_close); }
 void al_server_abort_clients(al_server *server) { each_client(server, al_transport_abort); }
 
-/* ---- what it is ----------------------------------------------------------------------------------------------------------- */
+/* ---- what it is -------------------------------------------------------------------------------------------------- */
 
 bool al_server_is_serving(const al_server *server) { return server->serving; }
 bool al_server_is_closed(const al_server *server) { return server->closed; }

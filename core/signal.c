@@ -1,6 +1,6 @@
-/* signal.c - Unix signals as callbacks of a loop (al_add_signal). The handler does two things: it marks the signal as pending in
- * a table of the process and wakes the loop that owns it; the wake-up says only "look", so nothing is lost when its channel
- * is full. The loop then queues the watching handle like any other callback. Knows no machine.
+/* signal.c - Unix signals as callbacks of a loop (al_add_signal). The handler does two things: it marks the signal as
+ * pending in a table of the process and wakes the loop that owns it; the wake-up says only "look", so nothing is lost
+ * when its channel is full. The loop then queues the watching handle like any other callback. Knows no machine.
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"
@@ -51,7 +51,7 @@ static void signal_on_wakeup(al_loop *loop) {
   }
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 /* Under mutex, and with no handler of ours installed. */
 static int install(int signum, al_loop *loop) {
@@ -86,7 +86,7 @@ static void give_back(int signum) {
   pthread_mutex_unlock(&mutex);
 }
 
-/* ---- the room ------------------------------------------------------------------------------------------------------------- */
+/* ---- the room ---------------------------------------------------------------------------------------------------- */
 
 static void room_close(al_loop *loop, void *state) {
   for (int signum = 1; signum < NSIG; signum++)
@@ -110,7 +110,7 @@ static sig_room *room_of(al_loop *loop) {
   return slot->state;
 }
 
-/* ---- add and remove ------------------------------------------------------------------------------------------------------- */
+/* ---- add and remove ---------------------------------------------------------------------------------------------- */
 
 static bool is_signal(int signum) { return signum > 0 && signum < NSIG; }
 

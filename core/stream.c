@@ -1,6 +1,7 @@
-/* stream.c - stream transports over a connected socket: TCP and Unix. One armed RECV while it reads, one SEND while something
- * is unsent. See transport.h for what it shares with other kinds. Knows no machine: where an operation is performed by
- * readiness, bytes are read straight into a buffered protocol's memory (stream_lend); a ring lends its own buffers.
+/* stream.c - stream transports over a connected socket: TCP and Unix. One armed RECV while it reads, one SEND while
+ * something is unsent. See transport.h for what it shares with other kinds. Knows no machine: where an operation is
+ * performed by readiness, bytes are read straight into a buffered protocol's memory (stream_lend); a ring lends its
+ * own buffers.
  *
  * SPDX-License-Identifier: MIT */
 #include "transport.h"
@@ -56,7 +57,7 @@ static bool stream_is_idle(const al_transport *transport) {
   return al_op_is_idle(&stream->recv) && (!stream->out || al_op_is_idle(&stream->out->op));
 }
 
-/* ---- reading: what is kept ------------------------------------------------------------------------------------------------ */
+/* ---- reading: what is kept --------------------------------------------------------------------------------------- */
 
 static int pieces_append(al_stream *stream, const char *data, size_t len) {
   stream_piece *piece = al__malloc(sizeof(*piece) + len);
@@ -85,10 +86,10 @@ static void pieces_free(al_stream *stream) {
   while (stream->pieces) al__free(pieces_pop(stream));
 }
 
-/* ---- reading: to the protocol --------------------------------------------------------------------------------------------- */
+/* ---- reading: to the protocol ------------------------------------------------------------------------------------ */
 
-/* Gives the protocol a part of the bytes that fits its buffer; returns how many: 0 if it closed, paused, failed or became a plain
- * one. If it was exchanged for another buffered one, that is told, as in asyncio. */
+/* Gives the protocol a part of the bytes that fits its buffer; returns how many: 0 if it closed, paused, failed or
+ * became a plain one. If it was exchanged for another buffered one, that is told, as in asyncio. */
 static size_t feed_buffer(al_stream *stream, const char *data, size_t len) {
   char *base = NULL;
   size_t room = 0;
@@ -106,8 +107,8 @@ static size_t feed_buffer(al_stream *stream, const char *data, size_t len) {
   return n;
 }
 
-/* Delivers bytes in as many calls as the protocol's buffers ask for. Stops when it pauses or closes, and when the loop was
- * broken; returns how many it has taken. The protocol may be exchanged in between. */
+/* Delivers bytes in as many calls as the protocol's buffers ask for. Stops when it pauses or closes, and when the
+ * loop was broken; returns how many it has taken. The protocol may be exchanged in between. */
 static size_t stream_feed(al_stream *stream, const char *data, size_t len) {
   size_t done = 0;
   do {
@@ -181,7 +182,7 @@ static void stream_catch_up(al_stream *stream) {
   }
 }
 
-/* ---- reading: the operation ----------------------------------------------------------------------------------------------- */
+/* ---- reading: the operation -------------------------------------------------------------------------------------- */
 
 /* Starts reading if it is wanted and not going on. */
 static void stream_read(al_stream *stream) {
@@ -273,7 +274,7 @@ static int stream_resume_reading(al_transport *transport) {
   return 0;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static void out_free(stream_out *out) {
   out->stream->out = NULL;
@@ -393,7 +394,7 @@ static int stream_write_eof(al_transport *transport) {
   return stream_buffered(transport) == 0 ? al__sock_shutdown(transport->fd, SHUT_WR) : 0;
 }
 
-/* ---- birth ---------------------------------------------------------------------------------------------------------------- */
+/* ---- birth ------------------------------------------------------------------------------------------------------- */
 
 static void stream_start(al_transport *transport) { stream_read(stream_of(transport)); }
 static void stream_turn(al_transport *transport) { stream_catch_up(stream_of(transport)); }

@@ -1,5 +1,5 @@
-/* transport.c - the base of all transports, see transport.h; and the part of aloop.h that is the same for every kind. Used by
- * stream.c and server.c. Knows no machine beyond closing a descriptor, and no kind.
+/* transport.c - the base of all transports, see transport.h; and the part of aloop.h that is the same for every kind.
+ * Used by stream.c and server.c. Knows no machine beyond closing a descriptor, and no kind.
  *
  * SPDX-License-Identifier: MIT */
 #include "transport.h"
@@ -22,7 +22,7 @@ typedef struct transport_room { /* of a loop */
 static const al_protocol_ops mute_ops;
 static al_protocol mute = {.ops = &mute_ops};
 
-/* ---- the room: which transports a loop has ---------------------------------------------------------------------------- */
+/* ---- the room: which transports a loop has ----------------------------------------------------------------------- */
 
 static void transport_die(al_transport *transport);
 
@@ -81,7 +81,7 @@ al_transport *al_fd_transport(al_loop *loop, int fd) {
   return transport && !transport->closing ? transport : NULL;
 }
 
-/* ---- names ---------------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 /* What can't be kept for lack of memory is not known. */
 static void name_set(al__name *name, const al_addr *addr) {
@@ -143,7 +143,7 @@ int al_transport_sockname(al_transport *transport, al_addr *addr) {
   return name_get(&transport->local, addr);
 }
 
-/* ---- birth and death ------------------------------------------------------------------------------------------------------ */
+/* ---- birth and death --------------------------------------------------------------------------------------------- */
 
 /* asyncio's three successive callbacks: connection_made, start of reading, the one who waits for both. */
 static void transport_start(al_transport *transport) {
@@ -279,7 +279,7 @@ void al_transport_set_owner(al_transport *transport, const al_transport_owner *o
 
 void *al_transport_data(const al_transport *transport) { return transport->data; }
 
-/* ---- closing -------------------------------------------------------------------------------------------------------------- */
+/* ---- closing ----------------------------------------------------------------------------------------------------- */
 
 void al__transport_lose(al_transport *transport, int error) {
   al_assert(transport->closing && !transport->conn_lost);
@@ -317,7 +317,7 @@ void al__transport_fatal(al_transport *transport, int error, const char *message
   al_transport_fail(transport, error);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static void log_reading(const al_transport *transport, const char *what) {
   if (transport->loop->debug)
@@ -344,7 +344,7 @@ int al_transport_resume_reading(al_transport *transport) {
   return err;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static void drop_write(al_transport *transport) {
   if (transport->conn_lost >= AL_LOST_WRITES_WARNED)
@@ -408,7 +408,7 @@ void al__transport_shrunk(al_transport *transport) {
   if (protocol->ops->resume_writing) protocol->ops->resume_writing(protocol);
 }
 
-/* ---- what it is ----------------------------------------------------------------------------------------------------------- */
+/* ---- what it is -------------------------------------------------------------------------------------------------- */
 
 void al_transport_set_protocol(al_transport *transport, al_protocol *protocol) {
   if (transport->lost_done) return; /* no callback will come */
@@ -423,7 +423,7 @@ al_protocol *al_transport_protocol(const al_transport *transport) {
 al_loop *al_transport_loop(const al_transport *transport) { return transport->loop; }
 int al_transport_fd(const al_transport *transport) { return transport->fd; }
 
-/* ---- groups --------------------------------------------------------------------------------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------------------------ */
 
 void al__group_init(al__group *group, void (*left)(al__group *group)) {
   al__link_init(&group->ring);

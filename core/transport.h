@@ -1,6 +1,6 @@
-/* transport.h - what all kinds of transports share: who owns the descriptor, the order of connection_made and connection_lost,
- * water marks, names of both ends, references. A kind (stream.c) embeds al_transport as its first member, gives it a table
- * of operations and performs the I/O; server.c counts transports in a group. Knows no kind.
+/* transport.h - what all kinds of transports share: who owns the descriptor, the order of connection_made and
+ * connection_lost, water marks, names of both ends, references. A kind (stream.c) embeds al_transport as its first
+ * member, gives it a table of operations and performs the I/O; server.c counts transports in a group. Knows no kind.
  *
  * The life of a transport
  *   new: al__transport_init, al__transport_begin (queues `turn`)
@@ -8,9 +8,9 @@
  *   closing: close() while something is unsent; reading has stopped for good
  *   conn_lost: `lost` is queued, connection_lost will be called
  *   lost_done: connection_lost has returned; as soon as no operation is in flight the descriptor is closed (finish)
- * An open transport holds a reference to itself, which finish gives back, and finish is reached only from the loop's own turn
- * (or its close). So nothing that a protocol does inside a callback frees what the caller stands on; pause_writing and
- * resume_writing alone, which come from outside of turns too, need a reference around them.
+ * An open transport holds a reference to itself, which finish gives back, and finish is reached only from the loop's
+ * own turn (or its close). So nothing that a protocol does inside a callback frees what the caller stands on;
+ * pause_writing alone, which comes from outside of turns too, needs a reference around it.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_TRANSPORT_H
@@ -71,10 +71,9 @@ struct al_transport {
   size_t high, low;
   al__name peer, local; /* local only once somebody has asked */
   int refs, fd;
-  int error; /* for connection_lost */
-  uint8_t
-      conn_lost; /* 0; from 1 on: connection_lost is queued or has been called, and so many writes less one were dropped */
-  bool made : 1; /* connection_made was called */
+  int error;         /* for connection_lost */
+  uint8_t conn_lost; /* 0; from 1 on: connection_lost was queued, and so many writes less one were dropped */
+  bool made : 1;     /* connection_made was called */
   bool closing : 1, lost_done : 1;
   bool dying : 1;          /* the loop closes: no callbacks of the protocol */
   bool paused : 1;         /* pause_reading() */
@@ -92,12 +91,12 @@ void al__transport_begin(al_transport *transport, al_handle *started); /* queues
 void al__transport_fatal(al_transport *transport, int error, const char *message);
 /* Nothing is left to send or to drop: queues connection_lost(error), once. */
 void al__transport_lose(al_transport *transport, int error);
-/* To be called when an operation has ended or begun: closes the descriptor if its time has come, tells the owner whether
- * the transport is busy. It may be gone afterwards. */
+/* To be called when an operation has ended or begun: closes the descriptor if its time has come, tells the owner
+ * whether the transport is busy. It may be gone afterwards. */
 void al__transport_settle(al_transport *transport);
 
-/* Calls pause_writing if the buffer stands above the high mark, resume_writing if it is down to the low one. Both may change
- * anything, and free the transport when no turn is running. */
+/* Calls pause_writing if the buffer stands above the high mark, resume_writing if it is down to the low one. Both may
+ * change anything, and free the transport when no turn is running. */
 void al__transport_grown(al_transport *transport);
 void al__transport_shrunk(al_transport *transport);
 

@@ -1,5 +1,5 @@
-/* echo_server.c [port] - a TCP echo server in C, without Lua: aloop.h is all of aloop that it needs. Listens at 127.0.0.1
- * until SIGINT or SIGTERM; port 0 or none: any free one.
+/* echo_server.c [port] - a TCP echo server in C, without Lua: aloop.h is all of aloop that it needs. Listens at
+ * 127.0.0.1 until SIGINT or SIGTERM; port 0 or none: any free one.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"

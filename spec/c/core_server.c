@@ -1,5 +1,5 @@
-/* core_server.c - tests of servers through aloop.h alone: accepting, closing with and without clients, lack of descriptors,
- * binding, Unix sockets and their files.
+/* core_server.c - tests of servers through aloop.h alone: accepting, closing with and without clients, lack of
+ * descriptors, binding, Unix sockets and their files.
  *
  * SPDX-License-Identifier: MIT */
 #include "stream_peers.h"
@@ -103,7 +103,7 @@ static size_t count_lost(const host *h) {
   return n;
 }
 
-/* ---- accepting and closing ---------------------------------------------------------------------------------------------------- */
+/* ---- accepting and closing --------------------------------------------------------------------------------------- */
 
 static void test_accept_many(void) {
   enum { N = 50 };
@@ -265,7 +265,7 @@ static void test_loop_close(void) {
   al_loop_release(loop);
 }
 
-/* ---- lack of descriptors ------------------------------------------------------------------------------------------------------ */
+/* ---- lack of descriptors ----------------------------------------------------------------------------------------- */
 
 static void limit_descriptors(int max) {
   struct rlimit limit;
@@ -328,7 +328,7 @@ static void test_out_of_descriptors(void) {
   in_child(out_of_descriptors, true);
 }
 
-/* ---- binding ---------------------------------------------------------------------------------------------------------------- */
+/* ---- binding ----------------------------------------------------------------------------------------------------- */
 
 static int get_option(host *h, int level, int option) {
   int fd, value;
@@ -387,7 +387,7 @@ static void test_bind_several(void) {
   end_loop(loop);
 }
 
-/* ---- Unix sockets --------------------------------------------------------------------------------------------------------------- */
+/* ---- Unix sockets ------------------------------------------------------------------------------------------------ */
 
 static char directory[64], path[96];
 
@@ -476,7 +476,7 @@ static void test_unix_abstract(void) {
   end_loop(loop);
 }
 
-/* ---- lack of memory ------------------------------------------------------------------------------------------------------------ */
+/* ---- lack of memory ---------------------------------------------------------------------------------------------- */
 
 static bool without_memory(long n) {
   al_loop *loop = new_loop();

@@ -157,7 +157,7 @@ static void test_remove_inside(void) {
   end_loop(loop);
 }
 
-/* ---- loops that come and go while another thread sends ---------------------------------------------------------------------------- */
+/* ---- loops that come and go while another thread sends ----------------------------------------------------------- */
 
 static void *send_signals(void *arg) {
   (void)arg;

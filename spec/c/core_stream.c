@@ -1,5 +1,5 @@
-/* core_stream.c - tests of stream transports through aloop.h alone: echo, pausing, buffered protocols, ends of data, water marks,
- * names, keepers. How they end is core_stream_end.c's.
+/* core_stream.c - tests of stream transports through aloop.h alone: echo, pausing, buffered protocols, ends of data,
+ * water marks, names, keepers. How they end is core_stream_end.c's.
  *
  * SPDX-License-Identifier: MIT */
 #include "stream_peers.h"
@@ -13,7 +13,7 @@ static peer *new_peer(al_loop *loop, int fds[2], size_t buffer_size) {
   return peer_new_on(loop, fds[0], buffer_size);
 }
 
-/* ---- echo ----------------------------------------------------------------------------------------------------------------- */
+/* ---- echo -------------------------------------------------------------------------------------------------------- */
 
 static void echo(size_t size, size_t buffer_size) {
   al_loop *loop = new_loop();
@@ -71,7 +71,7 @@ static void test_many_writes(void) {
   end_loop(loop);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static void test_made_then_data_then_lost(void) {
   al_loop *loop = new_loop();
@@ -186,9 +186,10 @@ static void test_reset_while_paused(void) {
   if (family == AF_INET) end_while_paused(true);
 }
 
-/* ---- protocols exchanged in the middle ---------------------------------------------------------------------------------------- */
+/* ---- protocols exchanged in the middle --------------------------------------------------------------------------- */
 
-/* Changes kind and buffer size at each event that may; inside get_buffer the buffer that was just asked for must stay. */
+/* Changes kind and buffer size at each event that may; inside get_buffer the buffer that was just asked for must
+ * stay. */
 static void change_kind(peer *p, char event) {
   static const size_t sizes[] = {0, 777, 0, 100000, 1, 5000};
   static size_t next;
@@ -242,7 +243,7 @@ static void test_second_protocol(void) {
   end_loop(loop);
 }
 
-/* ---- ends of data ------------------------------------------------------------------------------------------------------------- */
+/* ---- ends of data ------------------------------------------------------------------------------------------------ */
 
 /* We end first; what the other end says then is still received. */
 static void test_write_eof(void) {
@@ -304,7 +305,7 @@ static void test_keep_open(void) {
   end_loop(loop);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static void test_write_immediate(void) {
   al_loop *loop = new_loop();
@@ -418,7 +419,7 @@ static void test_write_in_resume(void) {
   end_loop(loop);
 }
 
-/* ---- keepers ------------------------------------------------------------------------------------------------------------------ */
+/* ---- keepers ----------------------------------------------------------------------------------------------------- */
 
 static int kept, unkept;
 static bool refuse;
@@ -485,7 +486,7 @@ static void test_keeper_aborted(void) {
   end_loop(loop);
 }
 
-/* ---- names and descriptors ---------------------------------------------------------------------------------------------------- */
+/* ---- names and descriptors --------------------------------------------------------------------------------------- */
 
 static void test_names(void) {
   al_loop *loop = new_loop();

@@ -1,5 +1,5 @@
-/* core_stream_end.c - tests of how stream transports end: close, abort and errors in every mix and from inside every callback,
- * resets, peers that never read, loops that close or break in the middle, lack of memory.
+/* core_stream_end.c - tests of how stream transports end: close, abort and errors in every mix and from inside every
+ * callback, resets, peers that never read, loops that close or break in the middle, lack of memory.
  *
  * SPDX-License-Identifier: MIT */
 #include "stream_peers.h"
@@ -20,7 +20,7 @@ static void fill(al_loop *loop, peer *p, size_t *written) {
   }
 }
 
-/* ---- logs ------------------------------------------------------------------------------------------------------------------- */
+/* ---- logs -------------------------------------------------------------------------------------------------------- */
 
 static int warnings, debug_lines;
 
@@ -34,7 +34,7 @@ static void count_log(void *ud, al_log_level level, const char *message, const c
   }
 }
 
-/* ---- close and abort -------------------------------------------------------------------------------------------------------- */
+/* ---- close and abort --------------------------------------------------------------------------------------------- */
 
 /* close() stops reading at once, flushes, and comes from a later turn. */
 static void test_close_flushes(void) {
@@ -158,7 +158,7 @@ static void test_lost_writes(void) {
   end_loop(loop);
 }
 
-/* ---- what the other end does -------------------------------------------------------------------------------------------------- */
+/* ---- what the other end does ------------------------------------------------------------------------------------- */
 
 static void test_reset_while_reading(void) {
   al_loop *loop = new_loop();
@@ -212,7 +212,7 @@ static void test_write_to_closed(void) {
   end_loop(loop);
 }
 
-/* ---- every mix -------------------------------------------------------------------------------------------------------------- */
+/* ---- every mix --------------------------------------------------------------------------------------------------- */
 
 enum { ACTIONS = 12 };
 
@@ -343,7 +343,7 @@ static void test_random(void) {
   }
 }
 
-/* ---- the loop ends or breaks -------------------------------------------------------------------------------------------------- */
+/* ---- the loop ends or breaks ------------------------------------------------------------------------------------- */
 
 /* One in each state; the loop closes: no connection_lost, all is closed and told. */
 static void test_loop_close(void) {
@@ -431,7 +431,7 @@ static void break_loop(size_t buffer_size) {
 static void test_break(void) { break_loop(0); }
 static void test_break_buffered(void) { break_loop(1000); }
 
-/* ---- get_buffer fails ----------------------------------------------------------------------------------------------------------- */
+/* ---- get_buffer fails -------------------------------------------------------------------------------------------- */
 
 static int buffer_error;
 
@@ -466,7 +466,7 @@ static void test_get_buffer_fails(void) {
   get_buffer_fails(0, AL_ENOBUFFER);
 }
 
-/* ---- lack of memory ----------------------------------------------------------------------------------------------------------- */
+/* ---- lack of memory ---------------------------------------------------------------------------------------------- */
 
 /* The allocation after the next n fails, and all that follow for a while. Nothing leaks, nothing is told twice. */
 static bool without_memory(long n) {

@@ -1,6 +1,6 @@
-/* stream_peers.h - what the tests of streams and servers share: a protocol that writes down what it is told, checks the order of
- * it and does what its test wants inside a callback; raw sockets for the other end; and a frame around each test that
- * finds leaked memory and descriptors.
+/* stream_peers.h - what the tests of streams and servers share: a protocol that writes down what it is told, checks
+ * the order of it and does what its test wants inside a callback; raw sockets for the other end; and a frame around
+ * each test that finds leaked memory and descriptors.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef STREAM_PEERS_H
@@ -21,8 +21,8 @@
     CHECK(cond);                                    \
   } while (0)
 
-/* The data that all tests send, from a place on: PATTERN_SIZE bytes of it. Its period is prime, so that a piece that is lost,
- * doubled or out of place shows. */
+/* The data that all tests send, from a place on: PATTERN_SIZE bytes of it. Its period is prime, so that a piece that
+ * is lost, doubled or out of place shows. */
 #define PATTERN_SIZE ((size_t)1 << 17)
 #define PATTERN_PERIOD 65521
 static inline const char *pattern_at(size_t at) {
@@ -39,9 +39,10 @@ static inline void check_pattern(const char *data, size_t at, size_t len) {
   }
 }
 
-/* ---- the protocol --------------------------------------------------------------------------------------------------------- */
+/* ---- the protocol ------------------------------------------------------------------------------------------------ */
 
-/* Events: M made, d data, E end, P pause, R resume, L lost, C the owner's closed. Equal ones in a row are written once. */
+/* Events: M made, d data, E end, P pause, R resume, L lost, C the owner's closed. Equal ones in a row are written
+ * once. */
 typedef struct peer {
   al_protocol protocol;
   al_transport *transport;
@@ -195,7 +196,7 @@ static inline void peer_free(peer *p) {
     peer_free(p);                                   \
   } while (0)
 
-/* ---- the other end -------------------------------------------------------------------------------------------------------- */
+/* ---- the other end ----------------------------------------------------------------------------------------------- */
 
 static inline al_addr loopback(int port) {
   al_addr addr;
@@ -295,7 +296,7 @@ static inline void raw_drain(al_loop *loop, int fd, size_t *received, size_t siz
   CHECK_EQ(*received, size);
 }
 
-/* ---- the frame around a test ---------------------------------------------------------------------------------------------- */
+/* ---- the frame around a test ------------------------------------------------------------------------------------- */
 
 /* Threads of a pool that was left behind may need a moment to go. */
 static inline void check_clean(size_t live_before, int fds_before) {
