@@ -67,15 +67,16 @@ helper.each_loop(function(_, new_loop)
         local n = 0
         local function note() n = n + 1 end
         b:send("x")
-        loop:add_reader(a:fileno(), note)
-        helper.turn(loop)
-        assert.is_true(loop:remove_reader(a))
-        loop:add_reader({ fileno = function() return a:fileno() end }, note)
-        helper.turn(loop)
-        assert.is_true(loop:remove_reader(a:fileno()))
-        loop:add_reader(setmetatable({}, { __index = { getfd = function() return a:fileno() end } }), note)
-        helper.turn(loop)
-        assert.equal(3, n)
+        for i, fd in ipairs {
+          a:fileno(), a, { fileno = function() return a:fileno() end },
+          setmetatable({}, { __index = { getfd = function() return a:fileno() end } }),
+        } do
+          n = 0
+          loop:add_reader(fd, note)
+          helper.turn(loop, 3)
+          assert.is_true(n > 0, "form " .. i)
+          assert.is_true(loop:remove_reader(fd))
+        end
         local pipe = io.popen("echo text", "r")
         local line
         loop:add_reader(pipe, function()
@@ -103,7 +104,7 @@ helper.each_loop(function(_, new_loop)
           local err = raises(aloop.OSError, nil, loop[name], loop, fd, nop)
           assert.equal("EBADF", err.code)
           type_error("bad argument #2 to '" .. name .. "'", loop[name], loop, 0, 42)
-          type_error("coroutine", loop[name], loop, 0, coroutine.create(nop))
+          type_error("bad argument #2 to '" .. name .. "'", loop[name], loop, 0, coroutine.create(nop))
         end
         assert.is_false(loop:remove_reader(0))
       end)
@@ -207,8 +208,8 @@ helper.each_loop(function(_, new_loop)
           loop:add_reader(a, reader)
         end
         loop:add_reader(a, reader)
-        helper.turn(loop, 4)
-        assert.is_true(n >= 3)
+        helper.turn(loop, 10)
+        assert.is_true(n >= 4)
       end)
     end)
   end)

@@ -54,7 +54,7 @@ describe("loop classes", function()
   end)
 
   it("a SelectorEventLoop refuses what is no selector", function()
-    type_error("bad argument #1 to 'SelectorEventLoop'", aloop.SelectorEventLoop, 42)
+    type_error("selector expected, got number", aloop.SelectorEventLoop, 42)
   end)
 
   it("there is no kqueue here", function() -- row: selectors.module

@@ -99,6 +99,7 @@ helper.each_loop(function(_, new_loop)
 
   -- row: loop.unclosed_warning; point: 40
   it("a loop that is collected unclosed is reported as ResourceWarning and closed", function()
+    collectgarbage()
     local before = helper.count_fds()
     local seen
     aloop.set_log_handler(function(level, message, category) seen = { level, message, category } end)

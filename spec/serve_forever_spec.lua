@@ -136,6 +136,7 @@ helper.each_loop(function(kind, new_loop)
         trial:wait_until(function() return protocols[1] end)
         protocols[1]:wait_data(1)
         helper.fill(protocols[1].transport)
+        protocols[1].transport:write(("x"):rep(100000))
         assert.equal(1, protocols[1]:count("pause"))
         for _ = 1, 10 do
           local transport, client = loop:create_connection(function() return helper.Recorder(loop) end, "127.0.0.1",

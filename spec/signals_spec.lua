@@ -52,7 +52,8 @@ helper.each_loop(function(_, new_loop)
         end
         type_error("bad argument #1 to 'add_signal_handler'", loop.add_signal_handler, loop, {}, nop)
         type_error("bad argument #2 to 'add_signal_handler'", loop.add_signal_handler, loop, "SIGUSR1", 42)
-        type_error("coroutine", loop.add_signal_handler, loop, "SIGUSR1", coroutine.create(nop))
+        local co = coroutine.create(nop)
+        type_error("bad argument #2 to 'add_signal_handler'", loop.add_signal_handler, loop, "SIGUSR1", co)
       end)
     end)
 

@@ -38,14 +38,14 @@ helper.each_loop(function(_, new_loop)
 
     it("stops reading at once, also while it still writes", function() -- row: BaseTransport.close; point: 22
       unix(function(transport, protocol, sock, loop)
-        helper.fill(transport)
+        local n = helper.fill(transport)
         sock:send("must not arrive")
         transport:close()
         assert.is_false(transport:is_reading())
         aloop.sleep(0)
         aloop.sleep(0)
         assert.is_nil(protocol.is_lost)
-        helper.recv_all(loop, sock)
+        assert.equal(n, #helper.recv_exactly(loop, sock, n))
         protocol:wait_lost()
         assert.equal("", protocol:text())
         assert.equal(0, protocol:count("eof"))
@@ -224,7 +224,8 @@ helper.each_loop(function(_, new_loop)
     end)
 
     it("is looked at once: methods added later count after another set_protocol", function()
-      unix(function(transport, _, sock, loop)
+      unix(function(transport, former, sock, loop)
+        former.is_lost = true -- it hears no more
         local protocol = {}
         transport:set_protocol(protocol)
         local got = loop:create_future()
