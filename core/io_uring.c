@@ -4,8 +4,8 @@
  * What the loop asks for during a turn is put on a list and handed over in one system call, the one that waits. RECV and
  * ACCEPT are multishot: armed once, they complete again and again, until the kernel ends them, which may be the end of the op or
  * only of the kernel's patience (no buffer, no room); then they are armed anew. POLL is one-shot and armed anew after each
- * completion, which makes it level-triggered. What the ring can't do on a descriptor (receiving from a pipe) is done by
- * polling and a plain system call.
+ * completion, which makes it level-triggered. What the ring can't do on a descriptor (receiving from a pipe), or not as
+ * well (bulk data), is done by polling and a plain system call.
  *
  * The kernel knows an op by its ticket, a number with a generation, so that nothing it says late reaches a wrong op. It
  * posts one completion without IORING_CQE_F_MORE for each thing armed; until that is seen the op is not ended.
@@ -24,12 +24,20 @@
 #include <poll.h>
 #include <pthread.h>
 
-/* op->state. ARMED and ENDING (cancelled): the kernel has it. QUEUED: to be armed. FINISHED: op->tag is its result. */
-enum { OP_QUEUED = AL_OP_IDLE + 1, OP_ARMED, OP_ENDING, OP_RETRYING, OP_FINISHED };
+/* op->state. QUEUED: to be armed. The kernel has it: ARMED; SWITCHING: to be stopped and armed otherwise; ENDING: cancelled.
+ * RETRYING: see al__retries. FINISHED: op->tag is its result. */
+enum { OP_QUEUED = AL_OP_IDLE + 1, OP_ARMED, OP_SWITCHING, OP_ENDING, OP_RETRYING, OP_FINISHED };
 
 /* op->flags, besides AL_OP_NOT_SOCKET */
 #define OP_LISTED 2u  /* on the list todo */
-#define OP_BY_POLL 4u /* CONNECT: begun already (a Unix one is done at once or not at all), wait for its end */
+#define OP_BY_POLL 4u /* RECV: of bulk data. CONNECT: begun already (Unix ones are done at once or not at all) */
+#define OP_POLLING 8u /* armed as a poll */
+
+/* Bulk data is better polled for and then read into the one buffer that the cache holds, than received into many of which it
+ * holds none (64 KiB echo: 1.01 instead of 1.06 of the bare epoll server; equal at 16 KiB). So a RECV is switched over by
+ * a piece as large as the one, and back by a piece as small as the other. */
+#define BULK_BEGINS (32 * 1024)
+#define BULK_ENDS (8 * 1024)
 
 #define CANCEL_TICKET UINT64_MAX /* of the requests that cancel others: of no op */
 
@@ -161,9 +169,9 @@ static void uring_cancel(al_loop *loop, al_op *op) {
   al_assert(op->state != AL_OP_IDLE);
   if (op->state == OP_QUEUED || op->state == OP_RETRYING) {
     finish(self, op, -ECANCELED);
-  } else if (op->state == OP_ARMED) {
+  } else if (op->state == OP_ARMED || op->state == OP_SWITCHING) {
+    if (op->state == OP_ARMED) list(self, op);
     op->state = OP_ENDING;
-    list(self, op);
   }
 }
 
@@ -202,7 +210,9 @@ static void prepare_send(machine *self, struct io_uring_sqe *sqe, const al_op *o
 }
 
 static void prepare(machine *self, struct io_uring_sqe *sqe, al_op *op) {
+  op->flags &= (uint8_t)~OP_POLLING;
   if (goes_by_poll(op)) {
+    op->flags |= OP_POLLING;
     io_uring_prep_poll_add(sqe, op->fd, poll_mask(op));
     return;
   }
@@ -218,7 +228,7 @@ static void prepare(machine *self, struct io_uring_sqe *sqe, al_op *op) {
   case AL_OP_CONNECT:
     io_uring_prep_connect(sqe, op->fd, al__addr_sa(op->u.connect.addr), op->u.connect.addr->len);
     break;
-  case AL_OP_POLL: break; /* went by poll */
+  case AL_OP_POLL: break; /* gone by poll */
   }
 }
 
@@ -231,7 +241,7 @@ static struct io_uring_sqe *next_sqe(machine *self) {
 }
 
 static void hand_over(machine *self, struct io_uring_sqe *sqe, al_op *op) {
-  if (op->state == OP_ENDING) {
+  if (op->state != OP_QUEUED) {
     io_uring_prep_cancel64(sqe, ticket_of(self, op), 0);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
     io_uring_sqe_set_data64(sqe, CANCEL_TICKET);
@@ -322,10 +332,22 @@ typedef struct completion {
   int buffer; /* -1: none */
 } completion;
 
+static void switch_to_bulk(machine *self, al_op *op, bool more) {
+  op->flags |= OP_BY_POLL;
+  if (!more || op->state != OP_ARMED) return;
+  op->state = OP_SWITCHING;
+  list(self, op);
+}
+
+static bool recv_goes_on(const al_op *op, int result) {
+  return result > 0 || result == -ENOBUFS || result == -EINTR || (result == -ECANCELED && op->state == OP_SWITCHING);
+}
+
 static void on_recv(al_loop *loop, al_op *op, const completion *got) {
   machine *self = loop->machine;
-  bool goes_on = got->result > 0 || got->result == -ENOBUFS || got->result == -EINTR;
+  bool goes_on = recv_goes_on(op, got->result);
   if (got->result == -ENOBUFS) self->starved = true;
+  if (got->result >= BULK_BEGINS) switch_to_bulk(self, op, got->more);
   if (!got->more && goes_on) again(self, op); /* before done, which may cancel it */
   if (got->result > 0) {
     op->u.recv.data = self->bufs.at[got->buffer];
@@ -366,6 +388,7 @@ static void on_poll(al_loop *loop, al_op *op, int result) {
   }
   ssize_t n = op->kind == AL_OP_SEND ? al__op_write(op) : al__op_read(op, &self->shared);
   if (n == -EAGAIN) return;
+  if (n < BULK_ENDS) op->flags &= (uint8_t)~OP_BY_POLL;
   if (n > 0 && op->kind == AL_OP_RECV)
     al__op_call(loop, op, (int)n, AL_OP_MORE);
   else
@@ -388,12 +411,11 @@ static bool moves_bytes(const al_op *op) {
 
 static void complete_op(al_loop *loop, al_op *op, const completion *got) {
   machine *self = loop->machine;
-  bool by_poll = goes_by_poll(op);
   if (!got->more) {
     self->in_kernel--;
     unlist(self, op); /* too late to cancel it */
   }
-  if (by_poll) {
+  if (op->flags & OP_POLLING) {
     on_poll(loop, op, got->result);
   } else if (got->result == -ENOTSOCK && moves_bytes(op)) {
     op->flags |= AL_OP_NOT_SOCKET;

@@ -76,6 +76,33 @@ static void cancel_from_inside(void) {
   shut(fds);
 }
 
+/* When the ring has just begun to receive it in another way. */
+static void cancel_bulk(void) {
+  int fds[2];
+  tcp_pair(fds);
+  probe reader = make_probe(AL_OP_RECV, fds[0]);
+  size_t sent = 0;
+  CHECK(submit(&reader) == 0);
+  while (sent < 200000) {
+    sent += put(fds[1], sent, 200000 - sent);
+    turn(LONG_NS);
+  }
+  UNTIL(reader.bytes == sent);
+  end_op(&reader);
+  CHECK(reader.result == -ECANCELED);
+  reader.then = cancel_arg;
+  reader.arg = &reader;
+  CHECK(submit(&reader) == 0);
+  sent += put(fds[1], sent, 100000);
+  UNTIL(reader.finals);
+  CHECK(reader.result == -ECANCELED);
+  reader.then = NULL;
+  CHECK(submit(&reader) == 0);
+  UNTIL(reader.bytes == sent);
+  end_op(&reader);
+  shut(fds);
+}
+
 static void resubmit(probe *self) {
   if (al_op_is_idle(&self->op) && self->result > 0) CHECK(submit(self) == 0);
 }
@@ -207,6 +234,23 @@ static void many_ready_at_once(void) {
     end_op(&readers[i]);
     shut(fds[i]);
   }
+}
+
+/* More completions at once than the ring has room for, and more requests. */
+static void more_than_the_ring_holds(void) {
+  enum { OPS = 6000 };
+  static probe ops[OPS];
+  if (!on_machine("uring")) return; /* one op a side */
+  int fd = al__fd_eventfd();
+  CHECK(fd >= 0 && write(fd, &(uint64_t){1}, sizeof(uint64_t)) == sizeof(uint64_t));
+  for (int i = 0; i < OPS; i++) {
+    ops[i] = make_poll(fd, AL_POLL_IN);
+    CHECK(submit(&ops[i]) == 0);
+  }
+  for (int i = 0; i < OPS; i++) UNTIL(ops[i].mores);
+  for (int i = 0; i < OPS; i++) cancel(&ops[i]);
+  for (int i = 0; i < OPS; i++) UNTIL(ops[i].finals);
+  close_fd(fd);
 }
 
 static void waits_never_end_early(void) {
@@ -422,11 +466,13 @@ const scenario scenarios[] = {
     SCENARIO(cancel_unsubmitted_and_parked),
     SCENARIO(cancel_collected),
     SCENARIO(cancel_from_inside),
+    SCENARIO(cancel_bulk),
     SCENARIO(cancel_and_resubmit_from_inside),
     SCENARIO(number_reused_within_a_batch),
     SCENARIO(closed_but_duplicated),
     SCENARIO(break_in_the_middle),
     SCENARIO(many_ready_at_once),
+    SCENARIO(more_than_the_ring_holds),
     SCENARIO(waits_never_end_early),
     SCENARIO(poll_descriptor),
     SCENARIO(threads_in_turn),

@@ -72,6 +72,32 @@ static void recv_into(void) {
   close_fd(fds[0]);
 }
 
+/* The ring receives small pieces and bulk data in different ways; it must not show. */
+static void recv_bulk_and_small(void) {
+  static const size_t sizes[] = {10, 100000, 10, 10, 300000, 40000, 5000, 70000, 1};
+  int fds[2];
+  size_t sent = 0;
+  tcp_pair(fds);
+  probe reader = make_probe(AL_OP_RECV, fds[0]);
+  CHECK(submit(&reader) == 0);
+  for (size_t i = 0; i < 3 * AL_COUNT(sizes); i++) {
+    size_t end = sent + sizes[i % AL_COUNT(sizes)];
+    while (sent < end) {
+      sent += put(fds[1], sent, end - sent);
+      UNTIL(reader.bytes == sent);
+    }
+    if (i % 4 == 3) { /* pause and resume */
+      cancel(&reader);
+      UNTIL(reader.finals);
+      CHECK(submit(&reader) == 0);
+    }
+  }
+  close(fds[1]);
+  UNTIL(reader.finals);
+  CHECK(reader.result == 0 && reader.bytes == sent);
+  close_fd(fds[0]);
+}
+
 static char lent[8];
 static int lend(al_op *op, char **base, size_t *len) {
   probe *self = AL_CONTAINER(op, probe, op);
@@ -457,6 +483,7 @@ const scenario scenarios[] = {
     SCENARIO(recv_data_before_arming),
     SCENARIO(recv_reset),
     SCENARIO(recv_into),
+    SCENARIO(recv_bulk_and_small),
     SCENARIO(recv_lent),
     SCENARIO(send_when_full),
     SCENARIO(send_to_gone_peer),
