@@ -371,7 +371,7 @@ static void push_text(lua_State *L, al_ctx *ctx, int idx, int depth) {
 
 void al_pusherrortext(lua_State *L, al_ctx *ctx, int idx) { push_text(L, ctx, idx, 0); }
 
-/* _errortext(e) */
+/* errortext(e) */
 static int error_text(lua_State *L) {
   luaL_checkany(L, 1);
   push_text(L, al_ctx_of(L), 1, 0);
@@ -386,7 +386,7 @@ static const luaL_Reg os_methods[] = {{"init", os_init}, {NULL, NULL}};
 static const luaL_Reg incomplete_methods[] = {{"init", incomplete_init}, {NULL, NULL}};
 static const luaL_Reg overrun_methods[] = {{"init", overrun_init}, {NULL, NULL}};
 static const luaL_Reg group_methods[] = {{"init", group_init}, {"__tostring", group_tostring}, {NULL, NULL}};
-static const luaL_Reg functions[] = {{"_errortext", error_text}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"errortext", error_text}, {"add_traceback", al_traceback}, {NULL, NULL}};
 
 void al_error_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseError, base_methods);

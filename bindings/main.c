@@ -12,6 +12,7 @@
 #include "module.h"
 
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,7 @@ typedef struct run {
   char **argv;
   int script;                                         /* index of the script's name; argc: none */
   bool runs, interactive, version, help, no_env, dev; /* runs: there is a -e */
-  const char *bad;                                    /* the option that was not understood */
-  const char *why;                                    /* and why */
+  char problem[128];                                  /* what is wrong with the options */
   const char *machine;                                /* -X selector, -X proactor */
   bool debug;
 
@@ -56,9 +56,11 @@ static const char usage[] = "usage: aloop [options] [script [args]]\n"
                             "  --help    show this and exit\n"
                             "  --version show version information and exit\n";
 
-static bool bad(run *r, const char *option, const char *why) {
-  r->bad = option;
-  r->why = why;
+static bool __attribute__((format(printf, 2, 3))) bad(run *r, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(r->problem, sizeof r->problem, format, args);
+  va_end(args);
   return false;
 }
 
@@ -67,10 +69,10 @@ static bool parse_x(run *r, const char *value) {
   if (strcmp(value, "debug") == 0) return r->debug = true;
   if (strcmp(value, "dev") == 0) return r->debug = r->dev = true;
   if (strcmp(value, "proactor") == 0) return (r->machine = "uring") != NULL;
-  if (strncmp(value, "selector=", 9) != 0) return bad(r, value, "unknown option -X");
+  if (strncmp(value, "selector=", 9) != 0) return bad(r, "unrecognized option '-X %s'", value);
   for (const char *const *name = machines; *name; name++)
     if (strcmp(value + 9, *name) == 0) return (r->machine = *name) != NULL;
-  return bad(r, value + 9, "unknown selector");
+  return bad(r, "unknown selector '%s'", value + 9);
 }
 
 /* The value of an option that may stand in the same argument or in the next. */
@@ -93,13 +95,13 @@ static bool parse_option(run *r, int *i) {
   case 'W': break;
   case 'e':
   case 'l':
-    if (!value_of(r, i)) return bad(r, option, "missing argument of option");
+    if (!value_of(r, i)) return bad(r, "'%s' needs argument", option);
     r->runs = r->runs || option[1] == 'e';
     return true;
-  case 'X': value = value_of(r, i); return value ? parse_x(r, value) : bad(r, option, "missing argument of option");
+  case 'X': value = value_of(r, i); return value ? parse_x(r, value) : bad(r, "'%s' needs argument", option);
   default: alone = false;
   }
-  return alone || bad(r, option, "unrecognized option");
+  return alone || bad(r, "unrecognized option '%s'", option);
 }
 
 /* Finds what is to be done, and the script; false if an option is wrong. */
@@ -344,7 +346,7 @@ static int run_interpreter(lua_State *L) {
 int main(int argc, char **argv) {
   run r = {.argc = argc, .argv = argv, .option = 1, .status = EXIT_SUCCESS};
   if (!parse(&r)) {
-    fprintf(stderr, "aloop: %s '%s'\n%s", r.why, r.bad, usage);
+    fprintf(stderr, "aloop: %s\n%s", r.problem, usage);
     return EXIT_FAILURE;
   }
   if (r.help) return fputs(usage, stdout) < 0;

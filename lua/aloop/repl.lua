@@ -55,15 +55,10 @@ end
 
 local function print_results(ok, ...)
   if not ok then
-    io.stderr:write("aloop: ", (...), "\n")
+    io.stderr:write("aloop: ", core.errortext((...)), "\n")
   elseif select("#", ...) > 0 then
     print(...)
   end
-end
-
-local function describe(err)
-  if core.isinstance(err, core.SystemExit) then return err end
-  return core._errortext(err)
 end
 
 --- Reads, runs and prints until the end of input.
@@ -71,7 +66,7 @@ function repl.run()
   while true do
     local chunk = read_chunk()
     if not chunk then break end
-    local outcome = table.pack(xpcall(chunk, describe))
+    local outcome = table.pack(xpcall(chunk, core.add_traceback))
     if core.isinstance(outcome[2], core.SystemExit) and not outcome[1] then error(outcome[2], 0) end
     print_results(table.unpack(outcome, 1, outcome.n))
   end
