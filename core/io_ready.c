@@ -1,12 +1,13 @@
-/* io_ready.c - the machine that makes completions from readiness, over a selector (selector.h): epoll, poll or select. Behind
- * io.h; used by loop.c through al__io_epoll, al__io_poll and al__io_select.
+/* io_ready.c - the machine that makes completions from readiness, over a selector (selector.h): epoll, poll or
+ * select. Behind io.h; used by loop.c through al__io_epoll, al__io_poll and al__io_select.
  *
- * An op is parked in the slot of its descriptor until the selector says that it can go on; then it is tried once, by a plain
- * system call, and stays parked if there was nothing after all. What the selector watches is brought up to date just
- * before the wait, for the slots on the list of dirty ones: what was submitted and cancelled within a turn costs nothing.
- * (POLL is told at once, for its submit must say whether the descriptor can be watched.) The selector's events carry the
- * generation of the slot, so that what was for a closed descriptor doesn't reach the next one of that number, and ops
- * carry the number of the wait that they have seen, so that an event from before doesn't reach them.
+ * An op is parked in the slot of its descriptor until the selector says that it can go on; then it is tried once, by
+ * a plain system call, and stays parked if there was nothing after all. What the selector watches is brought up to
+ * date just before the wait, for the slots on the list of dirty ones: what was submitted and cancelled within a turn
+ * costs nothing. (POLL is told at once, for its submit must say whether the descriptor can be watched.) The
+ * selector's events carry the generation of the slot, so that what was for a closed descriptor doesn't reach the
+ * next one of that number, and ops carry the number of the wait that they have seen, so that an event from before
+ * doesn't reach them.
  *
  * SPDX-License-Identifier: MIT */
 #include "machine.h"
@@ -49,7 +50,7 @@ typedef struct ready {
   al__event events[AL_EVENTS_PER_WAIT];
 } ready;
 
-/* ---- slots ---------------------------------------------------------------------------------------------------------------- */
+/* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 static int side_of(const al_op *op) {
   switch (op->kind) {
@@ -137,7 +138,7 @@ static void sweep(ready *self) {
   }
 }
 
-/* ---- submit and cancel ------------------------------------------------------------------------------------------------------ */
+/* ---- submit and cancel ------------------------------------------------------------------------------------------- */
 
 /* Begins to connect; also a second time. */
 static void connect_op(ready *self, al_op *op) {
@@ -212,7 +213,7 @@ static void ready_close_fd(al_loop *loop, int fd) {
   al__fd_close(fd);
 }
 
-/* ---- trying what is ready ----------------------------------------------------------------------------------------------------- */
+/* ---- trying what is ready ---------------------------------------------------------------------------------------- */
 
 static void end(al_loop *loop, al_op *op, int result) {
   unpark(loop->machine, op);
@@ -268,7 +269,7 @@ static void go_on(al_loop *loop, al_op *op, unsigned events) {
   }
 }
 
-/* ---- the turn -------------------------------------------------------------------------------------------------------------- */
+/* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
 static bool ready_flush(al_loop *loop) {
   ready *self = loop->machine;
@@ -321,7 +322,7 @@ static void ready_dispatch(al_loop *loop) {
   }
 }
 
-/* ---- birth and death --------------------------------------------------------------------------------------------------------- */
+/* ---- birth and death --------------------------------------------------------------------------------------------- */
 
 static int ready_open(al_loop *loop, const al__selector *selector) {
   ready *self = al__calloc(1, sizeof(*self));

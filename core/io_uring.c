@@ -1,17 +1,17 @@
 /* io_uring.c - the machine that has the kernel complete operations: io_uring. Behind io.h; used by loop.c through
  * al__io_uring. The ring itself is made in uring_setup.c, its receive buffers stand in uring_bufs.c.
  *
- * What the loop asks for during a turn is put on a list and handed over in one system call, the one that waits. RECV and
- * ACCEPT are multishot: armed once, they complete again and again, until the kernel ends them, which may be the end of the op or
- * only of the kernel's patience (no buffer, no room); then they are armed anew. POLL is one-shot and armed anew after each
- * completion, which makes it level-triggered. What the ring can't do on a descriptor (receiving from a pipe), or not as
- * well (bulk data), is done by polling and a plain system call.
+ * What the loop asks for during a turn is put on a list and handed over in one system call, the one that waits. RECV
+ * and ACCEPT are multishot: armed once, they complete again and again, until the kernel ends them, which may be the
+ * end of the op or only of the kernel's patience (no buffer, no room); then they are armed anew. POLL is one-shot
+ * and armed anew after each completion, which makes it level-triggered. What the ring can't do on a descriptor
+ * (receiving from a pipe), or not as well (bulk data), is done by polling and a plain system call.
  *
- * The kernel knows an op by its ticket, a number with a generation, so that nothing it says late reaches a wrong op. It
- * posts one completion without IORING_CQE_F_MORE for each thing armed; until that is seen the op is not ended.
+ * The kernel knows an op by its ticket, a number with a generation, so that nothing it says late reaches a wrong op.
+ * It posts one completion without IORING_CQE_F_MORE for each thing armed; until that is seen the op is not ended.
  *
- * Fairness is the kernel's: within one wait a multishot receive goes on while there are data and buffers (32 pieces), so that
- * one descriptor may deliver more than AL_READ_SIZE in a turn, and ACCEPT more than its limit.
+ * Fairness is the kernel's: within one wait a multishot receive goes on while there are data and buffers (32
+ * pieces), so that one descriptor may deliver more than AL_READ_SIZE in a turn, and ACCEPT more than its limit.
  *
  * SPDX-License-Identifier: MIT */
 #include "addr.h"
@@ -24,8 +24,8 @@
 #include <poll.h>
 #include <pthread.h>
 
-/* op->state. QUEUED: to be armed. The kernel has it: ARMED; SWITCHING: to be stopped and armed otherwise; ENDING: cancelled.
- * RETRYING: see al__retries. FINISHED: op->tag is its result. */
+/* op->state. QUEUED: to be armed. The kernel has it: ARMED; SWITCHING: to be stopped and armed otherwise; ENDING:
+ * cancelled. RETRYING: see al__retries. FINISHED: op->tag is its result. */
 enum { OP_QUEUED = AL_OP_IDLE + 1, OP_ARMED, OP_SWITCHING, OP_ENDING, OP_RETRYING, OP_FINISHED };
 
 /* op->flags, besides AL_OP_NOT_SOCKET */
@@ -33,9 +33,9 @@ enum { OP_QUEUED = AL_OP_IDLE + 1, OP_ARMED, OP_SWITCHING, OP_ENDING, OP_RETRYIN
 #define OP_BY_POLL 4u /* RECV: of bulk data. CONNECT: begun already (Unix ones are done at once or not at all) */
 #define OP_POLLING 8u /* armed as a poll */
 
-/* Bulk data is better polled for and then read into the one buffer that the cache holds, than received into many of which it
- * holds none (64 KiB echo: 1.01 instead of 1.06 of the bare epoll server; equal at 16 KiB). So a RECV is switched over by
- * a piece as large as the one, and back by a piece as small as the other. */
+/* Bulk data is better polled for and then read into the one buffer that the cache holds, than received into many of
+ * which it holds none (64 KiB echo: 1.01 instead of 1.06 of the bare epoll server; equal at 16 KiB). So a RECV is
+ * switched over by a piece as large as the one, and back by a piece as small as the other. */
 #define BULK_BEGINS (32 * 1024)
 #define BULK_ENDS (8 * 1024)
 
@@ -73,7 +73,7 @@ typedef struct machine {
   struct msghdr msgs[AL_URING_SQ]; /* one for each submission, which needs it until it is submitted */
 } machine;
 
-/* ---- tickets --------------------------------------------------------------------------------------------------------------- */
+/* ---- tickets ----------------------------------------------------------------------------------------------------- */
 
 static int take_ticket(machine *self, al_op *op) {
   if (!self->free_ticket) {
@@ -109,7 +109,7 @@ static al_op *op_of(const machine *self, uint64_t number) {
   return self->tickets[index].op;
 }
 
-/* ---- the states of an op ----------------------------------------------------------------------------------------------------- */
+/* ---- the states of an op ----------------------------------------------------------------------------------------- */
 
 static void list(machine *self, al_op *op) {
   op->flags |= OP_LISTED;
@@ -180,7 +180,7 @@ static void uring_close_fd(al_loop *loop, int fd) {
   al__fd_close(fd);
 }
 
-/* ---- handing over -------------------------------------------------------------------------------------------------------------- */
+/* ---- handing over ------------------------------------------------------------------------------------------------ */
 
 static bool goes_by_poll(const al_op *op) {
   return op->kind == AL_OP_POLL || (op->flags & (AL_OP_NOT_SOCKET | OP_BY_POLL));
@@ -279,7 +279,7 @@ static void hand_over_all(machine *self) {
   }
 }
 
-/* ---- whose ring it is ----------------------------------------------------------------------------------------------------------- */
+/* ---- whose ring it is -------------------------------------------------------------------------------------------- */
 
 static bool is_own(const machine *self) { return self->enabled && pthread_equal(self->thread, pthread_self()); }
 
@@ -303,8 +303,8 @@ static void requeue_all(machine *self) {
   self->in_kernel = 0;
 }
 
-/* The loop was run by another thread before, whose ring we can't use. Nothing waits in it to be dispatched, and it can complete
- * nothing any more by itself: what was armed in it is armed in a new one. */
+/* The loop was run by another thread before, whose ring we can't use. Nothing waits in it to be dispatched, and it
+ * can complete nothing any more by itself: what was armed in it is armed in a new one. */
 static int move_here(machine *self) {
   struct io_uring ring;
   const char *reason;
@@ -323,7 +323,7 @@ static int own(machine *self) {
   return self->enabled ? move_here(self) : enable(self);
 }
 
-/* ---- completions ------------------------------------------------------------------------------------------------------------------ */
+/* ---- completions ------------------------------------------------------------------------------------------------- */
 
 /* One completion, out of the ring. */
 typedef struct completion {
@@ -443,7 +443,7 @@ static al_op *take_completion(machine *self, completion *got) {
   return op;
 }
 
-/* ---- the turn -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
 /* Nothing to hand over, and the kernel says that it has nothing for us that is not in the ring yet. */
 static bool call_is_useless(const machine *self) {
@@ -513,7 +513,7 @@ static void uring_dispatch(al_loop *loop) {
   }
 }
 
-/* ---- birth and death ---------------------------------------------------------------------------------------------------------------- */
+/* ---- birth and death --------------------------------------------------------------------------------------------- */
 
 static int uring_open(al_loop *loop, const char **reason) {
   machine *self = al__calloc(1, sizeof(*self));

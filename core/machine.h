@@ -1,5 +1,5 @@
-/* machine.h - what the two machines behind io.h have in common: lists of ops, the end of an op, and ops performed by plain
- * system calls. Used by io_ready.c, which performs all ops so, and by io_uring.c for what the ring can't do.
+/* machine.h - what the two machines behind io.h have in common: lists of ops, the end of an op, and ops performed by
+ * plain system calls. Used by io_ready.c, which performs all ops so, and by io_uring.c for what the ring can't do.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_MACHINE_H
@@ -44,7 +44,8 @@ void al__ops_move(al__ops *to, al__ops *from);
 
 /* ---- completions ---- */
 
-/* Each may change all: after it nothing of before holds, save that the machine exists, and op if it is still submitted. */
+/* Each may change all: after it nothing of before holds, save that the machine exists, and op if it is still
+ * submitted. */
 static inline void al__op_call(al_loop *loop, al_op *op, int result, unsigned flags) {
   int64_t began = al__slow_begin(loop);
   op->done(loop, op, result, flags);
@@ -58,7 +59,7 @@ static inline void al__op_end(al_loop *loop, al_op *op, int result) {
   al__op_call(loop, op, result, 0);
 }
 
-/* ---- connects to Unix listeners whose backlog is full: that can't be waited for, so they are tried again and again ---- */
+/* ---- connects to Unix listeners whose backlog is full, which can't be waited for: they are tried again and again ---- */
 
 typedef struct al__retries {
   al__ops ops;
@@ -84,12 +85,13 @@ typedef struct al__shared {
 
 static inline void al__shared_free(al__shared *shared) { al__free(shared->block); }
 
-/* Reads a piece for a RECV or RECV_INTO. n > 0, 0 at the end of data, -EAGAIN: not now, or an error. Calls lend, which may
- * do what it likes: if it cancelled the op, nothing is read and -EAGAIN returned. */
+/* Reads a piece for a RECV or RECV_INTO. n > 0, 0 at the end of data, -EAGAIN: not now, or an error. Calls lend,
+ * which may do what it likes: if it cancelled the op, nothing is read and -EAGAIN returned. */
 ssize_t al__op_read(al_op *op, al__shared *shared);
 ssize_t al__op_write(al_op *op); /* SEND: n > 0, -EAGAIN: not now, or an error */
 
-/* ACCEPT: the error is of one connection, which is gone, not of the listener (see accept(2)): the next may wait behind it. */
+/* ACCEPT: the error is of one connection, which is gone, not of the listener (see accept(2)): the next may wait
+ * behind it. */
 bool al__accept_can_go_on(int err);
 
 /* The descriptors for which POLL gives -EPERM: files are always ready, and epoll, which refuses them, sets the rule. */

@@ -58,7 +58,8 @@ static int control(sel_epoll *self, int how, int fd, uint64_t key, unsigned want
   return epoll_ctl(self->fd, how, fd, &event) < 0 ? -errno : 0;
 }
 
-/* The kernel forgets a descriptor when the last duplicate of it is closed, so it may know less than old says, or more. */
+/* The kernel forgets a descriptor when the last duplicate of it is closed, so it may know less than old says, or
+ * more. */
 static int epoll_set(void *state, int fd, uint64_t key, unsigned old, unsigned wanted) {
   if (!wanted) {
     control(state, EPOLL_CTL_DEL, fd, key, 0);

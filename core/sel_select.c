@@ -1,4 +1,5 @@
-/* sel_select.c - selector.h over select(2), for descriptors below FD_SETSIZE. Used by io_ready.c through al__sel_select.
+/* sel_select.c - selector.h over select(2), for descriptors below FD_SETSIZE. Used by io_ready.c through
+ * al__sel_select.
  *
  * SPDX-License-Identifier: MIT */
 #include "base.h"

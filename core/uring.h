@@ -14,7 +14,8 @@
 #define AL_URING_SQ 512  /* a turn that submits more makes one more system call for each so many */
 #define AL_URING_CQ 4096 /* what doesn't fit is kept by the kernel, at a price */
 
-/* Makes a ring, disabled: the thread that enables it is the only one that may use it. 0; AL_ENORING with *reason; -errno. */
+/* Makes a ring, disabled: the thread that enables it is the only one that may use it. 0; AL_ENORING with *reason;
+ * -errno. */
 int al__uring_setup(struct io_uring *ring, const char **reason);
 
 /* ---- uring_bufs.c ---- */

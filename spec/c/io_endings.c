@@ -1,5 +1,5 @@
-/* io_endings.c - the seam (core/io.h) from below: how ops end. Cancelled, in the midst of a batch, with their descriptor, in another
- * thread, with the loop; the same on each machine.
+/* io_endings.c - the seam (core/io.h) from below: how ops end. Cancelled, in the midst of a batch, with their
+ * descriptor, in another thread, with the loop; the same on each machine.
  *
  *   io_endings [machine [scenario]]     prints "ok N tests"
  *
@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* ---- cancelling ------------------------------------------------------------------------------------------------------------------ */
+/* ---- cancelling -------------------------------------------------------------------------------------------------- */
 
 static void cancel_unsubmitted_and_parked(void) {
   int fds[2];
@@ -124,7 +124,7 @@ static void cancel_and_resubmit_from_inside(void) {
   close_fd(fds[0]);
 }
 
-/* ---- descriptors that close -------------------------------------------------------------------------------------------------------- */
+/* ---- descriptors that close -------------------------------------------------------------------------------------- */
 
 static int reused[2];
 static probe newcomer;
@@ -184,7 +184,7 @@ static void closed_but_duplicated(void) {
   close_fd(fds[1]);
 }
 
-/* ---- the turn ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
 static void break_at_third(probe *self) {
   int *calls = self->arg;
@@ -286,7 +286,7 @@ static void poll_descriptor(void) {
   shut(fds);
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static void *turn_elsewhere(void *arg) {
   (void)arg;
@@ -337,7 +337,7 @@ static void threads_in_turn(void) {
   close_fd(listener);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static void resubmit_at_close(probe *self) {
   if (self->finals) CHECK(submit(self) == AL_ECLOSED);
@@ -428,7 +428,7 @@ static void memory_runs_out(void) {
   }
 }
 
-/* ---- a kernel that refuses ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- a kernel that refuses --------------------------------------------------------------------------------------- */
 
 static void refuse_io_uring(int error) {
   struct sock_filter code[] = {
@@ -460,7 +460,7 @@ static void refusal_has_a_reason(void) {
   }
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------------ */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 const scenario scenarios[] = {
     SCENARIO(cancel_unsubmitted_and_parked),

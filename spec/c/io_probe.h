@@ -1,8 +1,9 @@
-/* io_probe.h - the tools of io_machines.c and io_endings.c: ops that count their completions, turns that wait for something, pairs
- * of sockets, and the runner of their tables. Includes headers of core that are not public, for the seam is not.
+/* io_probe.h - the tools of io_machines.c and io_endings.c: ops that count their completions, turns that wait for
+ * something, pairs of sockets, and the runner of their tables. Includes headers of core that are not public, for the
+ * seam is not.
  *
- * Each scenario has a loop of its own; after it no descriptor and no block may be left, and each op must have had exactly
- * one final completion.
+ * Each scenario has a loop of its own; after it no descriptor and no block may be left, and each op must have had
+ * exactly one final completion.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef IO_PROBE_H
@@ -23,7 +24,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* ---- tools ---------------------------------------------------------------------------------------------------------------- */
+/* ---- tools ------------------------------------------------------------------------------------------------------- */
 
 static al_loop *loop;
 static const char *machine_name, *scenario_name;
