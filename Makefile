@@ -5,7 +5,7 @@
 # touches. CFLAGS, CPPFLAGS, LDFLAGS and LDLIBS of the command line or the environment come after the project's own.
 # SPDX-License-Identifier: MIT
 
-VERSION := 0.1.0
+VERSION := $(shell sed -n 's/^.define AL_VERSION "\(.*\)"/\1/p' core/aloop.h)
 
 # ---- what may be set ----------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ module   := $(if $(bindings_c),$(BUILD)/aloop.so)
 aloop    := $(if $(main_c),$(BUILD)/aloop)
 
 program = $(BUILD)/c/$(basename $(notdir $(1)))
-embed_c  := $(filter embed_%,$(notdir $(program_c)))
+embed_c  := $(filter embed.c embed_%,$(notdir $(program_c)))
 embeds   := $(foreach c,$(program_c),$(if $(filter $(embed_c),$(notdir $(c))),$(call program,$(c))))
 programs := $(filter-out $(embeds),$(foreach c,$(program_c),$(call program,$(c))))
 benches  := $(patsubst scripts/bench/c/%.c,$(BUILD)/bench/%,$(bench_c))
@@ -217,7 +217,7 @@ $(BUILD)/aloop.so: $(module_o) $(stamps)/files
 	$(call link_rule,-shared -Wl$(comma)-Bsymbolic,$(sys_libs))
 comma := ,
 
-# A program is one file; those named embed_* have the bindings and Lua in them, the others nothing but the core.
+# A program is one file; those named embed* have the bindings and Lua in them, the others nothing but the core.
 program_rule = @mkdir -p $(dir $@) && echo "  LD  $@" && $(link) -o $@ $(filter %.o,$^) $(1) $(sys_libs)
 $(embeds): $(lua_lib) $(core_lib) $(lua_deps) $(stamps)/files
 	$(call program_rule,$(lua_lib) $(core_lib) $(lua_libs))
@@ -230,14 +230,14 @@ $(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/c/%.o $(BUILD)/bench/li
 $(foreach c,$(program_c),$(eval $(call program,$(c)): $(call obj,$(c))))
 
 # The core alone, and the core with the Lua host. Both are archives, so what they need is named in full.
-$(BUILD)/aloop.pc: $(stamps)/prefix
+$(BUILD)/aloop.pc: $(stamps)/prefix Makefile
 	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop' 'Description: event loop in C' 'Version: $(VERSION)' \
 	  'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -laloop $(uring_libs) -pthread' >$@
-$(BUILD)/aloop-lua.pc: $(stamps)/prefix
+$(BUILD)/aloop-lua.pc: $(stamps)/prefix Makefile
 	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop-lua' 'Description: aloop, to embed in a program with Lua' \
-	  'Version: $(VERSION)' 'Requires: aloop lua5.4' 'Libs: -L$${prefix}/lib -laloop_lua -laloop' >$@
+	  'Version: $(VERSION)' 'Requires: aloop lua5.4' 'Libs: -L$${prefix}/lib -laloop_lua -laloop -lm' >$@
 $(stamps)/prefix: FORCE
-	$(call record,$(PREFIX) $(uring_libs))
+	$(call record,$(VERSION) $(PREFIX) $(uring_libs))
 installed := bin/aloop include/aloop.h include/aloop_lua.h lib/libaloop.a lib/libaloop_lua.a lib/lua/5.4/aloop.so \
              lib/pkgconfig/aloop.pc lib/pkgconfig/aloop-lua.pc
 
