@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
 #include "lloop.h"
+#include "lrepr.h"
 #include "lreport.h"
 #include "ltask.h"
 
@@ -131,6 +132,12 @@ static int report_body(lua_State *L) {
   for (const al_key *key = r->keys; key && key->key; key++, arg++) {
     lua_pushvalue(L, arg);
     lua_setfield(L, -2, key->key);
+    if (!al_loop_debug(r->loop->loop)) continue;
+    al_push_place(L, r->ctx, arg);
+    if (lua_isnil(L, -1))
+      lua_pop(L, 1);
+    else
+      lua_setfield(L, -2, "source_traceback");
   }
   lua_call(L, 2, 0);
   return 0;

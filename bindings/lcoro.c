@@ -225,6 +225,34 @@ static void push_culprit(lua_State *L, lua_State *blocked) {
   lua_pushliteral(L, "a C function");
 }
 
+/* Is an error on its way through this coroutine, and the wait one of a <close> variable? While a C function (pcall, the task's
+ * own) closes the variables of what failed under it, it keeps the error on its stack. */
+static bool is_unwinding(lua_State *L, al_ctx *ctx) {
+  lua_Debug ar;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "S", &ar);
+    if (*ar.what != 'C') continue;
+    for (int n = 1; lua_getlocal(L, &ar, n); n++) {
+      bool found = lua_istable(L, -1) && al_isinstance(L, ctx, -1, AL_C_CancelledError);
+      lua_pop(L, 1);
+      if (found) return true;
+    }
+  }
+  return false;
+}
+
+/* Debug mode: a task that was told to end, and waits again, is likely to have lost the telling in a pcall. */
+static void check_swallowed(lua_State *L, al_ctx *ctx, l_task *t) {
+  if (!t->told || t->cancelling == 0 || is_unwinding(L, ctx)) return;
+  t->told = false;
+  luaL_where(L, 1);
+  al_task_pushname(L, t);
+  al_warn(ctx, "RuntimeWarning",
+          "%s%s waits again though it was cancelled: a pcall caught the CancelledError; use aloop.try, or uncancel()",
+          lua_tostring(L, -2), lua_tostring(L, -1));
+  lua_pop(L, 2);
+}
+
 l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f) {
   l_task *t = ctx->current;
   if (!t) {
@@ -249,6 +277,7 @@ l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f) {
   }
   if (t->is_main) al_main_settle(L, ctx);
   if (al_loop_is_closed(t->f.loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  if (al_loop_debug(t->f.loop->loop)) check_swallowed(L, ctx, t);
   return t;
 }
 

@@ -166,6 +166,7 @@ l_task *al_task_resumed(lua_State *L, al_ctx *ctx) {
   l_task *t = ctx->current;
   if (t->throwing) {
     t->throwing = false;
+    t->told = true;
     throw_cancelled(L, ctx, t);
   }
   if (t->misyielded) {
@@ -329,6 +330,7 @@ static int await_done(lua_State *L, int status, lua_KContext idx) {
   (void)status;
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = ctx->current;
+  if (t->awaiting->state == AL_FUTURE_CANCELLED && t->cancelling > 0) t->told = true;
   if (t->throwing) al_future_mark_read(ctx, t->awaiting); /* the cancellation takes the place of its error */
   t->awaiting = NULL;
   al_task_resumed(L, ctx);

@@ -60,6 +60,7 @@ struct l_task {
   int cancelling;      /* cancel() requests not taken back */
   uint8_t context_kind;
   bool must_cancel;    /* to be told at the next step */
+  bool told;           /* a CancelledError was raised in it, and is not known to be lost */
   bool throwing;       /* a CancelledError is to be raised where it waits */
   bool misyielded;     /* it yielded a value that was not aloop's: a RuntimeError is to be raised there */
   bool started;

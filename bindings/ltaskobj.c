@@ -3,7 +3,10 @@
  * SPDX-License-Identifier: MIT */
 #include "lcontext.h"
 #include "lloop.h"
+#include "lrepr.h"
 #include "ltask.h"
+
+#include <stdio.h>
 
 static l_task *check_task(lua_State *L, al_ctx *ctx) {
   l_future *f = al_test_future(L, ctx, 1);
@@ -87,6 +90,23 @@ static int task_get_stack(lua_State *L) {
   return 1;
 }
 
+/* print_stack(): the same on stderr, as a Lua traceback. */
+static int task_print_stack(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_task *t = check_task(L, ctx);
+  al_future_repr(L, ctx, &t->f, 1);
+  const char *repr = lua_tostring(L, -1);
+  if (!t->co) {
+    lua_pushfstring(L, "No stack for %s\n", repr);
+  } else {
+    luaL_traceback(L, t->co, lua_pushfstring(L, "Stack of %s", repr), 0);
+    lua_pushliteral(L, "\n");
+    lua_concat(L, 2);
+  }
+  fputs(lua_tostring(L, -1), stderr);
+  return 0;
+}
+
 static int current_task(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = lua_isnoneornil(L, 1) ? NULL : al_check_loop(L, ctx, 1);
@@ -117,6 +137,7 @@ static const luaL_Reg task_methods[] = {{"cancelling", task_cancelling},
                                         {"get_coro", task_get_coro},
                                         {"get_context", task_get_context},
                                         {"get_stack", task_get_stack},
+                                        {"print_stack", task_print_stack},
                                         {NULL, NULL}};
 static const luaL_Reg functions[] = {{"current_task", current_task}, {"all_tasks", all_tasks}, {NULL, NULL}};
 

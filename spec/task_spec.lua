@@ -387,10 +387,16 @@ describe("a task", function()
   it("an error awaited through three tasks shows each of them in its traceback", function()
     as_task(function(loop)
       local function level_three() error(aloop.ValueError("deep")) end
-      local function level_two() loop:create_task(level_three):await() end
-      local function level_one() loop:create_task(level_two):await() end
-      local e = raises(aloop.ValueError, "deep", function() loop:create_task(level_one):await() end)
-      for _, name in ipairs { "level_three", "level_two", "level_one" } do assert.matches(name, e.traceback) end
+      local function level_two() loop:create_task(level_three, { name = "three" }):await() end
+      local function level_one() loop:create_task(level_two, { name = "two" }):await() end
+      local e = raises(aloop.ValueError, "deep", function() loop:create_task(level_one, { name = "one" }):await() end)
+      local at = 1
+      for _, level in ipairs { level_three, level_two, level_one } do
+        at = e.traceback:find("task_spec.lua:" .. debug.getinfo(level, "S").linedefined, at, true)
+        assert.is_not_nil(at, e.traceback)
+      end
+      assert.matches("three was created at .*task_spec%.lua:%d+", e.traceback)
+      assert.matches("awaited in two:.*awaited in one:", e.traceback)
     end)
   end)
 end)
