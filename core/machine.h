@@ -59,7 +59,7 @@ static inline void al__op_end(al_loop *loop, al_op *op, int result) {
   al__op_call(loop, op, result, 0);
 }
 
-/* ---- connects to Unix listeners whose backlog is full, which can't be waited for: they are tried again and again ---- */
+/* ---- connects to Unix listeners with a full backlog: nothing to wait for, so they are tried again and again ---- */
 
 typedef struct al__retries {
   al__ops ops;
