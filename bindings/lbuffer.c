@@ -101,10 +101,8 @@ static int buffer_set(lua_State *L) {
 static int buffer_byte(lua_State *L) {
   l_buffer *b = check_self(L);
   lua_Integer i = luaL_optinteger(L, 2, 1);
-  size_t first = first_of(i, b->size);
-  size_t last = lua_isnoneornil(L, 3) ? first : last_of(luaL_checkinteger(L, 3), b->size);
-  if (last > b->size) last = b->size;
-  if (first > last || (i == 0 && lua_isnoneornil(L, 3))) return 0;
+  size_t first = first_of(i, b->size), last = last_of(luaL_optinteger(L, 3, i), b->size);
+  if (first > last) return 0;
   if (last - first >= INT_MAX) return luaL_error(L, "buffer slice too long");
   int n = (int)(last - first + 1);
   luaL_checkstack(L, n, "buffer slice too long");

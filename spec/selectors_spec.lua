@@ -1,0 +1,172 @@
+-- aloop.selectors: readiness without a loop, and the kinds of loops.
+-- SPDX-License-Identifier: MIT
+
+local aloop = require "aloop"
+local helper = require "spec.helper"
+local raises, type_error = helper.raises, helper.type_error
+
+local selectors = aloop.selectors
+local READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+-- {descriptor → events} of what select() returned.
+local function by_fd(ready)
+  local events = {}
+  for _, pair in ipairs(ready) do events[pair[1].fd] = pair[2] end
+  return events
+end
+
+local function with_pair(Selector, body)
+  local selector = Selector()
+  local a, b = aloop.socket.socketpair()
+  body(selector, a, b)
+  selector:close()
+  a:close()
+  b:close()
+end
+
+for _, name in ipairs { "EpollSelector", "PollSelector", "SelectSelector" } do
+  local Selector = selectors[name]
+
+  describe(name, function()
+    it("select tells what is ready, in keys as they were registered", function()
+      with_pair(Selector, function(selector, a, b)
+        local key = selector:register(a, READ, "data")
+        assert.same({ a, a:fileno(), READ, "data" }, { key.fileobj, key.fd, key.events, key.data })
+        assert.same({}, selector:select(0))
+        b:send("x")
+        local ready = selector:select()
+        assert.equal(1, #ready)
+        assert.equal(key, ready[1][1])
+        assert.equal(READ, ready[1][2])
+        assert.same({ [a:fileno()] = READ }, by_fd(selector:select(1))) -- level-triggered
+      end)
+    end)
+
+    it("select waits no longer than its timeout", function()
+      with_pair(Selector, function(selector, a)
+        selector:register(a, READ)
+        assert.same({}, selector:select(0.001))
+        assert.same({}, selector:select(0))
+        assert.same({}, selector:select(-1))
+      end)
+    end)
+
+    it("tells reading and writing apart, and both in one", function()
+      with_pair(Selector, function(selector, a, b)
+        selector:register(a, READ | WRITE)
+        selector:register(b, WRITE)
+        assert.same({ [a:fileno()] = WRITE, [b:fileno()] = WRITE }, by_fd(selector:select(1)))
+        b:send("x")
+        assert.same({ [a:fileno()] = READ | WRITE, [b:fileno()] = WRITE }, by_fd(selector:select(1)))
+      end)
+    end)
+
+    it("modify changes events and data, unregister ends it", function()
+      with_pair(Selector, function(selector, a, b)
+        b:send("x")
+        selector:register(a, WRITE, 1)
+        local key = selector:modify(a, READ, 2)
+        assert.same({ READ, 2 }, { key.events, key.data })
+        assert.same({ [a:fileno()] = READ }, by_fd(selector:select(1)))
+        assert.equal(key, selector:get_key(a))
+        assert.equal(key, selector:unregister(a:fileno()))
+        assert.same({}, selector:select(0))
+        selector:register(a, READ)
+        assert.same({ [a:fileno()] = READ }, by_fd(selector:select(1)))
+      end)
+    end)
+
+    it("knows its keys", function()
+      with_pair(Selector, function(selector, a, b)
+        local key = selector:register(a, READ)
+        local map = selector:get_map()
+        assert.equal(key, map[a:fileno()])
+        assert.is_nil(map[b:fileno()])
+        map[a:fileno()] = nil -- the caller's own
+        assert.equal(key, selector:get_key(a))
+      end)
+    end)
+
+    it("raises LookupError for what is registered already, or isn't", function()
+      with_pair(Selector, function(selector, a, b)
+        selector:register(a, READ)
+        raises(aloop.LookupError, "already registered", selector.register, selector, a:fileno(), WRITE)
+        raises(aloop.LookupError, "is not registered", selector.modify, selector, b, READ)
+        raises(aloop.LookupError, "is not registered", selector.unregister, selector, b)
+        raises(aloop.LookupError, "is not registered", selector.get_key, selector, b)
+      end)
+    end)
+
+    it("refuses events and descriptors that are none", function()
+      with_pair(Selector, function(selector, a)
+        for _, events in ipairs { 0, 4, -1, 7 } do
+          raises(aloop.ValueError, "Invalid events", selector.register, selector, a, events)
+        end
+        raises(aloop.ValueError, "Invalid file", selector.register, selector, {}, READ)
+        raises(aloop.ValueError, "Invalid file", selector.register, selector, -1, READ)
+        type_error("selector expected", selector.register, {}, a, READ)
+        assert.same({}, selector:get_map())
+      end)
+    end)
+
+    it("is of no more use when it is closed", function()
+      with_pair(Selector, function(selector, a)
+        selector:register(a, READ)
+        selector:close()
+        selector:close()
+        raises(aloop.ValueError, "closed", selector.select, selector, 0)
+        raises(aloop.ValueError, "closed", selector.register, selector, a, READ)
+      end)
+    end)
+
+    it("opens nothing until it is used, and closes at the end of its scope", function()
+      local before = helper.count_fds()
+      do
+        local selector <close> = Selector()
+        assert.equal(before, helper.count_fds())
+        local a, b = aloop.socket.socketpair()
+        selector:register(a, READ)
+        a:close()
+        b:close()
+      end
+      assert.equal(before, helper.count_fds())
+    end)
+
+    it("makes a loop of its kind", function()
+      local loop = aloop.SelectorEventLoop(Selector())
+      local a, b = aloop.socket.socketpair()
+      loop:add_reader(a, loop.stop, loop)
+      b:send("x")
+      loop:run_forever()
+      loop:remove_reader(a)
+      loop:close()
+      a:close()
+      b:close()
+    end)
+  end)
+end
+
+describe("selectors", function()
+  it("has epoll as the default, and no kqueue here", function()
+    assert.equal(selectors.EpollSelector, selectors.DefaultSelector)
+    raises(aloop.NotImplementedError, "kqueue", selectors.KqueueSelector)
+    assert.equal(1, READ)
+    assert.equal(2, WRITE)
+  end)
+
+  it("epoll refuses a regular file, poll finds it ready always", function()
+    local file = assert(io.open("/etc/passwd"))
+    local epoll, poll = selectors.EpollSelector(), selectors.PollSelector()
+    raises(aloop.PermissionError, nil, epoll.register, epoll, file, READ)
+    poll:register(file, READ)
+    assert.equal(file, poll:select(1)[1][1].fileobj)
+    epoll:close()
+    poll:close()
+    file:close()
+  end)
+
+  it("a loop refuses what is no selector", function()
+    type_error("selector expected", aloop.SelectorEventLoop, {})
+    type_error("selector expected", aloop.SelectorEventLoop, 42)
+  end)
+end)
