@@ -98,7 +98,7 @@ typedef struct al_io_ops {
   /* A submitted op; repeated: nothing. After the cancel of a POLL its user may close the descriptor behind our back (remove_reader,
    * close), and the number may come back as another file: the machine must not rely on what the kernel was told before. */
   void (*cancel)(al_loop *loop, al_op *op);
-  /* Closes a descriptor on which no op is in flight (asserted). */
+  /* Closes a descriptor on which no op is in flight (asserted), a cancelled ACCEPT aside: it listens no more. */
   void (*close_fd)(al_loop *loop, int fd);
   /* Hands what is new to the kernel without waiting, for al_loop_timeout_ns. True: completions are at hand already, which
    * the descriptor of poll_fd doesn't tell. */

@@ -175,11 +175,6 @@ static void uring_cancel(al_loop *loop, al_op *op) {
   }
 }
 
-static void uring_close_fd(al_loop *loop, int fd) {
-  (void)loop;
-  al__fd_close(fd);
-}
-
 /* ---- handing over ------------------------------------------------------------------------------------------------ */
 
 static bool goes_by_poll(const al_op *op) {
@@ -466,6 +461,23 @@ static int enter(machine *self, int64_t timeout_ns) {
   case EBUSY: /* too many completions: what was not taken stays in the ring for the next turn */ return 0;
   default: return AL_MIN(n, 0);
   }
+}
+
+/* Is there an ACCEPT of this descriptor whose cancelling the kernel has not heard of? */
+static bool accepts_still(const machine *self, int fd) {
+  const al_op *op = self->todo.first;
+  while (op && !(op->fd == fd && op->kind == AL_OP_ACCEPT && op->state == OP_ENDING)) op = op->next;
+  return op != NULL;
+}
+
+/* A socket listens as long as the kernel has it for an ACCEPT, so that the cancelling is handed over at once. */
+static void uring_close_fd(al_loop *loop, int fd) {
+  machine *self = loop->machine;
+  if (accepts_still(self, fd) && is_own(self)) {
+    hand_over_all(self);
+    enter(self, 0);
+  }
+  al__fd_close(fd);
 }
 
 static bool has_finished(const machine *self) {

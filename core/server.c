@@ -20,7 +20,7 @@
 
 #define ACCEPT_RETRY_NS AL_NS_PER_SEC /* asyncio's; long enough not to spin, short enough for clients in the backlog */
 
-typedef struct al_listener { /* belongs to its server; freed when its operation has ended after close */
+typedef struct al_listener { /* belongs to its server; closed with it, freed when its operation has ended */
   al_op op;
   al_timer retry; /* accepts again after a lack of descriptors or memory */
   al_server *server;
@@ -136,16 +136,11 @@ static void listener_on_retry(al_loop *loop, al_handle *handle) {
   if (err) listener_failed(listener, err);
 }
 
-/* The operation has ended for good. */
+/* Closed, and its operation has ended. */
 static void listener_free(al_listener *listener) {
-  al_server *server = listener->server;
-  al_listener **place = &server->listeners;
+  al_listener **place = &listener->server->listeners;
   while (*place != listener) place = &(*place)->next;
   *place = listener->next;
-  if (server->loop && !server->loop->closed)
-    server->loop->io->close_fd(server->loop, listener->op.fd);
-  else
-    al__fd_close(listener->op.fd);
   al__free(listener->path);
   al__free(listener);
 }
@@ -184,14 +179,21 @@ static void listener_on_accept(al_loop *loop, al_op *op, int result, unsigned fl
     server->ops->accepted(server, server->data, result, op->u.accept.peer);
 }
 
+/* It listens no more as soon as this returns; what has been accepted meanwhile comes still, and is closed. */
 static void listener_close(al_listener *listener) {
-  al_server *server = listener->server;
-  al_timer_cancel(&listener->retry);
+  al_loop *loop = listener->server->loop;
   unlink_path(listener);
-  if (al_op_is_idle(&listener->op))
-    listener_free(listener);
+  if (loop->closed)
+    al__fd_close(listener->op.fd); /* the machine closes too */
   else
-    server->loop->io->cancel(server->loop, &listener->op);
+    loop->io->close_fd(loop, listener->op.fd);
+  if (al_op_is_idle(&listener->op)) listener_free(listener);
+}
+
+static void listener_cancel(al_listener *listener) {
+  al_loop *loop = listener->server->loop;
+  al_timer_cancel(&listener->retry);
+  if (!al_op_is_idle(&listener->op)) loop->io->cancel(loop, &listener->op);
 }
 
 static int remember_path(al_listener *listener, const char *path) {
@@ -312,6 +314,7 @@ int al_server_start(al_server *server) {
 }
 
 static void close_listeners(al_server *server) {
+  for (al_listener *l = server->listeners; l; l = l->next) listener_cancel(l);
   for (al_listener *l = server->listeners, *next; l; l = next) {
     next = l->next;
     listener_close(l);
