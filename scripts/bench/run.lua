@@ -140,7 +140,8 @@ local function run_part(setup, part, all, options, log, missed)
     if takes_part(program, part) then programs[#programs + 1] = program end
   end
   if part.kind == "http" then compare_answers(setup, programs) end
-  local rounds = part.kind == "idle" and math.min(options.rounds, 2) or options.rounds
+  local rounds = options.rounds
+  if part.kind == "idle" or (options.quick and part.kind == "inproc") then rounds = math.min(rounds, 2) end
   local samples, broken = sample(setup, part, programs, rounds, log)
   for _, program in ipairs(programs) do
     if samples[program.name] then

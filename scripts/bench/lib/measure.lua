@@ -78,7 +78,7 @@ end
 ---@param program Program
 ---@param part Part
 function measure.inproc(setup, program, part)
-  local argv = { "timeout", "-s", "KILL", "120", "taskset", "-c", tostring(setup.server_core) }
+  local argv = { "nice", "-n", "-20", "timeout", "-s", "KILL", "120", "taskset", "-c", tostring(setup.server_core) }
   return { value = shell.pairs(run(extend(argv, program.inproc(part.bench)))).ns }
 end
 
