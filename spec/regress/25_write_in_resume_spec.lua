@@ -15,7 +15,7 @@ helper.each_loop(function(_, new_loop)
         protocol.resume_writing = function(self)
           helper.Recorder.resume_writing(self)
           for j = 1, 2 do
-            if not protocols[j].paused and written[j] < TARGET then
+            while not protocols[j].paused and written[j] < TARGET do
               transports[j]:write(("z"):rep(100000))
               written[j] = written[j] + 100000
             end
