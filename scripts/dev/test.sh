@@ -16,12 +16,13 @@ debug) runtime=$(${CC:-gcc} -print-file-name=libasan.so) ;;
 tsan) runtime=$(${CC:-gcc} -print-file-name=libtsan.so) ;;
 esac
 export ALOOP_PRELOAD=$runtime
-export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0:strict_string_checks=1}
+
+# A spec that runs wild shall not take the machine with it. (The sanitizers reserve terabytes; ASan can watch what is
+# used, TSan can't.)
+[ "$ALOOP_VARIANT" != release ] || ulimit -v 4194304
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0:strict_string_checks=1:hard_rss_limit_mb=4096}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=0:second_deadlock_stack=1}
-
-# A spec that runs wild shall not take the machine with it. (The sanitizers reserve terabytes.)
-[ "$ALOOP_VARIANT" != release ] || ulimit -v 4194304
 
 mkdir -p "$ALOOP_BUILD"
 export SPEC_LOG=$ALOOP_BUILD/spec-running
