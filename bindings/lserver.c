@@ -6,6 +6,7 @@
 
 #include "lcontext.h"
 #include "lloop.h"
+#include "lrepr.h"
 #include "lresolve.h"
 #include "ltransport.h"
 
@@ -201,6 +202,7 @@ l_server *al_server_make(lua_State *L, al_ctx *ctx, l_loop *loop) {
   lua_setiuservalue(L, -2, AL_SERVER_UV_LOOP);
   lua_pushvalue(L, 2);
   lua_setiuservalue(L, -2, AL_SERVER_UV_FACTORY);
+  if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, -1);
   int err = al_server_new(loop->loop, &server_ops, s, &s->server);
   if (err) al_raise_os(L, ctx, err, NULL, NULL);
   return s;
@@ -402,27 +404,28 @@ static int server_index(lua_State *L) {
   return 1;
 }
 
-/* <Server sockets={<TransportSocket fd=5, ...>}>, closed: <Server sockets=nil> */
-static int server_tostring(lua_State *L) {
-  l_server *s = check_self(L);
-  lua_settop(L, 1);
-  push_sockets(L, s);
-  if (lua_isnil(L, 2)) {
+/* Pushes <Server sockets={<TransportSocket fd=5, ...>}>, of a closed one <Server sockets=nil>. Makes no objects but
+ * strings: it is used by the finalizer, too, and at the end of a state new objects are finalized no more. */
+static void push_text(lua_State *L, const l_server *s) {
+  int fds[MAX_SOCKETS];
+  if (al_server_is_closed(s->server)) {
     lua_pushliteral(L, "<Server sockets=nil>");
-    return 1;
+    return;
   }
+  size_t n = al_server_sockets(s->server, fds, MAX_SOCKETS);
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   luaL_addstring(&b, "<Server sockets={");
-  for (lua_Integer i = 1; lua_rawgeti(L, 2, i) != LUA_TNIL; i++) {
-    if (i > 1) luaL_addstring(&b, ", ");
-    luaL_tolstring(L, -1, NULL);
-    lua_remove(L, -2);
-    luaL_addvalue(&b);
+  for (size_t i = 0; i < n && i < MAX_SOCKETS; i++) {
+    if (i > 0) luaL_addstring(&b, ", ");
+    al_socket_addtext(L, &b, fds[i]);
   }
-  lua_pop(L, 1);
   luaL_addstring(&b, "}>");
   luaL_pushresult(&b);
+}
+
+static int server_tostring(lua_State *L) {
+  push_text(L, check_self(L));
   return 1;
 }
 
@@ -431,7 +434,10 @@ static int server_gc(lua_State *L) {
   l_server *s = al_test(L, al_ctx_of(L), 1, AL_C_Server);
   if (!s || !s->server) return 0;
   bool lost = !al_server_is_closed(s->server) && al_server_sockets(s->server, NULL, 0) > 0;
-  if (lost) al_warn(s->ctx, "ResourceWarning", "unclosed server %s", luaL_tolstring(L, 1, NULL));
+  if (lost) {
+    push_text(L, s);
+    al_warn_unclosed(L, s->ctx, 1, "server", lua_tostring(L, -1));
+  }
   al_server_set_data(s->server, NULL);
   al_server_close(s->server);
   al_server_release(s->server);

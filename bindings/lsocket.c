@@ -285,22 +285,32 @@ static void add_name(lua_State *L, luaL_Buffer *b, const char *key, int fd,
   luaL_addvalue(b);
 }
 
-/* <Socket fd=5, family=AF_INET, type=SOCK_STREAM, proto=6, laddr=127.0.0.1:80> */
-static int socket_tostring(lua_State *L) {
-  l_socket *s = check_any(L);
+/* Adds <Socket fd=5, family=AF_INET, type=SOCK_STREAM, proto=6, laddr=127.0.0.1:80>. */
+static void add_text(lua_State *L, luaL_Buffer *b, const l_socket *s, const char *class) {
   int fd = al_socket_fd(s);
+  lua_pushfstring(L, "<%s%s fd=%d", class, fd < 0 ? " [closed]" : "", fd);
+  luaL_addvalue(b);
+  add_constant(L, b, "family", family_name(s->family), s->family);
+  add_constant(L, b, "type", type_name(s->type), s->type);
+  add_constant(L, b, "proto", NULL, s->proto);
+  add_name(L, b, "laddr", fd, getsockname);
+  add_name(L, b, "raddr", fd, getpeername);
+  luaL_addchar(b, '>');
+}
+
+void al_socket_addtext(lua_State *L, luaL_Buffer *b, int fd) {
+  l_socket view = {.fd = fd};
+  learn(&view, fd);
+  add_text(L, b, &view, "TransportSocket");
+}
+
+static int socket_tostring(lua_State *L) {
+  const l_socket *s = check_any(L);
   luaL_getmetafield(L, 1, "__name");
-  const char *name = lua_tostring(L, -1);
+  const char *class = lua_tostring(L, -1);
   luaL_Buffer b;
   luaL_buffinit(L, &b);
-  lua_pushfstring(L, "<%s%s fd=%d", name, fd < 0 ? " [closed]" : "", fd);
-  luaL_addvalue(&b);
-  add_constant(L, &b, "family", family_name(s->family), s->family);
-  add_constant(L, &b, "type", type_name(s->type), s->type);
-  add_constant(L, &b, "proto", NULL, s->proto);
-  add_name(L, &b, "laddr", fd, getsockname);
-  add_name(L, &b, "raddr", fd, getpeername);
-  luaL_addchar(&b, '>');
+  add_text(L, &b, s, class);
   luaL_pushresult(&b);
   return 1;
 }

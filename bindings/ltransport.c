@@ -83,8 +83,6 @@ static int close_adopted_body(lua_State *L) { /* box */
   return 0;
 }
 
-static void warn_of_loss(l_transport *t, lua_State *L, int idx);
-
 static void on_closed(al_transport *transport, void *data) {
   l_transport *t = data;
   al_ctx *ctx = t->ctx;
@@ -110,9 +108,11 @@ static const al_transport_owner owner = {.activity = on_activity, .closed = on_c
 
 static int transport_gc(lua_State *L) {
   l_transport *t = al_test(L, al_ctx_of(L), 1, AL_C_Transport);
+  char text[AL_TRANSPORT_STRLEN];
   if (!t || !t->t) return 0;
   if (!t->closed) {
-    if (!al_transport_is_closing(t->t)) warn_of_loss(t, L, 1);
+    if (!al_transport_is_closing(t->t))
+      al_warn_unclosed(L, t->ctx, 1, "transport", al_transport_describe(t->t, t->fd, text, sizeof text));
     al_transport_set_owner(t->t, NULL, NULL);
     al_transport_set_protocol(t->t, NULL);
     al_transport_abort(t->t);
@@ -211,21 +211,18 @@ static int place_body(lua_State *L) { /* place, box */
   place *p = lua_touserdata(L, 1);
   al_push_place(L, p->ctx, 2);
   const char *text = lua_tostring(L, -1);
-  if (text) snprintf(p->text, sizeof p->text, ", created at %.*s", (int)strcspn(text, "\n"), text);
+  if (text && *text) snprintf(p->text, sizeof p->text, ", created at %.*s", (int)strcspn(text, "\n"), text);
   return 0;
 }
 
-/* In a finalizer or anywhere else: nothing is raised. */
-static void warn_of_loss(l_transport *t, lua_State *L, int idx) {
-  char text[AL_TRANSPORT_STRLEN];
-  place p = {t->ctx, ""};
+void al_warn_unclosed(lua_State *L, al_ctx *ctx, int idx, const char *what, const char *text) {
+  place p = {ctx, ""};
   lua_pushvalue(L, idx);
   lua_pushcfunction(L, place_body);
   lua_pushlightuserdata(L, &p);
   lua_rotate(L, -3, -1);
   if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
-  al_warn(t->ctx, "ResourceWarning", "unclosed transport %s%s", al_transport_describe(t->t, t->fd, text, sizeof text),
-          p.text);
+  al_warn(ctx, "ResourceWarning", "unclosed %s %s%s", what, text, p.text);
 }
 
 void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd) {

@@ -44,6 +44,10 @@ void al_transport_keep(lua_State *L, int transport, int idx);
 const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size);
 #define AL_TRANSPORT_STRLEN 128
 
+/* The ResourceWarning "unclosed what text" of the object at idx, with the place that made it if that is known. For
+ * finalizers: doesn't throw. */
+void al_warn_unclosed(lua_State *L, al_ctx *ctx, int idx, const char *what, const char *text);
+
 /* Raises RuntimeError if a live transport of the loop owns fd. */
 void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd);
 
