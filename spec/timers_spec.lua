@@ -34,7 +34,7 @@ describe("the clock", function()
   end)
 end)
 
--- What holds for call_later holds for call_at: row: call_at.same_behaviour
+-- What holds for call_later holds for call_at; row: call_at.same_behaviour
 for _, name in ipairs { "call_later", "call_at" } do
   local function schedule(loop, delay, ...)
     return loop[name](loop, name == "call_at" and loop:time() + delay or delay, ...)

@@ -54,7 +54,7 @@ helper.each_loop(function(_, new_loop)
     end)
 
     it("meet at an abstract name, which has no file", function()
-      -- row: create_unix_server.path, create_unix_server.cleanup_socket; point: 32
+      -- row: create_unix_server.path, create_unix_server.path_object, create_unix_server.cleanup_socket; point: 32
       with_path(function(loop, path)
         local name = "\0" .. path
         local server = loop:create_unix_server(Echo, name)
