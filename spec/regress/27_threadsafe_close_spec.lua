@@ -7,6 +7,15 @@ local aloop = require "aloop"
 local helper = require "spec.helper"
 
 helper.each_loop(function(_, new_loop)
+  it("27: more wake-ups than any channel holds lose no call", function() -- point: 16
+    helper.drive(new_loop, function(loop)
+      local n = 0
+      for _ = 1, 100000 do loop:call_soon_threadsafe(function() n = n + 1 end) end
+      helper.turn(loop, 3)
+      assert.equal(100000, n)
+    end)
+  end)
+
   it("27: around close it succeeds or raises RuntimeError, and touches no other descriptor", function()
     for _ = 1, 20 do
       local loop = new_loop()
