@@ -1,25 +1,45 @@
-/* lalloc.c - a lua_Alloc for the interpreter's state: lists of free blocks by size, cut from slabs. Lua tells the size of what
- * it gives back, so a block needs no header. Large blocks are malloc's. Called by Lua alone.
+/* lalloc.c - a lua_Alloc for the interpreter's state: lists of free blocks by size. Small ones are cut from slabs;
+ * medium ones, as the strings that a server reads and drops, are malloc's, but not given back at once. Lua tells the
+ * size of what it gives back, so a block needs no header. Large blocks are left to malloc. Called by Lua alone.
  *
  * Sanitizer builds keep malloc for everything, for a slab would hide from them what is freed.
  *
  * SPDX-License-Identifier: MIT */
 #include "lalloc.h"
 
+#include <lauxlib.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP = 16, SMALL = 512, CLASSES = SMALL / STEP + 1, SLAB = 64 * 1024 };
+enum {
+  STEP = 16,
+  SMALL = 512,
+  LARGE = 256 * 1024, /* a read's; beyond it all is malloc's alone */
+  N_SMALL = SMALL / STEP + 1,
+  PER_OCTAVE = 8, /* medium classes between a power of two and the next: at most an eighth is wasted */
+  N_MEDIUM = 9 * PER_OCTAVE,
+  SLAB = 64 * 1024,
+  SHELF = 512 * 1024 /* the most bytes of free medium blocks that a class keeps */
+};
 
 typedef struct block {
   struct block *next;
 } block;
 
-typedef struct al_alloc {
-  block *free[CLASSES]; /* by size / STEP, rounded up */
-  block *slabs;         /* each begins with its link */
-  char *at, *end;       /* what is uncut of the last slab */
-} al_alloc;
+typedef struct shelf {
+  block *free;
+  size_t kept; /* bytes */
+} shelf;
+
+struct al_alloc {
+  block *free[N_SMALL];   /* by size / STEP, rounded up */
+  shelf medium[N_MEDIUM]; /* malloc's blocks, which it takes and gives back at ten times the cost */
+  block *slabs;           /* each begins with its link */
+  char *at, *end;         /* what is uncut of the last slab */
+  bool warns, in_warning; /* the state's warnings are on; a part of one was written */
+};
 
 static size_t class_of(size_t size) { return (size + STEP - 1) / STEP; }
 
@@ -37,8 +57,42 @@ static void *cut(al_alloc *self, size_t size) {
   return made;
 }
 
+/* The class of a medium size, and the size of its blocks. */
+static size_t medium_class(size_t size, size_t *rounded) {
+  unsigned octave =
+      8 * sizeof(long) - 1 - (unsigned)__builtin_clzl((unsigned long)size - 1); /* 2^octave < size <= .. */
+  size_t step = ((size_t)1 << octave) / PER_OCTAVE;
+  size_t eighth = (size - 1 - ((size_t)1 << octave)) / step;
+  *rounded = ((size_t)1 << octave) + (eighth + 1) * step;
+  return (octave - 9) * PER_OCTAVE + eighth;
+}
+
+static void *take_medium(al_alloc *self, size_t size) {
+  size_t rounded;
+  shelf *s = &self->medium[medium_class(size, &rounded)];
+  block *taken = s->free;
+  if (!taken) return malloc(rounded);
+  s->free = taken->next;
+  s->kept -= rounded;
+  return taken;
+}
+
+static void give_medium(al_alloc *self, void *ptr, size_t size) {
+  size_t rounded;
+  shelf *s = &self->medium[medium_class(size, &rounded)];
+  if (s->kept + rounded > SHELF) {
+    free(ptr);
+    return;
+  }
+  block *freed = ptr;
+  freed->next = s->free;
+  s->free = freed;
+  s->kept += rounded;
+}
+
 static void *take(al_alloc *self, size_t size) {
-  if (size > SMALL) return malloc(size);
+  if (size > LARGE) return malloc(size);
+  if (size > SMALL) return take_medium(self, size);
   size_t class = class_of(size);
   block *free_block = self->free[class];
   if (!free_block) return cut(self, class * STEP);
@@ -47,13 +101,22 @@ static void *take(al_alloc *self, size_t size) {
 }
 
 static void give(al_alloc *self, void *ptr, size_t size) {
-  if (size > SMALL) {
+  if (size > LARGE) {
     free(ptr);
+  } else if (size > SMALL) {
+    give_medium(self, ptr, size);
   } else if (ptr) {
     block *freed = ptr;
     freed->next = self->free[class_of(size)];
     self->free[class_of(size)] = freed;
   }
+}
+
+/* Do blocks of these sizes, both of malloc's, serve each other? */
+static bool same_block(size_t a, size_t b) {
+  size_t rounded;
+  if (a > LARGE || b > LARGE || a <= SMALL || b <= SMALL) return false;
+  return medium_class(a, &rounded) == medium_class(b, &rounded);
 }
 
 /* lua_Alloc. Lua relies on shrinking never to fail: a block that can't be moved stays where it is. */
@@ -64,7 +127,8 @@ static void *allocate(void *ud, void *ptr, size_t old, size_t new) {
     give(self, ptr, old);
     return NULL;
   }
-  if (old > SMALL && new > SMALL) return realloc(ptr, new);
+  if (same_block(old, new)) return ptr;
+  if (old > LARGE && new > LARGE) return realloc(ptr, new);
   if (old <= SMALL && new <= SMALL && class_of(old) == class_of(new)) return ptr;
   void *moved = take(self, new);
   if (!moved) return new < old ? ptr : NULL;
@@ -81,18 +145,47 @@ static int sanitized(void) {
 #endif
 }
 
-al_alloc *al_alloc_begin(lua_State *L) {
+/* As that of luaL_newstate, which makes states for malloc only: "@on" and "@off" switch, else the pieces of a
+ * warning. */
+static void warn(void *ud, const char *message, int more) {
+  al_alloc *self = ud;
+  if (!self->in_warning && !more && *message == '@') {
+    if (strcmp(message, "@on") == 0) self->warns = true;
+    if (strcmp(message, "@off") == 0) self->warns = false;
+    return;
+  }
+  if (self->warns) fprintf(stderr, "%s%s%s", self->in_warning ? "" : "Lua warning: ", message, more ? "" : "\n");
+  self->in_warning = more;
+}
+
+static int panic(lua_State *L) {
+  const char *message = lua_tostring(L, -1);
+  fprintf(stderr, "PANIC: unprotected error in call to Lua API (%s)\n", message ? message : "not a string");
+  return 0;
+}
+
+lua_State *al_alloc_newstate(al_alloc **alloc) {
   al_alloc *self = sanitized() ? NULL : calloc(1, sizeof *self);
-  if (self) lua_setallocf(L, allocate, self); /* what malloc gave so far goes to the lists, too */
-  return self;
+  *alloc = self;
+  if (!self) return luaL_newstate();
+  lua_State *L = lua_newstate(allocate, self);
+  if (!L) return NULL;
+  lua_atpanic(L, panic);
+  lua_setwarnf(L, warn, self);
+  return L;
+}
+
+static void free_chain(block *chain) {
+  while (chain) {
+    block *next = chain->next;
+    free(chain);
+    chain = next;
+  }
 }
 
 void al_alloc_end(al_alloc *self) {
   if (!self) return;
-  while (self->slabs) {
-    block *next = self->slabs->next;
-    free(self->slabs);
-    self->slabs = next;
-  }
+  free_chain(self->slabs);
+  for (int i = 0; i < N_MEDIUM; i++) free_chain(self->medium[i].free);
   free(self);
 }

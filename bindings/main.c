@@ -351,12 +351,13 @@ int main(int argc, char **argv) {
   }
   if (r.help) return fputs(usage, stdout) < 0;
   if (r.version || r.interactive) print_version();
-  lua_State *L = luaL_newstate();
+  al_alloc *alloc;
+  lua_State *L = al_alloc_newstate(&alloc);
   if (!L) {
     fputs("aloop: cannot create state: not enough memory\n", stderr);
+    al_alloc_end(alloc);
     return EXIT_FAILURE;
   }
-  struct al_alloc *alloc = al_alloc_begin(L);
   lua_gc(L, LUA_GCSTOP);
   lua_pushcfunction(L, run_interpreter);
   lua_pushlightuserdata(L, &r);
