@@ -35,9 +35,10 @@ static int ctx_gc(lua_State *L) {
 /* Pushes a thread for upcalls: [1] anchors, [2] traceback handler. */
 static void new_thread(lua_State *L, al_ctx *ctx, int depth) {
   lua_State *thread = lua_newthread(L);
-  luaL_checkstack(thread, 2 * LUA_MINSTACK, "callback thread");
-  al_ctx_anchors(thread, ctx);
-  al_ctx_pushfunction(thread, ctx, al_traceback);
+  if (!lua_checkstack(thread, 2 * LUA_MINSTACK)) luaL_error(L, "not enough memory");
+  al_ctx_anchors(L, ctx);
+  al_ctx_pushfunction(L, ctx, al_traceback);
+  lua_xmove(L, thread, 2);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx->threads[depth]);
   ctx->threads[depth] = thread;
 }

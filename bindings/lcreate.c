@@ -24,25 +24,19 @@ static void step_eagerly(lua_State *L, al_ctx *ctx, l_task *t) {
 
 /* loop, coro, [options] → Task, by the default way. */
 static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop) {
-  bool given = !lua_isnoneornil(L, 3);
   lua_settop(L, 3);
-  int kind;
-  if (given && al_option(L, 3, "context") != LUA_TNIL) {
-    if (!al_test(L, ctx, lua_gettop(L), AL_C_Context)) al_option_error(L, "create_task", "context", "Context", -1);
-    kind = AL_CONTEXT_OBJECT;
-  } else {
-    lua_settop(L, 3);
+  bool eager = al_option(L, 3, "eager_start") != LUA_TNIL && lua_toboolean(L, -1) && ctx->running == loop;
+  if (al_option(L, 3, "name") != LUA_TNIL) luaL_tolstring(L, -1, NULL);
+  int name = lua_gettop(L), kind = AL_CONTEXT_OBJECT;
+  if (al_option(L, 3, "context") == LUA_TNIL) {
+    lua_pop(L, 1);
     kind = al_context_capture(L, ctx);
+  } else if (!al_test(L, ctx, -1, AL_C_Context)) {
+    al_option_error(L, "create_task", "context", "Context", -1);
   }
-  l_task *t = al_task_new(L, ctx, loop, 2, kind);
-  int self = lua_gettop(L);
-  bool eager = false;
-  if (given) {
-    if (al_option(L, 3, "name") != LUA_TNIL) al_task_set_name(L, self, lua_gettop(L));
-    al_option(L, 3, "eager_start");
-    eager = lua_toboolean(L, -1) && ctx->running == loop;
-    lua_settop(L, self);
-  }
+  l_task *t = al_task_new(L, ctx, loop, 2, kind); /* nothing raises from here on: the task would stay unqueued */
+  lua_pushvalue(L, name);
+  lua_setiuservalue(L, -2, AL_TASK_UV_NAME);
   if (eager) {
     step_eagerly(L, ctx, t);
   } else {

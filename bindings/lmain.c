@@ -51,7 +51,7 @@ static l_task *new_main(lua_State *L, al_ctx *ctx, int nargs) {
   lua_setiuservalue(L, self, AL_TASK_UV_CORO);
   lua_State *co = al_task_push_coroutine(L, ctx);
   lua_setiuservalue(L, self, AL_TASK_UV_THREAD);
-  luaL_checkstack(co, nargs + LUA_MINSTACK, "too many arguments");
+  if (!lua_checkstack(co, nargs + LUA_MINSTACK)) luaL_error(L, "too many arguments");
   t->slot = al_anchor(L, ctx, self);
   t->co = co;
   t->number = ++ctx->task_names;

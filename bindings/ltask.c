@@ -8,6 +8,7 @@
 #include "ltask.h"
 
 #include "lcontext.h"
+#include "lhandle.h"
 #include "lloop.h"
 #include "lrepr.h"
 
@@ -72,6 +73,7 @@ static void end_failed(lua_State *L, al_ctx *ctx) {
 static int end_body(lua_State *L) {
   ending *e = lua_touserdata(L, 1);
   if (e->failed) {
+    if (lua_gettop(L) == 2) lua_pushliteral(L, "too many results for the stack");
     end_failed(L, e->ctx);
   } else if (e->task->must_cancel) {
     lua_getiuservalue(L, 2, AL_TASK_UV_MESSAGE);
@@ -122,14 +124,32 @@ static void drop_references(lua_State *L, int self) {
   }
 }
 
+/* Its outcome could not be kept, for want of memory: it failed with the error on top (popped), and nobody waits for ever. */
+static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
+  lua_pushvalue(L, -1);
+  al_report(ctx, L, t->f.loop, "ending a task failed", NULL);
+  if (t->f.state != AL_FUTURE_PENDING) {
+    lua_pop(L, 1);
+    return;
+  }
+  t->f.state = AL_FUTURE_FINISHED;
+  t->f.failed = true;
+  lua_setiuservalue(L, self, AL_FUTURE_UV_VALUE); /* where the table of callbacks was, which nothing else keeps */
+  for (al_link *link = t->f.waiters.next, *next; link != &t->f.waiters; link = next) {
+    al_handle *handle = (al_handle *)(void *)link;
+    next = link->next;
+    if (al_handle_is_ours(handle)) al_handle_cancel(handle);
+  }
+  if (!al_list_is_empty(&t->f.waiters)) al_call_soon_list(t->f.loop->loop, &t->f.waiters);
+}
+
 /* The task at self of L has ended with n values (or the error, if failed) on top of its coroutine. */
 static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool failed) {
   if (!lua_checkstack(L, n + LUA_MINSTACK)) {
     lua_settop(t->co, 0);
-    n = 1, failed = true;
-    lua_pushliteral(t->co, "too many results for the stack");
+    n = 0, failed = true;
   }
-  bool interrupt = failed && al_isinterrupt(t->co, ctx, -1);
+  bool interrupt = failed && n > 0 && al_isinterrupt(t->co, ctx, -1);
   ending e = {ctx, t, failed};
   lua_pushcfunction(L, end_body);
   lua_pushlightuserdata(L, &e);
@@ -139,7 +159,7 @@ static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool
     lua_pushvalue(L, -1);
     lua_insert(L, self + 1);
   }
-  if (al_pcall(L, n + 2, 0) != LUA_OK) al_report(ctx, L, t->f.loop, "ending a task failed", NULL);
+  if (al_pcall(L, n + 2, 0) != LUA_OK) end_poorly(ctx, L, t, self);
   if (interrupt) {
     al_report(ctx, L, t->f.loop, "interrupt", NULL);
     al_future_mark_read(ctx, &t->f); /* who runs the loop gets it */
@@ -368,7 +388,8 @@ lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx) {
   } else {
     co = lua_newthread(L);
   }
-  al_ctx_pushfunction(co, ctx, task_main);
+  al_ctx_pushfunction(L, ctx, task_main); /* what may raise is done in L, for nothing is protected in co */
+  lua_xmove(L, co, 1);
   return co;
 }
 
