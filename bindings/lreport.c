@@ -11,8 +11,9 @@
 
 /* ---- the log ---------------------------------------------------------------------------------------------------------------- */
 
-/* The state of this thread that has a log handler: what the core logs goes there as well. */
+/* The state of this thread that has a log handler: what the core logs goes there as well, from the first such on. */
 static _Thread_local al_ctx *log_ctx;
+static bool takes_core; /* atomic */
 
 void al_log_forget(al_ctx *ctx) {
   if (log_ctx == ctx) log_ctx = NULL;
@@ -44,7 +45,11 @@ void al_log_line(al_ctx *ctx, al_log_level level, const char *category, const ch
     al_leave(ctx, L);
     if (taken) return;
   }
-  al_log_stderr(NULL, level, text, category);
+  if (__atomic_load_n(&takes_core, __ATOMIC_RELAXED)) {
+    al_log_stderr(NULL, level, text, category);
+  } else {
+    al_log(level, category, "%s", text);
+  }
 }
 
 static void log_from_core(void *ud, al_log_level level, const char *message, const char *category) {
@@ -70,7 +75,7 @@ static int set_log(lua_State *L) {
   al_log_forget(ctx);
   if (!given) return 0;
   log_ctx = ctx;
-  al_set_log(log_from_core, NULL);
+  if (!__atomic_exchange_n(&takes_core, true, __ATOMIC_RELAXED)) al_set_log(log_from_core, NULL);
   return 0;
 }
 

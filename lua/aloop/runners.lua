@@ -8,18 +8,15 @@ local events = require "aloop.events"
 
 local runners = {}
 
--- Lets the loop run until all these futures are done, whatever became of them.
-local function run_until_done(loop, futures)
-  local all_done = loop:create_future()
-  local missing = #futures
-  local function one_done()
-    missing = missing - 1
-    if missing == 0 then all_done:set_result() end
-  end
-  for _, future in ipairs(futures) do
-    future:add_done_callback(one_done)
-  end
-  loop:run_until_complete(all_done)
+local function is_interrupt(err)
+  return core.isinstance(err, core.KeyboardInterrupt) or core.isinstance(err, core.SystemExit)
+end
+
+-- Lets the loop run until the task is done, whatever becomes of it.
+local function run_until_done(loop, task)
+  if task:done() then return end
+  local ok, err = pcall(loop.run_until_complete, loop, task)
+  if not ok and (not task:done() or is_interrupt(err)) then error(err, 0) end
 end
 
 -- Cancels what is left of tasks and waits for it; errors that this brings up are reported, for nobody else will.
@@ -29,7 +26,9 @@ local function cancel_all_tasks(loop)
   for _, task in ipairs(tasks) do
     task:cancel()
   end
-  run_until_done(loop, tasks)
+  for _, task in ipairs(tasks) do
+    run_until_done(loop, task)
+  end
   for _, task in ipairs(tasks) do
     if not task:cancelled() then
       local err, failed = task:exception()
