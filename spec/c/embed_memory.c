@@ -1,0 +1,100 @@
+/* embed_memory.c - a state that runs out of memory at any one of its allocations, for good or for once: the main chunk fails
+ * with an error, or copes; nothing crashes or hangs, and lua_close finds everything in order (the sanitizers' build looks for
+ * what it leaves). CHECK_THOROUGH=1 tries each allocation, else a part of them.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "aloop.h"
+#include "aloop_lua.h"
+#include "check.h"
+
+#include <limits.h>
+
+#include <lauxlib.h>
+#include <lualib.h>
+#include <string.h>
+
+static long left;  /* allocations until one fails; -1: none does */
+static long burst; /* how many fail then. Lua tries each one twice, with a collection between */
+static long count;
+
+static void *limited_alloc(void *ud, void *ptr, size_t old, size_t size) {
+  (void)ud;
+  if (size == 0) {
+    free(ptr);
+    return NULL;
+  }
+  if (!ptr || size > old) { /* Lua assumes that shrinking works */
+    count++;
+    if (left == 0 && burst-- > 0) return NULL;
+    if (left > 0) left--;
+  }
+  return realloc(ptr, size);
+}
+
+static const char script[] = "local aloop = require 'aloop'\n"
+                             "local loop = aloop.get_event_loop()\n"
+                             "local var = aloop.ContextVar('v')\n"
+                             "var:set(1)\n"
+                             "local task = aloop.create_task(function()\n"
+                             "  aloop.sleep(0)\n"
+                             "  return loop:create_future()\n"
+                             "end, { name = 'a name' })\n"
+                             "loop:call_soon(function() n = (n or 0) + 1 end)\n"
+                             "loop:call_later(0, print):cancel()\n"
+                             "local future = task:await()\n"
+                             "loop:call_soon(future.set_result, future, 'result')\n"
+                             "local result = future:await()\n"
+                             "local ok, e = pcall(function() error(aloop.ValueError('v')) end)\n"
+                             "assert(not ok and aloop.isinstance(e, aloop.ValueError))\n"
+                             "aloop.create_task(function() aloop.sleep(100) end)\n"
+                             "aloop.sleep(0)\n"
+                             "return result\n";
+
+static int set_up(lua_State *L) {
+  luaL_openlibs(L);
+  al_lua_open(L);
+  return 0;
+}
+
+static int run(lua_State *L) {
+  lua_pushcfunction(L, set_up);
+  int status = lua_pcall(L, 0, 0, 0);
+  return status != LUA_OK ? status : al_lua_run_string(L, script, "=script", 0);
+}
+
+/* The n-th allocation and those after it fail, fails in all. Returns whether the script came through. */
+static bool runs_with(long n, long fails) {
+  if (getenv("CHECK_VERBOSE")) fprintf(stderr, "%ld\n", n);
+  left = n;
+  burst = fails;
+  lua_State *L = lua_newstate(limited_alloc, NULL);
+  if (!L) return false;
+  int status = run(L);
+  left = -1;
+  if (status == LUA_OK) CHECK(strcmp(lua_tostring(L, -1), "result") == 0);
+  lua_close(L);
+  CHECK(al_loop_running() == NULL); /* no error has jumped over the loop */
+  return status == LUA_OK;
+}
+
+static void sweep(long fails) {
+  count = 0;
+  CHECK(runs_with(-1, 0));
+  long total = count, step = getenv("CHECK_THOROUGH") ? 1 : 1 + total / 700;
+  CHECK(total > 1000);
+  for (long n = 0; n < total; n += step) runs_with(n, fails);
+}
+
+static void survives_the_end_of_memory(void) { sweep(LONG_MAX); }
+static void survives_a_failure(void) { sweep(2); }
+
+static void no_log(void *ud, al_log_level level, const char *message, const char *category) {
+  (void)ud, (void)level, (void)message, (void)category;
+}
+
+int main(void) {
+  al_set_log(no_log, NULL);
+  RUN(survives_the_end_of_memory);
+  RUN(survives_a_failure);
+  return check_done();
+}
