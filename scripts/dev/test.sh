@@ -22,7 +22,7 @@ export ALOOP_PRELOAD=$runtime
 [ "$ALOOP_VARIANT" != release ] || ulimit -v 4194304
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0:strict_string_checks=1:hard_rss_limit_mb=4096}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=0:second_deadlock_stack=1}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=0:second_deadlock_stack=1:memory_limit_mb=2000:hard_rss_limit_mb=8000}
 
 mkdir -p "$ALOOP_BUILD"
 export SPEC_LOG=$ALOOP_BUILD/spec-running
