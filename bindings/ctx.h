@@ -224,8 +224,6 @@ void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv);
  * __new in a class is called as __new(class, ...) when the class or a subclass is called. */
 void *al_new_instance(lua_State *L, int class, size_t size, int nuv);
 void al_class_openlib(lua_State *L, al_ctx *ctx);
-/* luaL_typeerror for a method: numbers the arguments as Lua does. */
-int al_typeerror(lua_State *L, int arg, const char *expected);
 /* A function or something with __call; raises otherwise. */
 void al_check_callable(lua_State *L, int arg);
 bool al_iscallable(lua_State *L, int idx);
@@ -245,6 +243,16 @@ void al_pusherrortext(lua_State *L, al_ctx *ctx, int idx);
 void al_error_openlib(lua_State *L, al_ctx *ctx);
 /* KeyboardInterrupt or SystemExit. */
 bool al_isinterrupt(lua_State *L, al_ctx *ctx, int idx);
+
+/* ---- loptions.c: wrong arguments ---------------------------------------------------------------------------------------------------- */
+
+/* luaL_argerror and its kin for our functions: arguments are numbered as Lua numbers those of methods, and the method is
+ * named, even if the call was pcall(loop.call_later, loop, ...). A table of options among positional arguments is told. */
+int al_argerror(lua_State *L, int arg, const char *text);
+int al_typeerror(lua_State *L, int arg, const char *expected);
+lua_Number al_checknumber(lua_State *L, int arg);
+lua_Integer al_checkinteger(lua_State *L, int arg);
+lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise);
 
 /* ---- options: keyword tables ------------------------------------------------------------------------------------------------------ */
 

@@ -54,7 +54,7 @@ void al_pushaddr(lua_State *L, const al_addr *addr) {
 
 static int addr_index(lua_State *L) {
   static const char *const names[] = {"host", "port", "flowinfo", "scope_id"};
-  luaL_checktype(L, 1, LUA_TTABLE);
+  if (!lua_istable(L, 1)) al_typeerror(L, 1, "table");
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   for (int i = 0; i < 4; i++) {
     if (strcmp(lua_tostring(L, 2), names[i]) != 0) continue;
@@ -65,7 +65,7 @@ static int addr_index(lua_State *L) {
 }
 
 static int addr_tostring(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
+  if (!lua_istable(L, 1)) al_typeerror(L, 1, "table");
   lua_rawgeti(L, 1, 1);
   lua_rawgeti(L, 1, 2);
   const char *host = luaL_tolstring(L, 2, NULL), *port = luaL_tolstring(L, 3, NULL);

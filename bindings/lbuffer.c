@@ -36,8 +36,8 @@ static size_t last_of(lua_Integer pos, size_t len) {
 
 void al_opt_range(lua_State *L, int arg, const char **data, size_t *len) {
   if (lua_isnoneornil(L, arg) && lua_isnoneornil(L, arg + 1)) return;
-  size_t first = first_of(luaL_optinteger(L, arg, 1), *len);
-  size_t last = last_of(luaL_optinteger(L, arg + 1, -1), *len);
+  size_t first = first_of(al_optinteger(L, arg, 1), *len);
+  size_t last = last_of(al_optinteger(L, arg + 1, -1), *len);
   if (first > last) {
     *len = 0;
     return;
@@ -50,7 +50,7 @@ static l_buffer *check_self(lua_State *L) { return al_check(L, al_ctx_of(L), 1, 
 
 /* Where n bytes from the position at arg on stand, all of them within the buffer; else ValueError. */
 static char *check_place(lua_State *L, l_buffer *b, int arg, size_t n) {
-  lua_Integer pos = luaL_checkinteger(L, arg);
+  lua_Integer pos = al_checkinteger(L, arg);
   size_t first = first_of(pos, b->size);
   if ((pos == 0) || first - 1 > b->size || n > b->size - (first - 1))
     al_raise(L, al_ctx_of(L), AL_C_ValueError, "position %I is out of range: %I bytes in a buffer of %I", pos,
@@ -61,7 +61,7 @@ static char *check_place(lua_State *L, l_buffer *b, int arg, size_t n) {
 /* buffer(n): n bytes, all zero */
 static int buffer_new(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  lua_Integer n = luaL_checkinteger(L, 1);
+  lua_Integer n = al_checkinteger(L, 1);
   if (n < 0) return al_raise(L, ctx, AL_C_ValueError, "the size of a buffer must not be negative");
   if ((size_t)n > PTRDIFF_MAX - sizeof(l_buffer)) return luaL_error(L, "not enough memory");
   l_buffer *b = al_new(L, ctx, AL_C_Buffer, sizeof(l_buffer) + (size_t)n, 0);
@@ -82,7 +82,7 @@ static int buffer_tostring(lua_State *L) {
 
 static int buffer_sub(lua_State *L) {
   l_buffer *b = check_self(L);
-  luaL_checkinteger(L, 2);
+  al_checkinteger(L, 2);
   const char *data = b->data;
   size_t len = b->size;
   al_opt_range(L, 2, &data, &len);
@@ -100,8 +100,8 @@ static int buffer_set(lua_State *L) {
 
 static int buffer_byte(lua_State *L) {
   l_buffer *b = check_self(L);
-  lua_Integer i = luaL_optinteger(L, 2, 1);
-  size_t first = first_of(i, b->size), last = last_of(luaL_optinteger(L, 3, i), b->size);
+  lua_Integer i = al_optinteger(L, 2, 1);
+  size_t first = first_of(i, b->size), last = last_of(al_optinteger(L, 3, i), b->size);
   if (first > last) return 0;
   if (last - first >= INT_MAX) return luaL_error(L, "buffer slice too long");
   int n = (int)(last - first + 1);
@@ -115,7 +115,7 @@ static int buffer_find(lua_State *L) {
   l_buffer *b = check_self(L);
   size_t len;
   const char *what = al_check_bytes(L, al_ctx_of(L), 2, &len);
-  size_t first = first_of(luaL_optinteger(L, 3, 1), b->size);
+  size_t first = first_of(al_optinteger(L, 3, 1), b->size);
   const char *found = NULL;
   if (first <= b->size + 1) found = memmem(b->data + first - 1, b->size - (first - 1), what, len);
   if (!found) {
@@ -130,8 +130,8 @@ static int buffer_find(lua_State *L) {
 /* move(i, j, pos): the bytes i .. j to pos, as table.move */
 static int buffer_move(lua_State *L) {
   l_buffer *b = check_self(L);
-  luaL_checkinteger(L, 2);
-  luaL_checkinteger(L, 3);
+  al_checkinteger(L, 2);
+  al_checkinteger(L, 3);
   const char *data = b->data;
   size_t len = b->size;
   al_opt_range(L, 2, &data, &len);

@@ -331,8 +331,6 @@ void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv) {
 
 /* ---- arguments ------------------------------------------------------------------------------------------------------------------- */
 
-int al_typeerror(lua_State *L, int arg, const char *expected) { return luaL_typeerror(L, arg, expected); }
-
 bool al_iscallable(lua_State *L, int idx) {
   if (lua_isfunction(L, idx)) return true;
   if (luaL_getmetafield(L, idx, "__call") == LUA_TNIL) return false;

@@ -99,7 +99,7 @@ static void push_current_object(lua_State *L, al_ctx *ctx) {
 static int var_new(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   static const char *const names[] = {"default", NULL};
-  luaL_checktype(L, 1, LUA_TSTRING);
+  if (lua_type(L, 1) != LUA_TSTRING) al_typeerror(L, 1, "string");
   bool given = al_options(L, 2, "ContextVar", names);
   lua_settop(L, 2);
   var *v = al_new(L, ctx, AL_C_ContextVar, sizeof *v, VAR_UV);

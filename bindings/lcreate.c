@@ -147,7 +147,7 @@ l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
     create_task_for(L, loop ? loop : al_default_loop(L, ctx), idx);
   } else {
     const char *message = "awaitable expected, got %s; pass the function, don't call it";
-    luaL_argerror(L, idx, lua_pushfstring(L, message, luaL_typename(L, idx)));
+    al_argerror(L, idx, lua_pushfstring(L, message, luaL_typename(L, idx)));
   }
   f = al_test_future(L, ctx, -1);
   if (!f) al_raise(L, ctx, AL_C_RuntimeError, "create_task gave no Future");

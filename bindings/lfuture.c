@@ -275,7 +275,7 @@ static int future_add_done_callback(lua_State *L) {
   l_future *f = check_future(L, ctx);
   al_check_callable(L, 2);
   if (al_options(L, 3, "add_done_callback", names) && al_option(L, 3, "context") != LUA_TNIL) {
-    al_check(L, ctx, lua_gettop(L), AL_C_Context);
+    if (!al_test(L, ctx, -1, AL_C_Context)) return al_option_error(L, "add_done_callback", "context", "Context", -1);
     lua_getfield(L, -1, "bind");
     lua_insert(L, -2);
     lua_pushvalue(L, 2);
@@ -409,8 +409,10 @@ static int future_new(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   static const char *const names[] = {"loop", NULL};
   l_loop *loop = NULL;
-  if (al_options(L, 2, "Future", names) && al_option(L, 2, "loop") != LUA_TNIL)
-    loop = al_check_loop(L, ctx, lua_gettop(L));
+  if (al_options(L, 2, "Future", names) && al_option(L, 2, "loop") != LUA_TNIL) {
+    loop = al_test_loop(L, ctx, lua_gettop(L));
+    if (!loop) return al_option_error(L, "Future", "loop", "AbstractEventLoop", -1);
+  }
   al_future_new(L, ctx, loop ? loop : al_default_loop(L, ctx));
   return 1;
 }

@@ -236,7 +236,7 @@ void al_timer_handle_start(lua_State *L, al_ctx *ctx, int idx, l_handle *h, doub
 static int timer_reschedule(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_handle *h = al_check(L, ctx, 1, AL_C_TimerHandle);
-  double when = luaL_checknumber(L, 2);
+  double when = al_checknumber(L, 2);
   if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "when must not be NaN");
   if (h->cancelled) return al_raise(L, ctx, AL_C_RuntimeError, "cannot reschedule a cancelled timer");
   if (!h->loop || al_loop_is_closed(h->loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");

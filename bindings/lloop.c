@@ -424,10 +424,9 @@ static int loop_tostring(lua_State *L) {
 /* In debug mode a value that can't be called is refused at once, else when it is called; a coroutine always. */
 static void check_callback(lua_State *L, l_loop *loop, int arg, const char *f) {
   if (lua_isfunction(L, arg)) return;
-  if (lua_isthread(L, arg)) luaL_argerror(L, arg, lua_pushfstring(L, "coroutines cannot be used with %s()", f));
+  if (lua_isthread(L, arg)) al_argerror(L, arg, lua_pushfstring(L, "coroutines cannot be used with %s()", f));
   if (lua_isnoneornil(L, arg) || (al_loop_debug(loop->loop) && !al_iscallable(L, arg)))
-    luaL_argerror(L, arg,
-                  lua_pushfstring(L, "function expected by %s(), got %s", f, luaL_typename(L, arg)));
+    al_typeerror(L, arg, "function");
 }
 
 static int loop_call_soon(lua_State *L) {
@@ -453,7 +452,7 @@ static int loop_call_soon_threadsafe(lua_State *L) {
 static int schedule(lua_State *L, bool relative, const char *f) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_open(L, ctx, 1);
-  double when = luaL_checknumber(L, 2);
+  double when = al_checknumber(L, 2);
   if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", relative ? "delay" : "when");
   check_callback(L, loop, 3, f);
   if (relative) when += (double)al_time_ns() / 1e9;

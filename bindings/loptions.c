@@ -1,18 +1,10 @@
-/* loptions.c - keyword arguments: the table behind a function's last positional argument. Bindings with options use it;
- * it knows none of them.
+/* loptions.c - what is said of wrong arguments, and keyword arguments: the table behind a function's last positional
+ * argument. All bindings use it; it knows none of them.
  *
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
 
 #include <string.h>
-
-static bool is_known(lua_State *L, int key, const char *const *names) {
-  if (lua_type(L, key) != LUA_TSTRING) return false;
-  const char *name = lua_tostring(L, key);
-  for (; *names; names++)
-    if (strcmp(*names, name) == 0) return true;
-  return false;
-}
 
 void al_where(lua_State *L) {
   int level = 1;
@@ -23,7 +15,138 @@ void al_where(lua_State *L) {
   } while (lua_rawlen(L, -1) == 0 && level++ < 4);
 }
 
+/* ---- wrong arguments ----------------------------------------------------------------------------------------------- */
+
+/* Pushes the name under which the table on top (popped) has the function at f; false, and nothing, if it has it not. */
+static bool push_key_of(lua_State *L, int f) {
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    if (!lua_rawequal(L, -1, f) || lua_type(L, -2) != LUA_TSTRING || *lua_tostring(L, -2) == '_') continue;
+    lua_pop(L, 1);
+    lua_remove(L, -2);
+    return true;
+  }
+  lua_pop(L, 1);
+  return false;
+}
+
+/* Pushes the name of the method at f of the object at 1, as one of its classes has it; false if it is none. */
+static bool push_method_name(lua_State *L, int f) {
+  if (!lua_getmetatable(L, 1)) return false;
+  while (lua_istable(L, -1)) {
+    lua_pushvalue(L, -1);
+    if (push_key_of(L, f)) {
+      lua_remove(L, -2);
+      return true;
+    }
+    lua_pushliteral(L, "__base");
+    lua_rawget(L, -2);
+    lua_remove(L, -2);
+  }
+  lua_pop(L, 1);
+  return false;
+}
+
+static bool push_function_name(lua_State *L, int f) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  int type = lua_getfield(L, -1, "aloop");
+  lua_remove(L, -2);
+  if (type == LUA_TTABLE) return push_key_of(L, f);
+  lua_pop(L, 1);
+  return false;
+}
+
+/* Pushes the name of the class at 1; false if there is none. */
+static bool push_class_name(lua_State *L) {
+  if (!lua_istable(L, 1)) return false;
+  lua_pushliteral(L, "__name");
+  if (lua_rawget(L, 1) == LUA_TSTRING) return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+/* Lua knows a function's name from the call; called by pcall(loop.call_later, loop) it has none but what its class knows. */
+int al_argerror(lua_State *L, int arg, const char *text) {
+  lua_Debug ar;
+  if (!lua_getstack(L, 0, &ar)) return luaL_argerror(L, arg, text);
+  lua_getinfo(L, "nf", &ar);
+  int f = lua_gettop(L);
+  if (ar.name) return luaL_argerror(L, arg, text);
+  bool of_object = arg > 1 && (push_method_name(L, f) || push_class_name(L));
+  if (!of_object && !push_function_name(L, f)) return luaL_argerror(L, arg, text);
+  al_where(L);
+  lua_pushfstring(L, "%sbad argument #%d to '%s' (%s)", lua_tostring(L, -1), of_object ? arg - 1 : arg,
+                  lua_tostring(L, -2), text);
+  return lua_error(L);
+}
+
+/* A value's type as luaL_typeerror names it. */
+static const char *type_name(lua_State *L, int idx) {
+  if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING) return lua_tostring(L, -1);
+  return lua_islightuserdata(L, idx) ? "light userdata" : luaL_typename(L, idx);
+}
+
+/* Pushes the name of an option in the plain table at arg; nil if it has none or is no such table. */
+static void push_some_option(lua_State *L, int arg) {
+  bool plain = lua_istable(L, arg) && !lua_getmetatable(L, arg);
+  if (plain) {
+    for (lua_pushnil(L); lua_next(L, arg);) {
+      lua_pop(L, 1);
+      if (lua_type(L, -1) == LUA_TSTRING) return;
+    }
+  }
+  lua_pushnil(L);
+}
+
+int al_typeerror(lua_State *L, int arg, const char *expected) {
+  const char *got = lua_isnone(L, arg) ? "no value" : type_name(L, arg);
+  const char *text = lua_pushfstring(L, "%s expected, got %s", expected, got);
+  push_some_option(L, arg);
+  if (!lua_isnil(L, -1))
+    text = lua_pushfstring(L, "%s with '%s'; options stand behind the last argument", text, lua_tostring(L, -1));
+  return al_argerror(L, arg, text);
+}
+
+lua_Number al_checknumber(lua_State *L, int arg) {
+  int isnum;
+  lua_Number n = lua_tonumberx(L, arg, &isnum);
+  if (!isnum) al_typeerror(L, arg, "number");
+  return n;
+}
+
+lua_Integer al_checkinteger(lua_State *L, int arg) {
+  int isnum;
+  lua_Integer n = lua_tointegerx(L, arg, &isnum);
+  if (isnum) return n;
+  if (!lua_isnumber(L, arg)) return al_typeerror(L, arg, "number");
+  return al_argerror(L, arg, "number has no integer representation");
+}
+
+lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise) {
+  return lua_isnoneornil(L, arg) ? otherwise : al_checkinteger(L, arg);
+}
+
+/* ---- options ------------------------------------------------------------------------------------------------------- */
+
+static bool is_known(lua_State *L, int key, const char *const *names) {
+  if (lua_type(L, key) != LUA_TSTRING) return false;
+  const char *name = lua_tostring(L, key);
+  for (; *names; names++)
+    if (strcmp(*names, name) == 0) return true;
+  return false;
+}
+
+/* Options one place too far would else be taken for nothing. */
+static void check_behind(lua_State *L, int arg) {
+  push_some_option(L, arg);
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    return;
+  }
+  al_argerror(L, arg, lua_pushfstring(L, "option '%s' is out of place: options stand one before", lua_tostring(L, -1)));
+}
+
 bool al_options(lua_State *L, int arg, const char *f, const char *const *names) {
+  if (lua_gettop(L) > arg) check_behind(L, arg + 1);
   if (lua_isnoneornil(L, arg)) return false;
   if (!lua_istable(L, arg)) al_typeerror(L, arg, "table");
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
@@ -40,12 +163,6 @@ int al_option(lua_State *L, int arg, const char *name) {
   if (lua_istable(L, arg)) return lua_getfield(L, arg, name);
   lua_pushnil(L);
   return LUA_TNIL;
-}
-
-/* A value's type as luaL_typeerror names it. */
-static const char *type_name(lua_State *L, int idx) {
-  if (luaL_getmetafield(L, idx, "__name") == LUA_TSTRING) return lua_tostring(L, -1);
-  return lua_islightuserdata(L, idx) ? "light userdata" : luaL_typename(L, idx);
 }
 
 int al_option_error(lua_State *L, const char *f, const char *name, const char *expected, int idx) {

@@ -32,7 +32,7 @@ static int pipe_fileno(lua_State *L) {
 /* read(n) → up to n bytes, nil at the end */
 static int pipe_read(lua_State *L) {
   int fd = check_open(L);
-  lua_Integer size = luaL_checkinteger(L, 2);
+  lua_Integer size = al_checkinteger(L, 2);
   if (size < 0) return al_raise(L, al_ctx_of(L), AL_C_ValueError, "negative size in read");
   luaL_Buffer b;
   char *data = luaL_buffinitsize(L, &b, (size_t)size);

@@ -77,7 +77,7 @@ l_addrs *al_addrs_join(lua_State *L, const struct addrinfo *a, const struct addr
 
 static lua_Integer int_field(lua_State *L, const char *name) {
   lua_Integer n = 0;
-  if (lua_getfield(L, -1, name) != LUA_TNIL) n = luaL_checkinteger(L, -1);
+  if (lua_getfield(L, -1, name) != LUA_TNIL) n = al_checkinteger(L, -1);
   lua_pop(L, 1);
   return n;
 }
@@ -315,7 +315,7 @@ static int loop_getnameinfo(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_waiting_loop(L, ctx, "getnameinfo");
   if (!lua_istable(L, 2)) return al_typeerror(L, 2, "address {host, port}");
-  int flags = (int)luaL_optinteger(L, 3, 0);
+  int flags = (int)al_optinteger(L, 3, 0);
   al_addr addr;
   al_check_addr(L, ctx, 2, AF_UNSPEC, &addr);
   getnameinfo_op *op = al_op_new(L, ctx, sizeof *op, getnameinfo_dispose);

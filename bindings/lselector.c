@@ -52,7 +52,7 @@ static int check_key(lua_State *L) {
 }
 
 static unsigned check_events(lua_State *L, int arg) {
-  lua_Integer events = luaL_checkinteger(L, arg);
+  lua_Integer events = al_checkinteger(L, arg);
   if (events <= 0 || events & ~(lua_Integer)(AL_SELECT_READ | AL_SELECT_WRITE))
     al_raise(L, al_ctx_of(L), AL_C_ValueError, "Invalid events: %I", events);
   return (unsigned)events;
@@ -119,7 +119,7 @@ static int selector_unregister(lua_State *L) {
 
 static int64_t check_timeout(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return -1;
-  double seconds = luaL_checknumber(L, arg);
+  double seconds = al_checknumber(L, arg);
   if (!(seconds > 0)) return 0;
   return seconds > 9e9 ? -1 : (int64_t)ceil(seconds * 1e9);
 }

@@ -43,7 +43,7 @@ int al_check_signal(lua_State *L, al_ctx *ctx, int arg) {
 /* kill(pid, sig) */
 static int signal_kill(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  lua_Integer pid = luaL_checkinteger(L, 1);
+  lua_Integer pid = al_checkinteger(L, 1);
   int signum = al_check_signal(L, ctx, 2);
   luaL_argcheck(L, pid >= INT_MIN && pid <= INT_MAX, 1, "number out of range");
   return kill((pid_t)pid, signum) < 0 ? al_raise_os(L, ctx, -errno, NULL, NULL) : 0;

@@ -77,7 +77,7 @@ static int sleep_on_future(lua_State *L, al_ctx *ctx, l_loop *loop) {
 static int sleep(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = al_check_wait(L, ctx, "sleep");
-  double delay = luaL_checknumber(L, 1);
+  double delay = al_checknumber(L, 1);
   if (isnan(delay)) return al_raise(L, ctx, AL_C_ValueError, "Invalid delay: NaN (not a number)");
   if (delay <= 0) {
     al_call_soon(t->f.loop->loop, &t->step);

@@ -184,7 +184,7 @@ static int check_any_fd(lua_State *L) {
 static int raise_errno(lua_State *L) { return al_raise_os(L, al_ctx_of(L), -errno, NULL, NULL); }
 
 static int check_int(lua_State *L, int arg) {
-  lua_Integer n = luaL_checkinteger(L, arg);
+  lua_Integer n = al_checkinteger(L, arg);
   luaL_argcheck(L, n >= INT_MIN && n <= INT_MAX, arg, "number out of range");
   return (int)n;
 }
@@ -401,7 +401,7 @@ static int socket_sendto(lua_State *L) {
 }
 
 static size_t check_size(lua_State *L, int arg) {
-  lua_Integer n = luaL_checkinteger(L, arg);
+  lua_Integer n = al_checkinteger(L, arg);
   if (n < 0) al_raise(L, al_ctx_of(L), AL_C_ValueError, "negative buffersize in recv");
   return (size_t)n;
 }

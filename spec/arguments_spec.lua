@@ -1,0 +1,77 @@
+-- What is said of wrong arguments and of options: API.md, rules 2 and 11. What each function takes is in its own spec.
+-- SPDX-License-Identifier: MIT
+
+local aloop = require "aloop"
+local helper = require "spec.helper"
+
+-- The error string of f(...), called by pcall itself.
+local function message_of(f, ...)
+  local ok, message = pcall(f, ...)
+  assert.is_false(ok)
+  assert.equal("string", type(message))
+  return message
+end
+
+describe("a wrong argument", function()
+  local loop
+
+  before_each(function() loop = helper.new_loop() end)
+  after_each(function() loop:close() end)
+
+  it("is numbered as Lua numbers those of methods", function()
+    local message = message_of(function() loop:call_later(nil, print) end)
+    assert.truthy(message:find("bad argument #1 to 'call_later' (number expected, got nil)", 1, true))
+    message = message_of(function() loop:call_later(1) end)
+    assert.truthy(message:find("bad argument #2 to 'call_later' (function expected, got no value)", 1, true))
+  end)
+
+  it("is told with the method's name when pcall calls it", function()
+    for _, call in ipairs {
+      { "bad argument #1 to 'call_later' (number expected, got nil)", loop.call_later, loop, nil, print },
+      { "bad argument #1 to 'call_soon' (function expected, got nil)", loop.call_soon, loop, nil },
+      { "bad argument #1 to 'create_task' (function or coroutine expected, got number)", loop.create_task, loop, 42 },
+      { "bad argument #1 to 'set_task_factory' (function expected, got number)", loop.set_task_factory, loop, 42 },
+      { "bad argument #1 to 'sleep' (number expected, got string)", aloop.sleep, "x" },
+    } do
+      local message = message_of(table.unpack(call, 2, 5))
+      assert.truthy(message:find(call[1], 1, true), message)
+    end
+  end)
+
+  it("of a class names the class", function()
+    local message = message_of(function() aloop.Future(loop) end)
+    assert.truthy(message:find("bad argument #1 to 'Future' (table expected, got SelectorEventLoop)", 1, true), message)
+  end)
+end)
+
+describe("options", function()
+  local loop
+
+  before_each(function() loop = helper.new_loop() end)
+  after_each(function() loop:close() end)
+
+  local function error_of(f)
+    return message_of(function() loop:run_until_complete(f) end)
+  end
+
+  it("unknown ones are told with function and key", function()
+    local message = error_of(function() loop:create_server(aloop.Protocol, "127.0.0.1", 0, { sll = true }) end)
+    assert.truthy(message:find("unknown option 'sll' to 'create_server'", 1, true), message)
+  end)
+
+  it("of a wrong type are told with the option's name", function()
+    local future = loop:create_future()
+    local message = message_of(function() future:add_done_callback(print, { context = 1 }) end)
+    assert.truthy(message:find("bad option 'context' to 'add_done_callback' (Context expected, got number)", 1, true))
+  end)
+
+  it("before their place are told with function and key", function()
+    local message = error_of(function() loop:create_server(aloop.Protocol, "127.0.0.1", { backlog = 3 }) end)
+    assert.truthy(message:find("#3 to 'create_server'", 1, true) and message:find("'backlog'", 1, true), message)
+  end)
+
+  it("behind their place are told with function and key", function()
+    local message = error_of(function() loop:create_server(aloop.Protocol, "127.0.0.1", 0, nil, { backlog = 3 }) end)
+    assert.truthy(message:find("#5 to 'create_server'", 1, true) and message:find("'backlog'", 1, true), message)
+  end)
+end)
