@@ -24,6 +24,16 @@ describe("loop classes", function()
     assert.is_false(aloop.isinstance({}, aloop.AbstractEventLoop))
   end)
 
+  it("AbstractEventLoop's and AbstractServer's own methods raise NotImplementedError", function()
+    local abstract = aloop.AbstractEventLoop()
+    for _, name in ipairs { "call_soon", "run_forever", "create_connection", "run_in_executor", "is_closed", "close" } do
+      raises(aloop.NotImplementedError, name, abstract[name], abstract)
+    end
+    raises(aloop.NotImplementedError, "close", aloop.AbstractServer.close, aloop.AbstractServer())
+    local loop <close> = aloop.SelectorEventLoop()
+    assert.is_false(loop:is_closed())
+  end)
+
   it("a ring is a ProactorEventLoop, or refused with the reason", function() -- row: ProactorEventLoop
     local ok, loop = pcall(aloop.ProactorEventLoop)
     if ok then
