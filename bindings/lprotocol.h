@@ -3,9 +3,10 @@
  * A Lua protocol's methods are looked up once, when it is set. What was found is a method set, one userdata that all
  * transports share whose protocols have the same methods.
  *
- * A protocol in C is any value with a metatable field __al_protocol: a C function that is called with the value and
- * returns its `al_protocol *` as a light userdata. The value keeps that memory; the transport keeps the value until
- * after connection_lost, or until set_protocol puts another in its place. No Lua runs on behalf of such a protocol.
+ * A protocol in C is a userdata with a metatable field __al_protocol: a C function that is called with the userdata and
+ * returns its `al_protocol *` as a light userdata. The userdata keeps that memory; the transport keeps the userdata
+ * until after connection_lost, or until set_protocol puts another in its place. No Lua runs on behalf of such a
+ * protocol.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LPROTOCOL_H
@@ -23,7 +24,7 @@
   X(resume_writing)            \
   X(connection_lost)
 
-/* The user values of a method set: its methods, nil where there is none. */
+/* The user values of a method set: its methods. */
 typedef enum al_method {
   AL_M_NONE,
 #define X(name) AL_M_##name,
@@ -34,7 +35,7 @@ typedef enum al_method {
 
 typedef struct l_methods {
   al_protocol_ops ops;          /* NULL where there is no method */
-  const void *method[AL_M_END]; /* lua_topointer of each, for comparison */
+  const void *method[AL_M_END]; /* lua_topointer of each */
 } l_methods;
 
 /* Classifies the value at idx. A Lua object: pushes its method set and returns NULL. A protocol in C: pushes nil and

@@ -74,13 +74,26 @@ static void on_activity(al_transport *transport, void *data, bool busy) {
 }
 
 /* Calls the close method of an object that stood for the descriptor in the script's eyes. */
-static int close_adopted_body(lua_State *L) { /* box */
-  if (lua_getiuservalue(L, 1, AL_TRANSPORT_UV_EXTRA) != LUA_TTABLE) return 0;
-  if (lua_getfield(L, -1, "adopted") == LUA_TNIL) return 0;
+static int close_adopted_body(lua_State *L) { /* extra information */
+  if (lua_getfield(L, 1, "adopted") == LUA_TNIL) return 0;
   lua_getfield(L, -1, "close");
   lua_insert(L, -2);
   lua_call(L, 1, 0);
   return 0;
+}
+
+/* Lets go of what a closed transport needs no more; the box is at 3. */
+static void forget_protocol(lua_State *L, l_transport *t) {
+  lua_pushcfunction(L, close_adopted_body);
+  if (lua_getiuservalue(L, 3, AL_TRANSPORT_UV_EXTRA) == LUA_TTABLE && al_pcall(L, 1, 0) != LUA_OK) lua_pop(L, 1);
+  lua_pushnil(L);
+  lua_setiuservalue(L, 3, AL_TRANSPORT_UV_PROTOCOL);
+  lua_pushnil(L);
+  lua_setiuservalue(L, 3, AL_TRANSPORT_UV_HELD);
+  if (t->context_kind == AL_CONTEXT_EMPTY) return;
+  t->context_kind = AL_CONTEXT_EMPTY;
+  lua_pushnil(L);
+  lua_setiuservalue(L, 3, AL_TRANSPORT_UV_CONTEXT);
 }
 
 static void on_closed(al_transport *transport, void *data) {
@@ -89,16 +102,7 @@ static void on_closed(al_transport *transport, void *data) {
   (void)transport;
   t->closed = true;
   lua_State *L = al_enter(ctx);
-  if (L && lua_rawgeti(L, 1, t->slot) == LUA_TUSERDATA) {
-    lua_pushcfunction(L, close_adopted_body);
-    lua_pushvalue(L, 3);
-    if (al_pcall(L, 1, 0) != LUA_OK) lua_pop(L, 1);
-    for (int uv = AL_TRANSPORT_UV_PROTOCOL; uv <= AL_TRANSPORT_UV_CONTEXT; uv++) {
-      lua_pushnil(L);
-      lua_setiuservalue(L, 3, uv);
-    }
-    t->context_kind = AL_CONTEXT_EMPTY;
-  }
+  if (L && lua_rawgeti(L, 1, t->slot) == LUA_TUSERDATA) forget_protocol(L, t);
   if (L) al_leave(ctx, L);
   al_unanchor(ctx, t->slot);
   t->slot = 0;
@@ -122,8 +126,11 @@ static int transport_gc(lua_State *L) {
   }
   al_transport_release(t->t);
   t->t = NULL;
+  t->self = NULL;
   return 0;
 }
+
+const char al_transport_tag = 0;
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
@@ -131,6 +138,10 @@ static int transport_gc(lua_State *L) {
 static al_protocol *take_protocol(lua_State *L, l_transport *t, int box, int idx, int last) {
   al_protocol *protocol = al_protocol_classify(L, t->ctx, idx, last);
   const l_methods *methods = lua_touserdata(L, -1);
+  if (!protocol) {
+    lua_getiuservalue(L, -1, AL_M_data_received);
+    lua_setiuservalue(L, box, AL_TRANSPORT_UV_DATA);
+  }
   lua_setiuservalue(L, box, AL_TRANSPORT_UV_METHODS);
   lua_pushvalue(L, idx);
   lua_setiuservalue(L, box, AL_TRANSPORT_UV_PROTOCOL);
@@ -151,6 +162,8 @@ l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd,
   l_transport *t = al_new(L, ctx, AL_C_Transport, sizeof *t, AL_TRANSPORT_UV_COUNT);
   int box = lua_gettop(L);
   t->ctx = ctx;
+  t->tag = &al_transport_tag;
+  t->self = t;
   t->fd = *fd;
   al_protocol *p = take_protocol(L, t, box, protocol, last);
   take_context(L, t, box);
@@ -235,19 +248,7 @@ void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd) {
 
 /* ---- methods ----------------------------------------------------------------------------------------------------- */
 
-/* self: on the way of every write, so the class itself is tried first. */
-static l_transport *check_self(lua_State *L, al_ctx *ctx) {
-  l_transport *t = NULL;
-  if (lua_type(L, 1) == LUA_TUSERDATA && lua_getmetatable(L, 1)) {
-    if (lua_topointer(L, -1) == ctx->class_ptr[AL_C_Transport]) t = lua_touserdata(L, 1);
-    lua_pop(L, 1);
-  }
-  if (!t) t = al_check(L, ctx, 1, AL_C_Transport);
-  if (!t->t) al_typeerror(L, 1, "Transport"); /* it was finalized */
-  return t;
-}
-
-static al_transport *self(lua_State *L) { return check_self(L, al_ctx_of(L))->t; }
+static al_transport *self(lua_State *L) { return al_check_transport(L, 1)->t; }
 
 static int transport_close(lua_State *L) {
   al_transport_close(self(L));
@@ -271,7 +272,7 @@ static int transport_get_protocol(lua_State *L) {
 }
 
 static int transport_set_protocol(lua_State *L) {
-  l_transport *t = check_self(L, al_ctx_of(L));
+  l_transport *t = al_check_transport(L, 1);
   lua_settop(L, 2);
   if (!lua_istable(L, 2) && lua_type(L, 2) != LUA_TUSERDATA) return al_typeerror(L, 2, "protocol");
   lua_getiuservalue(L, 1, AL_TRANSPORT_UV_METHODS);
@@ -341,14 +342,13 @@ static int raise_write_error(lua_State *L, int err, const char *f) {
 
 /* write(data, [i, j]) */
 static int transport_write(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  l_transport *t = check_self(L, ctx);
+  l_transport *t = al_check_transport(L, 1);
   size_t len;
-  const char *data = al_check_bytes(L, ctx, 2, &len);
+  bool is_string = lua_type(L, 2) == LUA_TSTRING;
+  const char *data = is_string ? lua_tolstring(L, 2, &len) : al_check_bytes(L, t->ctx, 2, &len);
   if (lua_gettop(L) > 2) al_opt_range(L, 3, &data, &len);
-  written w = {L, ctx, 2};
-  const al_keeper *keeper = lua_type(L, 2) == LUA_TSTRING ? &string_keeper : NULL;
-  int err = al_transport_write(t->t, data, len, keeper, &w);
+  written w = {L, t->ctx, 2};
+  int err = al_transport_write(t->t, data, len, is_string ? &string_keeper : NULL, &w);
   return err ? raise_write_error(L, err, "write") : 0;
 }
 
@@ -378,8 +378,8 @@ static void join_list(lua_State *L, al_ctx *ctx, lua_Integer n) {
 
 static int transport_writelines(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  l_transport *t = check_self(L, ctx);
-  luaL_checktype(L, 2, LUA_TTABLE);
+  l_transport *t = al_check_transport(L, 1);
+  if (!lua_istable(L, 2)) al_typeerror(L, 2, "table");
   lua_settop(L, 2);
   join_list(L, ctx, luaL_len(L, 2));
   size_t len;
@@ -465,15 +465,16 @@ static bool push_info(lua_State *L, al_ctx *ctx, l_transport *t, const char *nam
 /* get_extra_info(name, [default]) */
 static int transport_get_extra_info(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  l_transport *t = check_self(L, ctx);
-  const char *name = luaL_checkstring(L, 2);
+  l_transport *t = al_check_transport(L, 1);
+  if (lua_type(L, 2) != LUA_TSTRING) return al_typeerror(L, 2, "string");
+  const char *name = lua_tostring(L, 2);
   lua_settop(L, 3);
   if (!push_info(L, ctx, t, name)) lua_settop(L, 3);
   return 1;
 }
 
 static int transport_tostring(lua_State *L) {
-  l_transport *t = check_self(L, al_ctx_of(L));
+  l_transport *t = al_check_transport(L, 1);
   char text[AL_TRANSPORT_STRLEN];
   lua_pushstring(L, al_transport_describe(t->t, t->fd, text, sizeof text));
   return 1;

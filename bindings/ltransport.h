@@ -11,6 +11,7 @@
 enum {
   AL_TRANSPORT_UV_PROTOCOL = 1,
   AL_TRANSPORT_UV_METHODS, /* its method set; nil for a protocol in C */
+  AL_TRANSPORT_UV_DATA,    /* its data_received, of the method set: one step less for each piece of data */
   AL_TRANSPORT_UV_HELD,    /* the buffer that is being read into, or the error that connection_lost will get */
   AL_TRANSPORT_UV_CONTEXT, /* lcontext.h, of context_kind */
   AL_TRANSPORT_UV_EXTRA,   /* table behind get_extra_info, made at need */
@@ -19,13 +20,26 @@ enum {
 
 typedef struct l_transport {
   al_protocol protocol; /* what the core calls while the protocol is a Lua object */
+  const void *tag;      /* &al_transport_tag: see al_check_transport */
   al_transport *t;      /* one reference; NULL in a half-made object only */
   al_ctx *ctx;
-  int slot; /* its anchor, until it is closed; empty while nothing is in flight */
-  int fd;   /* as it was, for reports */
+  const void *self; /* its own address; NULL once it is finalized */
+  int slot;         /* its anchor, until it is closed; empty while nothing is in flight */
+  int fd;           /* as it was, for reports */
   uint8_t context_kind;
   bool closed;
 } l_transport;
+
+extern const char al_transport_tag;
+
+/* The transport at arg, or a type error. On the way of every write, so it doesn't ask for the class first: no other
+ * userdata of this size has both the tag and its own address in it. */
+static inline l_transport *al_check_transport(lua_State *L, int arg) {
+  l_transport *t = lua_type(L, arg) == LUA_TUSERDATA ? lua_touserdata(L, arg) : NULL;
+  if (!t || lua_rawlen(L, arg) != sizeof *t || t->tag != &al_transport_tag || t->self != t)
+    al_typeerror(L, arg, "Transport");
+  return t;
+}
 
 /* Makes a transport over the connected, non-blocking socket *fd and pushes it. protocol: index of the protocol; last:
  * see al_protocol_classify. *fd becomes -1 once the transport owns it; when this raises before, it is still the

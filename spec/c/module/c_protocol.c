@@ -106,7 +106,7 @@ static int new_buffered(lua_State *L) { return new_echo(L, &buffered_ops); }
 
 /* A value whose __al_protocol gives none. */
 static int new_broken(lua_State *L) {
-  lua_newtable(L);
+  lua_newuserdatauv(L, 0, 0);
   lua_newtable(L);
   lua_pushcfunction(L, no_protocol);
   lua_setfield(L, -2, "__al_protocol");
