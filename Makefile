@@ -66,7 +66,9 @@ compile  = $(CC) -std=gnu11 -pthread $(variant_flags) $(warnings) $(defines) $(i
 link     = $(CC) -pthread $(filter -fsanitize%,$(variant_flags)) $(CFLAGS) $(LDFLAGS)
 sys_libs = $(uring_libs) $(LDLIBS)
 # All of liblua, exported: a C module must find whatever of lua_* it was written for.
-lua_libs = -Wl,-E -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive -lm -ldl
+lua_libs = -Wl,-E -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive -lm -ldl $(tsan_wrap)
+comma := ,
+tsan_wrap := $(if $(filter tsan,$(VARIANT)),-Wl$(comma)--wrap=__longjmp_chk)
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
@@ -209,13 +211,12 @@ $(lua_lib): $(bindings_o) $(stamps)/files
 $(BUILD)/liblua.a: $(lua_o) $(stamps)/files
 	$(archive_rule)
 
-lua_deps := $(if $(LUA_SRC),$(BUILD)/liblua.a)
+lua_deps := $(if $(LUA_SRC),$(BUILD)/liblua.a) $(if $(tsan_wrap),$(call obj,scripts/dev/tsan_longjmp.c))
 link_rule = @mkdir -p $(dir $@) && echo "  LD  $@" && $(link) $(1) -o $@ $(filter %.o,$^) $(2)
 $(BUILD)/aloop: $(main_o) $(bindings_o) $(core_o) $(lua_deps) $(stamps)/files
 	$(call link_rule,,$(lua_libs) $(sys_libs))
 $(BUILD)/aloop.so: $(module_o) $(stamps)/files
 	$(call link_rule,-shared -Wl$(comma)-Bsymbolic,$(sys_libs))
-comma := ,
 
 # A program is one file; those named embed* have the bindings and Lua in them, the others nothing but the core.
 program_rule = @mkdir -p $(dir $@) && echo "  LD  $@" && $(link) -o $@ $(filter %.o,$^) $(1) $(sys_libs)
