@@ -96,26 +96,21 @@ static void push_current_object(lua_State *L, al_ctx *ctx) {
 
 /* ---- variables */
 
+/* ContextVar(name, {default}) */
 static int var_new(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   static const char *const names[] = {"default", NULL};
-  if (lua_type(L, 1) != LUA_TSTRING) al_typeerror(L, 1, "string");
-  bool given = al_options(L, 2, "ContextVar", names);
-  lua_settop(L, 2);
+  if (lua_type(L, 2) != LUA_TSTRING) return al_typeerror(L, 2, "string");
+  bool given = al_options(L, 3, "ContextVar", names);
+  lua_settop(L, 3);
   var *v = al_new(L, ctx, AL_C_ContextVar, sizeof *v, VAR_UV);
-  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
   lua_setiuservalue(L, -2, VAR_NAME);
   if (given) {
-    v->has_default = al_option(L, 2, "default") != LUA_TNIL;
+    v->has_default = al_option(L, 3, "default") != LUA_TNIL;
     lua_setiuservalue(L, -2, VAR_DEFAULT);
   }
   return 1;
-}
-
-/* ContextVar(name, {default}) */
-static int var_call(lua_State *L) {
-  lua_remove(L, 1);
-  return var_new(L);
 }
 
 /* Pushes what the map on top (replaced) has for the variable at idx; false, and the map goes, if nothing. */
@@ -325,7 +320,7 @@ bool al_context_unbind(lua_State *L, al_ctx *ctx, int idx) {
   return true;
 }
 
-static const luaL_Reg var_methods[] = {{"__new", var_call},
+static const luaL_Reg var_methods[] = {{"__new", var_new},
                                        {"get", var_get},
                                        {"set", var_set},
                                        {"reset", var_reset},

@@ -122,10 +122,16 @@ static void create_task_for(lua_State *L, l_loop *loop, int idx) {
   lua_call(L, 2, 1);
 }
 
+static int await_object_done(lua_State *L, int status, lua_KContext extra) {
+  (void)status, (void)extra;
+  return lua_gettop(L);
+}
+
+/* The coroutine of an object's task: __await(object), which may wait. */
 static int await_object(lua_State *L) {
   luaL_getmetafield(L, lua_upvalueindex(2), "__await");
   lua_pushvalue(L, lua_upvalueindex(2));
-  lua_callk(L, 1, LUA_MULTRET, 0, NULL);
+  lua_callk(L, 1, LUA_MULTRET, 0, await_object_done);
   return lua_gettop(L);
 }
 

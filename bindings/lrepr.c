@@ -242,7 +242,7 @@ void al_future_repr(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
   luaL_buffinit(L, &b);
   luaL_addstring(&b, f->is_task ? "<Task " : "<Future ");
   const l_task *t = f->is_task ? (const l_task *)f : NULL;
-  luaL_addstring(&b, t && f->state == AL_FUTURE_PENDING && t->must_cancel ? "cancelling" : state_names[f->state]);
+  luaL_addstring(&b, t && f->state == AL_FUTURE_PENDING && t->cancelling > 0 ? "cancelling" : state_names[f->state]);
   if (t) {
     luaL_addstring(&b, " name='");
     if (lua_getiuservalue(L, idx, AL_TASK_UV_NAME) == LUA_TNIL) {

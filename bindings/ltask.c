@@ -476,7 +476,11 @@ bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx) {
     lua_pop(L, 1);
     return false;
   }
-  lua_setiuservalue(L, idx, AL_TASK_UV_MESSAGE);
+  if (t->throwing) { /* what an earlier cancel() gave is on its way */
+    lua_pop(L, 1);
+  } else {
+    lua_setiuservalue(L, idx, AL_TASK_UV_MESSAGE);
+  }
   t->cancelling++;
   if (t->awaiting && t->awaiting->state == AL_FUTURE_PENDING) {
     lua_getiuservalue(L, idx, AL_TASK_UV_AWAITED);

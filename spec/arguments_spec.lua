@@ -41,6 +41,8 @@ describe("a wrong argument", function()
   it("of a class names the class", function()
     local message = message_of(function() aloop.Future(loop) end)
     assert.truthy(message:find("bad argument #1 to 'Future' (table expected, got SelectorEventLoop)", 1, true), message)
+    message = message_of(function() aloop.ContextVar(42) end)
+    assert.truthy(message:find("bad argument #1 to 'ContextVar' (string expected, got number)", 1, true), message)
   end)
 end)
 

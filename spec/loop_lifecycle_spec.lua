@@ -112,6 +112,19 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("takes an object with __await, which may wait", function() -- row: run_until_complete.awaitable
+      helper.drive(new_loop, function(loop)
+        local object = setmetatable({ value = "v" }, {
+          __await = function(self)
+            aloop.sleep(0)
+            return self.value, nil
+          end,
+        })
+        assert.same({ "v", nil, n = 2 }, table.pack(loop:run_until_complete(object)))
+        assert.equal("v", (loop:run_until_complete(function() return aloop.await(object) end)))
+      end)
+    end)
+
     it("raises the future's error unchanged, whatever its type", function() -- row: run_until_complete.raises
       helper.drive(new_loop, function(loop)
         for _, value in ipairs { aloop.ValueError("mine"), "text", { code = 7 }, false } do

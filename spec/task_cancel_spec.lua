@@ -269,6 +269,31 @@ describe("cancellation counts", function()
     end)
   end)
 
+  it("of two messages the first is raised, while it is on its way", function()
+    as_task(function(loop)
+      local pending = loop:create_future()
+      for _, wait in ipairs { function() aloop.sleep(1000) end, function() pending:await() end } do
+        local task = loop:create_task(wait)
+        aloop.sleep(0)
+        task:cancel("first")
+        task:cancel("second")
+        assert.equal("first", raises(aloop.CancelledError, nil, task.await, task).message)
+      end
+    end)
+  end)
+
+  it("shows in the task's text until it is over", function() -- row: Future.repr
+    as_task(function(loop)
+      local task = loop:create_task(function() aloop.sleep(1000) end)
+      aloop.sleep(0)
+      assert.truthy(tostring(task):find("^<Task pending "))
+      task:cancel()
+      assert.truthy(tostring(task):find("^<Task cancelling "))
+      raises(aloop.CancelledError, nil, task.await, task)
+      assert.truthy(tostring(task):find("^<Task cancelled "))
+    end)
+  end)
+
   it("uncancel that doesn't reach zero drops nothing", function()
     as_task(function(loop)
       local task = loop:create_task(function()
