@@ -11,7 +11,7 @@
 
 void al_lua_open(lua_State *L) { al_module_open(L); }
 
-/* ---- its loop ------------------------------------------------------------------------------------------------------------------- */
+/* ---- its loop ---------------------------------------------------------------------------------------------------- */
 
 /* A function of a Lua file of ours on top. */
 static void push_function(lua_State *L, const char *module, const char *name) {
@@ -47,7 +47,7 @@ void al_main_openlib(lua_State *L, al_ctx *ctx) {
   set_factory(L, ctx);
 }
 
-/* ---- the end of a main chunk ----------------------------------------------------------------------------------------------- */
+/* ---- the end of a main chunk ------------------------------------------------------------------------------------- */
 
 /* loop → cancels and awaits its tasks, closes it */
 static int shut_down(lua_State *L) {
@@ -57,8 +57,8 @@ static int shut_down(lua_State *L) {
   return 0;
 }
 
-/* Ends the loop on top (popped), if the main chunk had one and left it open. An error in that takes the place of the results
- * from base on; if the main chunk has an error of its own, that one stays. */
+/* Ends the loop on top (popped), if the main chunk had one and left it open. An error in that takes the place of the
+ * results from base on; if the main chunk has an error of its own, that one stays. */
 static int finish(lua_State *L, al_ctx *ctx, int base, int status) {
   l_loop *loop = al_test_loop(L, ctx, -1);
   if (!loop || al_loop_is_closed(loop->loop)) {
@@ -81,7 +81,7 @@ static int finish(lua_State *L, al_ctx *ctx, int base, int status) {
   return status;
 }
 
-/* ---- a main chunk -------------------------------------------------------------------------------------------------------------- */
+/* ---- a main chunk ------------------------------------------------------------------------------------------------ */
 
 typedef struct chunk {
   const char *code, *name; /* or, code NULL: */
@@ -151,7 +151,7 @@ int al_lua_run_string(lua_State *L, const char *code, const char *name, int narg
   return run(L, &(chunk){.code = code, .name = name}, nargs);
 }
 
-/* ---- errors as text ------------------------------------------------------------------------------------------------------------- */
+/* ---- errors as text ---------------------------------------------------------------------------------------------- */
 
 static int text_body(lua_State *L) {
   al_pusherrortext(L, al_ctx_open(L), 1);

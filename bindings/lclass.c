@@ -1,8 +1,9 @@
-/* lclass.c - classes. All bindings make their objects through it; scripts extend them. It knows no class in particular, but
- * for which of them scripts may make instances.
+/* lclass.c - classes. All bindings make their objects through it; scripts extend them. It knows no class in
+ * particular, but for which of them scripts may make instances.
  *
- * A class is a table and the metatable of its instances, be they userdata or tables. Methods of the base are found through
- * the class's own metatable; metamethods are copied from the base, for Lua looks for them in the metatable alone.
+ * A class is a table and the metatable of its instances, be they userdata or tables. Methods of the base are found
+ * through the class's own metatable; metamethods are copied from the base, for Lua looks for them in the metatable
+ * alone.
  *   __base  the base class
  *   __also  a second class whose instances these are (Transport is a WriteTransport as well)
  *   __new   how a call of the class makes an instance, inherited like a method: a function called with the class and
@@ -33,7 +34,7 @@ static const al_class no_class = AL_C_COUNT;
 
 static al_class also(al_class class) { return class == AL_C_Transport ? AL_C_WriteTransport : no_class; }
 
-/* ---- making classes -------------------------------------------------------------------------------------------------------- */
+/* ---- making classes ---------------------------------------------------------------------------------------------- */
 
 static bool is_metamethod(lua_State *L, int key) {
   if (lua_type(L, key) != LUA_TSTRING) return false;
@@ -110,7 +111,8 @@ static void check_class(lua_State *L, int arg) {
   if (!is_class(L, arg)) al_typeerror(L, arg, "class");
 }
 
-/* Is the class on top (popped) the wanted one or a subclass of it? No string is made here: the keys live in the classes. */
+/* Is the class on top (popped) the wanted one or a subclass of it? No string is made here: the keys live in the
+ * classes. */
 static bool descends(lua_State *L, const void *wanted) {
   while (lua_istable(L, -1)) {
     if (lua_topointer(L, -1) == wanted) break;
@@ -128,7 +130,7 @@ static bool descends(lua_State *L, const void *wanted) {
   return found;
 }
 
-/* ---- methods of classes ------------------------------------------------------------------------------------------------------ */
+/* ---- methods of classes ------------------------------------------------------------------------------------------ */
 
 static int call_done(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
@@ -196,7 +198,7 @@ static int class_isinstance(lua_State *L) {
   return 1;
 }
 
-/* ---- the classes that C knows -------------------------------------------------------------------------------------------------- */
+/* ---- the classes that C knows ------------------------------------------------------------------------------------ */
 
 void al_class_open(lua_State *L, al_ctx *ctx) {
   luaL_checkstack(L, AL_C_COUNT + 10, NULL);
@@ -241,13 +243,15 @@ void al_pushclass(lua_State *L, al_ctx *ctx, al_class class) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, ctx->class_ref[class]);
 }
 
-/* A function of base at the top goes to class too: metamethods to those that inherit, all to those that are also a base. */
+/* A function of base at the top goes to class too: metamethods to those that inherit, all to those that are also a
+ * base. */
 static bool hands_down(al_class class, al_class base, const char *name) {
   if (also(class) == base) return true;
   return specs[class].base == base && class != base && strncmp(name, "__", 2) == 0;
 }
 
-/* Gives the function on top (kept) to the subclasses of class that have none of this name or the one it replaces (at old). */
+/* Gives the function on top (kept) to the subclasses of class that have none of this name or the one it replaces (at
+ * old). */
 static void hand_down(lua_State *L, al_ctx *ctx, al_class class, const char *name, int old) {
   int f = lua_gettop(L);
   for (int i = class + 1; i < AL_C_COUNT; i++) {
@@ -294,7 +298,7 @@ void al_class_openlib(lua_State *L, al_ctx *ctx) {
   }
 }
 
-/* ---- instances ------------------------------------------------------------------------------------------------------------------ */
+/* ---- instances --------------------------------------------------------------------------------------------------- */
 
 bool al_isinstance(lua_State *L, al_ctx *ctx, int idx, al_class class) {
   if (!lua_getmetatable(L, idx)) return false;
@@ -329,7 +333,7 @@ void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv) {
   return object;
 }
 
-/* ---- arguments ------------------------------------------------------------------------------------------------------------------- */
+/* ---- arguments --------------------------------------------------------------------------------------------------- */
 
 bool al_iscallable(lua_State *L, int idx) {
   if (lua_isfunction(L, idx)) return true;

@@ -1,7 +1,9 @@
-/* lerror.c - error objects: tables whose metatable is their class. All bindings raise through it, scripts make their own; how
- * an uncaught one is written out is told here too. Who takes an error, and its traceback, are call.c's matter.
+/* lerror.c - error objects: tables whose metatable is their class. All bindings raise through it, scripts make their
+ * own; how an uncaught one is written out is told here too. Who takes an error, and its traceback, are call.c's
+ * matter.
  *
- * Fields: message, traceback, cause; of OSError errno, code, filename. The constructors are the classes' init methods.
+ * Fields: message, traceback, cause; of OSError errno, code, filename. The constructors are the classes' init
+ * methods.
  *
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
@@ -11,7 +13,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-/* ---- which class an errno has, as in Python -------------------------------------------------------------------------------- */
+/* ---- which class an errno has, as in Python ---------------------------------------------------------------------- */
 
 static const struct {
   int number;
@@ -46,7 +48,7 @@ static al_class class_of_errno(int number) {
 /* What the loop itself refuses. */
 static al_class class_of_own(int err) { return err == AL_ENORING ? AL_C_NotImplementedError : AL_C_RuntimeError; }
 
-/* ---- errors made by C -------------------------------------------------------------------------------------------------------- */
+/* ---- errors made by C -------------------------------------------------------------------------------------------- */
 
 /* Pushes an error object with the message on top (popped). */
 static void push_with_message(lua_State *L, al_ctx *ctx, al_class class) {
@@ -125,7 +127,7 @@ bool al_isinterrupt(lua_State *L, al_ctx *ctx, int idx) {
          (al_isinstance(L, ctx, idx, AL_C_KeyboardInterrupt) || al_isinstance(L, ctx, idx, AL_C_SystemExit));
 }
 
-/* ---- errors made by scripts: init(self, ...) ----------------------------------------------------------------------------------- */
+/* ---- errors made by scripts: init(self, ...) --------------------------------------------------------------------- */
 
 /* As luaL_typeerror, but an init is called by its class, of whose name and caller Lua knows nothing. */
 static void bad_argument(lua_State *L, int arg, const char *expected) {
@@ -167,8 +169,8 @@ static int base_init(lua_State *L) {
   return init_end(L, 3);
 }
 
-/* OSError(errno, [message], [filename], [{cause}]) picks its subclass by errno; or as other errors. gaierror's errno is an
- * EAI_ number. */
+/* OSError(errno, [message], [filename], [{cause}]) picks its subclass by errno; or as other errors. gaierror's errno
+ * is an EAI_ number. */
 static int os_init(lua_State *L) {
   if (lua_type(L, 2) != LUA_TNUMBER) return base_init(L);
   check_self(L);
@@ -255,7 +257,7 @@ static int group_init(lua_State *L) {
   return init_end(L, 4);
 }
 
-/* ---- as text ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- as text ----------------------------------------------------------------------------------------------------- */
 
 /* Class: message, or the class alone. */
 static int base_tostring(lua_State *L) {
@@ -378,7 +380,7 @@ static int error_text(lua_State *L) {
   return 1;
 }
 
-/* ---- the classes' methods ------------------------------------------------------------------------------------------------------------ */
+/* ---- the classes' methods ---------------------------------------------------------------------------------------- */
 
 static const luaL_Reg base_methods[] = {{"init", base_init}, {"__tostring", base_tostring}, {NULL, NULL}};
 static const luaL_Reg exit_methods[] = {{"init", exit_init}, {NULL, NULL}};

@@ -1,5 +1,5 @@
-/* lreport.c - where errors and warnings end that nobody takes: the loop's exception handlers, and the log. call.c brings errors
- * here (al_report), lfuture.c and ltask.c those that nobody looked at.
+/* lreport.c - where errors and warnings end that nobody takes: the loop's exception handlers, and the log. call.c
+ * brings errors here (al_report), lfuture.c and ltask.c those that nobody looked at.
  *
  * SPDX-License-Identifier: MIT */
 #include "lreport.h"
@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-/* ---- the log ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the log ----------------------------------------------------------------------------------------------------- */
 
 /* The state of this thread that has a log handler: what the core logs goes there as well, from the first such on. */
 static _Thread_local al_ctx *log_ctx;
@@ -79,7 +79,7 @@ static int set_log(lua_State *L) {
   return 0;
 }
 
-/* ---- the default exception handler --------------------------------------------------------------------------------------------- */
+/* ---- the default exception handler ------------------------------------------------------------------------------- */
 
 /* Pushes the smallest string key of the context at 2 that comes behind the one on top (nil: any), or nil. */
 static void next_key(lua_State *L) {
@@ -102,7 +102,8 @@ static void push_value_text(lua_State *L, int idx) {
   luaL_pushresult(&b);
 }
 
-/* Appends "\nkey: value" for the key on top to the text below it. Where something was made is shown as it is, by lines. */
+/* Appends "\nkey: value" for the key on top to the text below it. Where something was made is shown as it is, by
+ * lines. */
 static void append_entry(lua_State *L) {
   int key = lua_gettop(L);
   const char *name = lua_tostring(L, key);
@@ -163,7 +164,7 @@ static int default_exception_handler(lua_State *L) {
   return 0;
 }
 
-/* ---- calling the handler that is set -------------------------------------------------------------------------------------------- */
+/* ---- calling the handler that is set ----------------------------------------------------------------------------- */
 
 /* Pushes the context of the task, future or handle that the context table at 2 is about, or nil. */
 static void push_context_of_failure(lua_State *L, al_ctx *ctx) {
@@ -200,8 +201,8 @@ static int run_handler(lua_State *L) {
   return 0;
 }
 
-/* Calls f(loop, context) or f(loop, context, handler), which are on top, protected; interrupts pass, and of another error this
- * returns false, with the error on top. */
+/* Calls f(loop, context) or f(loop, context, handler), which are on top, protected; interrupts pass, and of another
+ * error this returns false, with the error on top. */
 static bool try(lua_State *L, al_ctx *ctx, lua_CFunction f, int nargs) {
   al_ctx_pushfunction(L, ctx, al_traceback);
   al_ctx_pushfunction(L, ctx, f);

@@ -1,8 +1,9 @@
-/* lrequire.c - the global `require`, made so that a module may wait at its top level (the stock one can't be suspended).
- * Everything else is as in Lua 5.4: package.loaded, the searchers, the loader data as second result, the messages.
- * module.c installs it. It knows nothing of files.
+/* lrequire.c - the global `require`, made so that a module may wait at its top level (the stock one can't be
+ * suspended). Everything else is as in Lua 5.4: package.loaded, the searchers, the loader data as second result, the
+ * messages. module.c installs it. It knows nothing of files.
  *
- * New is only that a second task may ask for a module while the first one's loader waits: it waits for that loader too.
+ * New is only that a second task may ask for a module while the first one's loader waits: it waits for that loader
+ * too.
  *
  * SPDX-License-Identifier: MIT */
 #include "lrequire.h"
@@ -10,8 +11,8 @@
 #include "lloop.h"
 #include "ltask.h"
 
-/* Upvalues besides the context. A guard stands on the stack of the task that loads a module: a table with the task (light
- * userdata) in [1], then the futures of the other tasks that wait for it. */
+/* Upvalues besides the context. A guard stands on the stack of the task that loads a module: a table with the task
+ * (light userdata) in [1], then the futures of the other tasks that wait for it. */
 #define UP_PACKAGE lua_upvalueindex(2)
 #define UP_LOADING lua_upvalueindex(3) /* module → guard, weak: a coroutine that loads may be forgotten */
 #define UP_GUARD lua_upvalueindex(4)   /* metatable of guards */
@@ -20,7 +21,7 @@
 enum { NAME = 1, LOADED, SEARCHERS, MESSAGE };
 enum { LOADER = 3, DATA, GUARD };
 
-/* ---- two tasks, one module --------------------------------------------------------------------------------------------------- */
+/* ---- two tasks, one module --------------------------------------------------------------------------------------- */
 
 /* future → wakes who waits for it, if it still does. */
 static int wake_one(lua_State *L) {
@@ -62,7 +63,7 @@ static bool find_guard(lua_State *L) {
 
 static int require_again(lua_State *L, int status, lua_KContext extra);
 
-/* Waits for the loader whose guard is on top, in a future of its own, for a cancelled wait cancels what it waits for. */
+/* Waits for the loader whose guard is on top, in a future of its own: a wait that is cancelled cancels its future. */
 static int wait_for_loader(lua_State *L) {
   if (!al_ctx_of(L)->current) {
     const char *name = lua_tostring(L, NAME);
@@ -94,7 +95,7 @@ static void push_guard(lua_State *L) {
   lua_toclose(L, -1);
 }
 
-/* ---- searching and loading ----------------------------------------------------------------------------------------------------- */
+/* ---- searching and loading --------------------------------------------------------------------------------------- */
 
 /* The loader has run; its result is on top. */
 static int loaded(lua_State *L, int status, lua_KContext extra) {

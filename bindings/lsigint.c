@@ -1,9 +1,9 @@
-/* lsigint.c - SIGINT for whoever runs a main task (the interpreter, aloop.run). The handler does what a handler may: it counts,
- * wakes the loop through an eventfd, and asks Lua for a hook, as the stock interpreter does. So a signal is answered at once
- * if Lua code runs, and from the loop's turn if the loop waits; who comes first takes it.
+/* lsigint.c - SIGINT for whoever runs a main task (the interpreter, aloop.run). The handler does what a handler may:
+ * it counts, wakes the loop through an eventfd, and asks Lua for a hook, as the stock interpreter does. So a signal
+ * is answered at once if Lua code runs, and from the loop's turn if the loop waits; who comes first takes it.
  *
- * This is the one place of the bindings with state of the process, for SIGINT is the process's. Scripts that want a signal for
- * themselves use add_signal_handler, which hides our handler and gives it back.
+ * What it knows stands in variables of the process, for SIGINT is the process's. Scripts that want it for themselves
+ * use add_signal_handler, which hides our handler and gives it back.
  *
  * SPDX-License-Identifier: MIT */
 #include "lsigint.h"
@@ -37,12 +37,12 @@ static struct sigaction former; /* before the outermost guard */
 static volatile sig_atomic_t arrived, wake_fd = -1;
 static sig_atomic_t taken; /* of those that arrived; both wrap round together */
 
-/* ---- in the signal handler ----------------------------------------------------------------------------------------------- */
+/* ---- in the signal handler --------------------------------------------------------------------------------------- */
 
 static void interrupted(lua_State *L, lua_Debug *ar);
 
-/* lua_sethook may be called from signal handlers. Every thread of the state that may be running now. The hook comes before
- * the next instruction of a Lua function, not in calls of C functions, for ours do their bookkeeping in such. */
+/* lua_sethook may be called from signal handlers. Every thread of the state that may be running now. The hook comes
+ * before the next instruction of a Lua function, not in calls of C functions, for ours do their bookkeeping in such. */
 static void set_hooks(lua_Hook hook) {
   int mask = hook ? LUA_MASKCOUNT : 0, count = hook ? 1 : 0;
   al_ctx *ctx = top->ctx;
@@ -69,7 +69,7 @@ static void on_sigint(int signum) {
   errno = saved;
 }
 
-/* ---- answering ------------------------------------------------------------------------------------------------------------ */
+/* ---- answering --------------------------------------------------------------------------------------------------- */
 
 static bool take_one(void) {
   if (!top || taken == arrived) return false;
@@ -128,7 +128,7 @@ static void sigint_on_wake(al_loop *loop, al_handle *handle) {
   al_leave(guard->ctx, L);
 }
 
-/* ---- guards ------------------------------------------------------------------------------------------------------------------ */
+/* ---- guards ------------------------------------------------------------------------------------------------------ */
 
 void al_sigint_allow(al_ctx *ctx) { ctx->takes_sigint = true; }
 
@@ -239,7 +239,7 @@ int al_sigint_count(lua_State *L, int guard) {
   return g ? g->count : 0;
 }
 
-/* ---- for aloop.run ------------------------------------------------------------------------------------------------------------- */
+/* ---- for aloop.run ----------------------------------------------------------------------------------------------- */
 
 /* take_sigint(loop, f) → a guard for <close>, or nil; also if the loop has a signal handler of its own */
 static int take_sigint(lua_State *L) {

@@ -9,9 +9,9 @@
 /* Permits this state to install a handler; without it (an embedder's state) the rest does nothing. */
 void al_sigint_allow(al_ctx *ctx);
 
-/* Pushes a guard and takes SIGINT until it is closed (al_sigint_release, or <close>), or pushes nil if SIGINT isn't ours to
- * take: ignored, or a loop's add_signal_handler has it. What arrives while Lua code runs calls the function on top (popped)
- * with 1, 2, ... out of that code; unless it returns true, KeyboardInterrupt is raised there. */
+/* Pushes a guard and takes SIGINT until it is closed (al_sigint_release, or <close>), or pushes nil if SIGINT isn't
+ * ours to take: ignored, or a loop's add_signal_handler has it. What arrives while Lua code runs calls the function
+ * on top (popped) with 1, 2, ... out of that code; unless it returns true, KeyboardInterrupt is raised there. */
 void al_sigint_take(lua_State *L, al_ctx *ctx);
 void al_sigint_release(lua_State *L, int guard);
 

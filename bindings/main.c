@@ -1,5 +1,6 @@
-/* main.c - the interpreter: `lua` with a main chunk that is a task. Options are those of lua 5.4 and -X; all that they ask to run
- * (LUA_INIT, -e, -l, the script, the prompt) runs in one main task, in order, so that any of it may wait.
+/* main.c - the interpreter: `lua` with a main chunk that is a task. Options are those of lua 5.4 and -X; all that
+ * they ask to run (LUA_INIT, -e, -l, the script, the prompt) runs in one main task, in order, so that any of it may
+ * wait.
  *
  * What is the process's to decide is decided here and nowhere else: SIGPIPE, SIGINT, the exit status.
  *
@@ -18,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- the command line -------------------------------------------------------------------------------------------------------- */
+/* ---- the command line -------------------------------------------------------------------------------------------- */
 
 typedef struct run {
   int argc;
@@ -136,7 +137,7 @@ static void make_arg(lua_State *L, const run *r) {
   lua_setglobal(L, "arg");
 }
 
-/* ---- what the main task runs ---------------------------------------------------------------------------------------------------- */
+/* ---- what the main task runs ------------------------------------------------------------------------------------- */
 
 /* After loading: the chunk on top, or an error raised. */
 static int loaded(lua_State *L, run *r, int status) {
@@ -249,7 +250,7 @@ static int run_all(lua_State *L, int status, lua_KContext kctx) {
 
 static int main_chunk(lua_State *L) { return run_all(L, LUA_OK, (lua_KContext)lua_touserdata(L, lua_upvalueindex(1))); }
 
-/* ---- SIGINT, SIGPIPE, loops ---------------------------------------------------------------------------------------------------------- */
+/* ---- SIGINT, SIGPIPE, loops -------------------------------------------------------------------------------------- */
 
 /* The first SIGINT while the main task's loop runs cancels it (true); any other interrupts what runs. */
 static int on_sigint(lua_State *L) {
@@ -280,7 +281,7 @@ static void set_up_loops(lua_State *L, al_ctx *ctx, const run *r) {
   lua_pop(L, 1);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static void print_error(lua_State *L, const run *r) {
   const char *text = r->unloaded ? lua_tostring(L, -1) : al_lua_pusherror(L, -1);
@@ -298,7 +299,8 @@ static int exit_status(lua_State *L) {
   }
 }
 
-/* A main task that died of the cancellation that SIGINT asked for was interrupted: its error on top becomes one that says so. */
+/* A main task that died of the cancellation that SIGINT asked for was interrupted: its error on top becomes one that
+ * says so. */
 static void tell_interrupt(lua_State *L, al_ctx *ctx) {
   al_pusherror(L, ctx, AL_C_KeyboardInterrupt, "interrupted!");
   lua_getfield(L, -2, "traceback");

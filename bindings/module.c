@@ -1,5 +1,6 @@
-/* module.c - the modules `aloop` and `aloop.core`: opens all bindings in a Lua state and lets `require` find the Lua files that
- * are embedded in the binary. ALOOP_LUADIR names a directory whose files go before those, for work on them.
+/* module.c - the modules `aloop` and `aloop.core`: opens all bindings in a Lua state and lets `require` find the Lua
+ * files that are embedded in the binary. ALOOP_LUADIR names a directory whose files go before those, for work on
+ * them.
  *
  * The interpreter and embedders come by al_module_open, a stock Lua by luaopen_aloop in aloop.so.
  *
@@ -89,8 +90,8 @@ static void open_core(lua_State *L, al_ctx *ctx) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &core_key);
 }
 
-/* What scripts get as aloop.core is an empty table that finds everything in the core: Lua names functions in tracebacks by
- * what it sees in package.loaded, and shall see `aloop.sleep` there, not `aloop.core.sleep`. */
+/* What scripts get as aloop.core is an empty table that finds everything in the core: Lua names functions in
+ * tracebacks by what it sees in package.loaded, and shall see `aloop.sleep` there, not `aloop.core.sleep`. */
 int luaopen_aloop_core(lua_State *L) {
   al_module_open(L);
   lua_newtable(L);
@@ -101,7 +102,7 @@ int luaopen_aloop_core(lua_State *L) {
   return 1;
 }
 
-/* ---- Lua files --------------------------------------------------------------------------------------------------------------- */
+/* ---- Lua files --------------------------------------------------------------------------------------------------- */
 
 /* Pushes the chunk of the file, and its name; or raises. */
 static void load_file(lua_State *L, const al_embedded *file) {
@@ -160,7 +161,7 @@ static void add_preloads(lua_State *L) {
   lua_pop(L, 1);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 al_ctx *al_module_open(lua_State *L) {
   luaL_checkversion(L);
