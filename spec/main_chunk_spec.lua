@@ -188,7 +188,7 @@ describe("SIGINT", function()
       aloop.get_event_loop():call_later(0, print, "ready")
       pcall(aloop.sleep, 30)
       print("again")
-      while true do end
+      while true do io.stdout:flush() end -- a sanitizer hands signals over in calls of the C library only
     ]], 2)
     assert.equal(130, result.code)
   end)
@@ -210,7 +210,7 @@ describe("SIGINT", function()
       local aloop = require "aloop"
       io.stdout:setvbuf("no")
       print("ready")
-      while true do end
+      while true do io.stdout:flush() end
     ]]
     assert.equal("", result.stdout)
     assert.is_true(result.code == 1 or result.code == 130)
