@@ -107,7 +107,8 @@ static int task_new(lua_State *L) {
   static const char *const names[] = {"loop", "name", "context", "eager_start", NULL};
   if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
   l_loop *loop = NULL;
-  if (al_options(L, 3, "Task", names) && al_option(L, 3, "loop") != LUA_TNIL) loop = al_check_loop(L, ctx, lua_gettop(L));
+  if (al_options(L, 3, "Task", names) && al_option(L, 3, "loop") != LUA_TNIL)
+    loop = al_check_loop(L, ctx, lua_gettop(L));
   if (!loop) loop = al_default_loop(L, ctx);
   lua_settop(L, 3);
   return default_create_task(L, ctx, loop);
@@ -169,7 +170,8 @@ static int ensure_future(lua_State *L) {
     loop = al_check_loop(L, ctx, lua_gettop(L));
   l_future *f = al_ensure_future(L, ctx, loop, 1);
   if (loop && f->loop != loop)
-    return al_raise(L, ctx, AL_C_ValueError, "The future belongs to a different loop than the one specified as the loop argument");
+    return al_raise(L, ctx, AL_C_ValueError,
+                    "The future belongs to a different loop than the one specified as the loop argument");
   return 1;
 }
 

@@ -22,8 +22,8 @@ struct l_future {
   al_list waiters; /* al_handle: steps of tasks and callbacks, in order */
   int nvalues;     /* finished: how many values; other than 1: they stand in a table */
   uint8_t state;
-  bool failed;   /* finished with an error */
-  bool unread;   /* its error was not looked at yet */
+  bool failed; /* finished with an error */
+  bool unread; /* its error was not looked at yet */
   bool is_task;
 };
 

@@ -263,12 +263,8 @@ static const luaL_Reg handle_methods[] = {{"cancel", handle_cancel},
                                           {"get_context", handle_get_context},
                                           {"__tostring", handle_tostring},
                                           {NULL, NULL}};
-static const luaL_Reg timer_methods[] = {{"when", timer_when},
-                                         {"reschedule", timer_reschedule},
-                                         {"__lt", timer_lt},
-                                         {"__le", timer_le},
-                                         {"__tostring", handle_tostring},
-                                         {NULL, NULL}};
+static const luaL_Reg timer_methods[] = {{"when", timer_when}, {"reschedule", timer_reschedule}, {"__lt", timer_lt},
+                                         {"__le", timer_le},   {"__tostring", handle_tostring},  {NULL, NULL}};
 
 void al_handle_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_Handle, handle_methods);

@@ -36,7 +36,8 @@ l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg) {
   l_loop *loop = al_check_loop(L, ctx, arg);
   if (al_loop_is_closed(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
   if (al_loop_debug(loop->loop) && !al_loop_in_thread(loop->loop))
-    al_raise(L, ctx, AL_C_RuntimeError, "Non-thread-safe operation invoked on an event loop other than the current one");
+    al_raise(L, ctx, AL_C_RuntimeError,
+             "Non-thread-safe operation invoked on an event loop other than the current one");
   return loop;
 }
 
@@ -561,7 +562,7 @@ static int stats(lua_State *L) {
   const struct {
     const char *name;
     uint64_t value;
-  } fields[] = {{"transports", s.transports}, {"servers", s.servers}, {"ops", s.ops},    {"timers", s.timers},
+  } fields[] = {{"transports", s.transports}, {"servers", s.servers},   {"ops", s.ops},    {"timers", s.timers},
                 {"handles", s.handles},       {"watchers", s.watchers}, {"turns", s.turns}};
   lua_createtable(L, 0, 7);
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -610,10 +611,16 @@ static const luaL_Reg scheduling[] = {{"call_soon", loop_call_soon},
                                       {"call_later", loop_call_later},
                                       {"call_at", loop_call_at},
                                       {NULL, NULL}};
-static const luaL_Reg selector_methods[] = {{"__new", selector_loop_new}, {"__gc", loop_gc}, {"__close", loop_close},
-                                            {"__tostring", loop_tostring}, {NULL, NULL}};
-static const luaL_Reg proactor_methods[] = {{"__new", proactor_loop_new}, {"__gc", loop_gc}, {"__close", loop_close},
-                                            {"__tostring", loop_tostring}, {NULL, NULL}};
+static const luaL_Reg selector_methods[] = {{"__new", selector_loop_new},
+                                            {"__gc", loop_gc},
+                                            {"__close", loop_close},
+                                            {"__tostring", loop_tostring},
+                                            {NULL, NULL}};
+static const luaL_Reg proactor_methods[] = {{"__new", proactor_loop_new},
+                                            {"__gc", loop_gc},
+                                            {"__close", loop_close},
+                                            {"__tostring", loop_tostring},
+                                            {NULL, NULL}};
 static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
                                      {"running_loop_or_nil", running_loop_or_nil},
                                      {"default_loop", default_loop},

@@ -19,14 +19,14 @@ enum {
 
 struct l_loop {
   al_ctx *ctx;
-  al_loop *loop; /* one reference; NULL in a half-made object only */
-  l_loop *next;  /* ctx->loops */
-  al_link tasks; /* the unfinished tasks (l_task.all) */
+  al_loop *loop;                   /* one reference; NULL in a half-made object only */
+  l_loop *next;                    /* ctx->loops */
+  al_link tasks;                   /* the unfinished tasks (l_task.all) */
   bool custom_future, custom_task; /* a subclass replaces create_future, create_task */
-  al_timer collector;   /* debug mode: the next full collection */
-  int64_t collected_ns; /* the last one */
-  int64_t slow_ns; /* slow_callback_duration */
-  bool quiet;    /* not reported when collected unclosed (the interpreter's own) */
+  al_timer collector;              /* debug mode: the next full collection */
+  int64_t collected_ns;            /* the last one */
+  int64_t slow_ns;                 /* slow_callback_duration */
+  bool quiet;                      /* not reported when collected unclosed (the interpreter's own) */
 };
 
 /* The loop at arg (self of every method), or a type error. */

@@ -103,4 +103,3 @@ int al_main_run(lua_State *L, al_ctx *ctx, int nargs) {
   lua_remove(L, f);
   return status;
 }
-

@@ -191,8 +191,9 @@ l_task *al_task_resumed(lua_State *L, al_ctx *ctx) {
   }
   if (t->misyielded) {
     t->misyielded = false;
-    al_raise(L, ctx, AL_C_RuntimeError,
-             "a task may only yield to its loop without a value; to hand out values, yield inside a coroutine of your own");
+    al_raise(
+        L, ctx, AL_C_RuntimeError,
+        "a task may only yield to its loop without a value; to hand out values, yield inside a coroutine of your own");
   }
   return t;
 }
@@ -210,7 +211,9 @@ static void deliver_cancel(al_ctx *ctx, l_task *t) {
   t->wait = NULL;
 }
 
-static bool yielded_by_aloop(lua_State *co, int n) { return n == 1 && lua_touserdata(co, -1) == (const void *)&al_wait_tag; }
+static bool yielded_by_aloop(lua_State *co, int n) {
+  return n == 1 && lua_touserdata(co, -1) == (const void *)&al_wait_tag;
+}
 
 static int request_cancel(lua_State *L) {
   l_task *t = lua_touserdata(L, 1);
@@ -539,4 +542,3 @@ int al_task_yielded(lua_State *L, al_ctx *ctx) {
   if (ctx->current && ctx->co_top == L) al_task_resumed(L, ctx);
   return lua_gettop(L);
 }
-

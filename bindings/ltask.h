@@ -47,26 +47,26 @@ enum {
 
 struct l_task {
   l_future f;
-  al_handle step;      /* queued: it goes on in the next turn; or it stands in the list of the awaited future */
-  al_link all;         /* the loop's list of unfinished tasks */
-  lua_State *co;       /* NULL once done */
-  l_wait *wait;        /* what it waits for, if it is no future */
-  l_future *awaiting;  /* the future it waits for */
-  l_wait sleeping;     /* sleep()'s */
-  al_timer timer;      /* sleep()'s */
-  uint64_t number;     /* Task-N */
-  int slot;            /* anchored until done */
+  al_handle step;     /* queued: it goes on in the next turn; or it stands in the list of the awaited future */
+  al_link all;        /* the loop's list of unfinished tasks */
+  lua_State *co;      /* NULL once done */
+  l_wait *wait;       /* what it waits for, if it is no future */
+  l_future *awaiting; /* the future it waits for */
+  l_wait sleeping;    /* sleep()'s */
+  al_timer timer;     /* sleep()'s */
+  uint64_t number;    /* Task-N */
+  int slot;           /* anchored until done */
   int created_line;
-  int cancelling;      /* cancel() requests not taken back */
+  int cancelling; /* cancel() requests not taken back */
   uint8_t context_kind;
-  bool must_cancel;    /* to be told at the next step */
-  bool told;           /* a CancelledError was raised in it, and is not known to be lost */
-  bool throwing;       /* a CancelledError is to be raised where it waits */
-  bool misyielded;     /* it yielded a value that was not aloop's: a RuntimeError is to be raised there */
+  bool must_cancel; /* to be told at the next step */
+  bool told;        /* a CancelledError was raised in it, and is not known to be lost */
+  bool throwing;    /* a CancelledError is to be raised where it waits */
+  bool misyielded;  /* it yielded a value that was not aloop's: a RuntimeError is to be raised there */
   bool started;
   bool is_main, settled; /* the main chunk; its loop is known */
-  bool reraised;       /* an error of a task that it awaited was raised in it */
-  bool exposed;        /* its thread was given to a script: it isn't used again */
+  bool reraised;         /* an error of a task that it awaited was raised in it */
+  bool exposed;          /* its thread was given to a script: it isn't used again */
 };
 
 /* task:cancel(message on top (popped)) for the one at idx; false if it was done. */

@@ -28,8 +28,7 @@ static int task_uncancel(lua_State *L) {
 
 static int task_get_name(lua_State *L) {
   l_task *t = check_task(L, al_ctx_of(L));
-  if (lua_getiuservalue(L, 1, AL_TASK_UV_NAME) == LUA_TNIL)
-    lua_pushfstring(L, "Task-%I", (LUAI_UACINT)t->number);
+  if (lua_getiuservalue(L, 1, AL_TASK_UV_NAME) == LUA_TNIL) lua_pushfstring(L, "Task-%I", (LUAI_UACINT)t->number);
   return 1;
 }
 
@@ -130,15 +129,10 @@ static int all_tasks(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg task_methods[] = {{"cancelling", task_cancelling},
-                                        {"uncancel", task_uncancel},
-                                        {"get_name", task_get_name},
-                                        {"set_name", task_set_name},
-                                        {"get_coro", task_get_coro},
-                                        {"get_context", task_get_context},
-                                        {"get_stack", task_get_stack},
-                                        {"print_stack", task_print_stack},
-                                        {NULL, NULL}};
+static const luaL_Reg task_methods[] = {
+    {"cancelling", task_cancelling}, {"uncancel", task_uncancel},       {"get_name", task_get_name},
+    {"set_name", task_set_name},     {"get_coro", task_get_coro},       {"get_context", task_get_context},
+    {"get_stack", task_get_stack},   {"print_stack", task_print_stack}, {NULL, NULL}};
 static const luaL_Reg functions[] = {{"current_task", current_task}, {"all_tasks", all_tasks}, {NULL, NULL}};
 
 void al_task_openlib(lua_State *L, al_ctx *ctx) {

@@ -68,7 +68,8 @@ static int poll_io(al_loop *loop, int64_t limit_ns) {
 
 static void run_batch(al_loop *loop) {
   while (!al__link_is_empty(&loop->batch) && !loop->broken) al__loop_run(loop, al__list_pop(&loop->batch));
-  if (loop->broken) al__link_splice_front(&loop->ready, &loop->batch); /* al_loop_break: the rest comes first in the next turn */
+  if (loop->broken)
+    al__link_splice_front(&loop->ready, &loop->batch); /* al_loop_break: the rest comes first in the next turn */
 }
 
 static int turn(al_loop *loop, int64_t limit_ns) {
