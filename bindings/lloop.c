@@ -420,63 +420,6 @@ static int loop_tostring(lua_State *L) {
   return 1;
 }
 
-/* ---- scheduling */
-
-/* In debug mode a value that can't be called is refused at once, else when it is called; a coroutine always. */
-static void check_callback(lua_State *L, l_loop *loop, int arg, const char *f) {
-  if (lua_isfunction(L, arg)) return;
-  if (lua_isthread(L, arg)) al_argerror(L, arg, lua_pushfstring(L, "coroutines cannot be used with %s()", f));
-  if (lua_isnoneornil(L, arg) || (al_loop_debug(loop->loop) && !al_iscallable(L, arg)))
-    al_typeerror(L, arg, "function");
-}
-
-static int loop_call_soon(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  l_loop *loop = al_check_open(L, ctx, 1);
-  check_callback(L, loop, 2, "call_soon");
-  l_handle *h = al_handle_schedule(L, ctx, loop, false, 2);
-  al_call_soon(loop->loop, &h->t.handle);
-  return 1;
-}
-
-/* In this thread nothing sleeps; other threads have other states and come through a remote. */
-static int loop_call_soon_threadsafe(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  l_loop *loop = al_check_loop(L, ctx, 1);
-  if (al_loop_is_closed(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
-  check_callback(L, loop, 2, "call_soon_threadsafe");
-  l_handle *h = al_handle_schedule(L, ctx, loop, false, 2);
-  al_call_soon(loop->loop, &h->t.handle);
-  return 1;
-}
-
-static int schedule(lua_State *L, bool relative, const char *f) {
-  al_ctx *ctx = al_ctx_of(L);
-  l_loop *loop = al_check_open(L, ctx, 1);
-  double when = al_checknumber(L, 2);
-  if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", relative ? "delay" : "when");
-  check_callback(L, loop, 3, f);
-  if (relative) when += (double)al_time_ns() / 1e9;
-  l_handle *h = al_handle_schedule(L, ctx, loop, true, 3);
-  al_timer_handle_start(L, ctx, lua_gettop(L), h, when);
-  return 1;
-}
-
-static int loop_call_later(lua_State *L) { return schedule(L, true, "call_later"); }
-static int loop_call_at(lua_State *L) { return schedule(L, false, "call_at"); }
-
-static int loop_time(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
-  lua_pushnumber(L, (double)al_time_ns() / 1e9);
-  return 1;
-}
-
-static int loop_create_future(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  al_future_new(L, ctx, al_check_loop(L, ctx, 1));
-  return 1;
-}
-
 /* ---- fields and handlers */
 
 static int loop_get_debug(lua_State *L) {
@@ -595,8 +538,6 @@ static const luaL_Reg methods[] = {{"run_forever", loop_run_forever},
                                    {"is_running", loop_is_running},
                                    {"is_closed", loop_is_closed},
                                    {"close", loop_close},
-                                   {"time", loop_time},
-                                   {"create_future", loop_create_future},
                                    {"get_debug", loop_get_debug},
                                    {"set_debug", loop_set_debug},
                                    {"set_exception_handler", loop_set_exception_handler},
@@ -605,12 +546,6 @@ static const luaL_Reg methods[] = {{"run_forever", loop_run_forever},
                                    {"__close", loop_close},
                                    {"__tostring", loop_tostring},
                                    {NULL, NULL}};
-/* Each call of these counts: al_handle_pushfunction gives them what they need at hand. */
-static const luaL_Reg scheduling[] = {{"call_soon", loop_call_soon},
-                                      {"call_soon_threadsafe", loop_call_soon_threadsafe},
-                                      {"call_later", loop_call_later},
-                                      {"call_at", loop_call_at},
-                                      {NULL, NULL}};
 static const luaL_Reg selector_methods[] = {{"__new", selector_loop_new},
                                             {"__gc", loop_gc},
                                             {"__close", loop_close},
@@ -636,12 +571,6 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseEventLoop, methods);
-  al_pushclass(L, ctx, AL_C_BaseEventLoop);
-  for (const luaL_Reg *reg = scheduling; reg->name; reg++) {
-    al_handle_pushfunction(L, ctx, reg->func);
-    lua_setfield(L, -2, reg->name);
-  }
-  lua_pop(L, 1);
   al_class_methods(L, ctx, AL_C_SelectorEventLoop, selector_methods);
   al_class_methods(L, ctx, AL_C_ProactorEventLoop, proactor_methods);
   al_ctx_setfuncs(L, ctx, functions);

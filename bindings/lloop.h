@@ -60,5 +60,6 @@ void al_loop_collect_soon(l_loop *loop);
 void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns);
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx);
+void al_schedule_openlib(lua_State *L, al_ctx *ctx); /* lschedule.c */
 
 #endif
