@@ -33,10 +33,11 @@ static int fd_of_file(lua_State *L, al_ctx *ctx, const luaL_Stream *stream) {
   return fileno(stream->f);
 }
 
-/* Pushes the object's method of this name; false, and pushes nothing, if it has none. */
-static bool push_method(lua_State *L, int idx, const char *name) {
-  if (!lua_istable(L, idx) && !luaL_getmetafield(L, idx, "__index")) return false;
-  if (!lua_istable(L, idx)) lua_pop(L, 1);
+bool al_push_method(lua_State *L, int idx, const char *name) {
+  int type = lua_type(L, idx);
+  if (type != LUA_TUSERDATA && type != LUA_TTABLE) return false;
+  if (type == LUA_TUSERDATA && luaL_getmetafield(L, idx, "__index") == LUA_TNIL) return false;
+  if (type == LUA_TUSERDATA) lua_pop(L, 1);
   lua_getfield(L, idx, name);
   if (al_iscallable(L, -1)) return true;
   lua_pop(L, 1);
@@ -51,8 +52,7 @@ int al_check_fd(lua_State *L, al_ctx *ctx, int arg) {
   }
   const luaL_Stream *stream = luaL_testudata(L, arg, LUA_FILEHANDLE);
   if (stream) return fd_of_file(L, ctx, stream);
-  if (lua_type(L, arg) == LUA_TSTRING) return raise_invalid(L, ctx, arg); /* it has methods, but not these */
-  if (!push_method(L, arg, "fileno") && !push_method(L, arg, "getfd")) return raise_invalid(L, ctx, arg);
+  if (!al_push_method(L, arg, "fileno") && !al_push_method(L, arg, "getfd")) return raise_invalid(L, ctx, arg);
   lua_pushvalue(L, arg);
   lua_call(L, 1, 1);
   return pop_number(L, ctx, arg);

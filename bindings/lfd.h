@@ -10,6 +10,9 @@
 /* The descriptor of the value at arg; raises ValueError for a value that has none (any more). */
 int al_check_fd(lua_State *L, al_ctx *ctx, int arg);
 
+/* Pushes the method of this name of the table or userdata at idx; false, and nothing, if it has none. */
+bool al_push_method(lua_State *L, int idx, const char *name);
+
 /* Handles that stay with the loop at stack index 1, in the table at its user value: those of descriptors and signals.
  * begin: puts the Handle at handle there, anchored, and pushes what stood there before. Then either commit, which lets
  * go of the former one (popped), or undo. end: takes the handle out and lets go of it. */

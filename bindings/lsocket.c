@@ -99,20 +99,8 @@ static int socket_gc(lua_State *L) {
 
 /* ---- sockets given to others ------------------------------------------------------------------------------------- */
 
-/* Pushes the object's method of this name; false, and nothing, if it has none. */
-static bool push_method(lua_State *L, int idx, const char *name) {
-  int type = lua_type(L, idx);
-  if (type != LUA_TUSERDATA && type != LUA_TTABLE) return false;
-  if (type == LUA_TUSERDATA && luaL_getmetafield(L, idx, "__index") == LUA_TNIL) return false;
-  if (type == LUA_TUSERDATA) lua_pop(L, 1);
-  lua_getfield(L, idx, name);
-  if (al_iscallable(L, -1)) return true;
-  lua_pop(L, 1);
-  return false;
-}
-
 static bool has_method(lua_State *L, int idx, const char *name) {
-  bool has = push_method(L, idx, name);
+  bool has = al_push_method(L, idx, name);
   if (has) lua_pop(L, 1);
   return has;
 }
@@ -151,7 +139,7 @@ void al_given_taken(lua_State *L, const l_given *given, al_transport *transport,
     if (server) al_server_hold(server);
     s->transport = transport;
     s->server = server;
-  } else if (!given->lends && push_method(L, given->idx, "setfd")) { /* luasocket's: it shall not close it, too */
+  } else if (!given->lends && al_push_method(L, given->idx, "setfd")) { /* luasocket's: it shall not close it, too */
     lua_pushvalue(L, given->idx);
     lua_pushinteger(L, -1);
     lua_call(L, 2, 0);
