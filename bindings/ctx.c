@@ -11,11 +11,7 @@
 
 static const char registry_key; /* its address is the key */
 
-static void *ctx_realloc(al_ctx *ctx, void *ptr, size_t old, size_t new) {
-  void *ud;
-  lua_Alloc alloc = lua_getallocf(ctx->main, &ud);
-  return alloc(ud, ptr, old, new);
-}
+enum { USUAL_DEPTH = 4 }; /* threads that are made at once: so deep, no event is dropped for want of memory */
 
 /* At lua_close, after all objects that were made later. */
 static int ctx_gc(lua_State *L) {
@@ -27,8 +23,7 @@ static int ctx_gc(lua_State *L) {
     al_loop_release(loop->loop);
     loop->loop = NULL;
   }
-  ctx_realloc(ctx, ctx->free_slots, (size_t)ctx->size_free * sizeof(int), 0);
-  ctx->free_slots = NULL;
+  ctx->ended = true;
   return 0;
 }
 
@@ -101,7 +96,7 @@ al_ctx *al_ctx_open(lua_State *L) {
   lua_pushvalue(L, -1);
   ctx->anchors_ref = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_setiuservalue(L, -2, 1);
-  new_thread(L, ctx, 0);
+  for (int depth = 0; depth < USUAL_DEPTH; depth++) new_thread(L, ctx, depth);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &registry_key);
   return ctx;
 }
@@ -118,11 +113,13 @@ void al_ctx_setfuncs(lua_State *L, al_ctx *ctx, const luaL_Reg *functions) {
 
 void al_ctx_anchors(lua_State *L, al_ctx *ctx) { lua_rawgeti(L, LUA_REGISTRYINDEX, ctx->anchors_ref); }
 
-/* Room for each slot in the list of free ones, so that giving one back never allocates. */
+/* Room for each slot in the list of free ones, so that giving one back never allocates. It is Lua's memory, for finalizers may
+ * come after the context's own. */
 static void grow_free_slots(lua_State *L, al_ctx *ctx) {
   int size = ctx->size_free ? ctx->size_free * 2 : 64;
-  int *slots = ctx_realloc(ctx, ctx->free_slots, (size_t)ctx->size_free * sizeof(int), (size_t)size * sizeof(int));
-  if (!slots) luaL_error(L, "not enough memory");
+  int *slots = lua_newuserdatauv(L, (size_t)size * sizeof(int), 0);
+  if (ctx->free_slots) memcpy(slots, ctx->free_slots, (size_t)ctx->n_free * sizeof(int));
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &ctx->free_slots);
   ctx->free_slots = slots;
   ctx->size_free = size;
 }

@@ -116,7 +116,7 @@ struct al_ctx {
   const void *future_gc, *task_gc;   /* the metatables of futures that still have something to report when collected */
 
   l_loop *running;     /* the loop that runs in this state, or NULL */
-  l_loop *loops;       /* all open ones */
+  l_loop *loops;       /* all that were not finalized */
   l_task *current;     /* the task being stepped, or NULL */
   lua_State *co_top;   /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
   l_task *main_task;       /* while a main chunk runs */
@@ -126,6 +126,7 @@ struct al_ctx {
   int context_kind;    /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
   bool debug;          /* new loops are in debug mode: ALOOPDEBUG, -X debug */
   bool takes_sigint;   /* lsigint.h */
+  bool ended;          /* by its finalizer: other finalizers may still come, and find nothing to work with */
   bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
   uint64_t task_names; /* the N of the next Task-N */
   size_t n_unread;     /* futures in AL_SLOT_UNREAD that still are */

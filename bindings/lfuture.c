@@ -50,7 +50,7 @@ static l_future *check_future(lua_State *L, al_ctx *ctx) {
 /* Anchors the callbacks that wait and hands all that waits to the loop. */
 static void schedule_waiters(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
   if (al_list_is_empty(&f->waiters)) return;
-  if (al_loop_is_closed(f->loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  al_check_alive(L, f->loop);
   if (lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE) == LUA_TTABLE) {
     lua_Integer n = luaL_len(L, -1);
     for (lua_Integer i = 1; i <= n; i++) {
@@ -86,16 +86,20 @@ void al_future_finish(lua_State *L, al_ctx *ctx, int idx, int nvalues) {
   lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE);
 }
 
-/* Gives it the metatable with the finalizer that reports an error nobody looked at. */
-static void watch_for_collection(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
-  al_ctx_anchors(L, ctx);
-  lua_rawgeti(L, -1, f->is_task ? AL_SLOT_TASK_GC : AL_SLOT_FUTURE_GC);
-  lua_setmetatable(L, idx);
-  lua_rawgeti(L, -1, AL_SLOT_UNREAD);
+/* Enters it among those whose error nobody looked at. This takes memory; what follows doesn't. */
+static void note_unread(lua_State *L, al_ctx *ctx, int idx) {
+  al_pushanchored(L, ctx, AL_SLOT_UNREAD);
   lua_pushvalue(L, idx);
   lua_pushboolean(L, true);
   lua_rawset(L, -3);
-  lua_pop(L, 2);
+  lua_pop(L, 1);
+}
+
+/* Gives it the metatable with the finalizer that reports an error nobody looked at. */
+static void watch_for_collection(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
+  al_pushanchored(L, ctx, f->is_task ? AL_SLOT_TASK_GC : AL_SLOT_FUTURE_GC);
+  lua_setmetatable(L, idx);
+  f->unread = true;
   ctx->n_unread++;
 }
 
@@ -111,9 +115,10 @@ void al_future_fail(lua_State *L, al_ctx *ctx, int idx) {
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
+  note_unread(L, ctx, idx);
   schedule_waiters(L, ctx, f, idx);
   f->state = AL_FUTURE_FINISHED;
-  f->failed = f->unread = true;
+  f->failed = true;
   lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE);
   watch_for_collection(L, ctx, f, idx);
   if (f->loop->loop && al_loop_debug(f->loop->loop) && !al_loop_is_closed(f->loop->loop)) al_loop_collect_soon(f->loop);
@@ -242,6 +247,7 @@ static int future_set_exception(lua_State *L) {
       lua_replace(L, 2);
     }
     lua_settop(L, 2);
+    check_settable(L, ctx); /* still: the class may have code of its own */
   }
   al_future_fail(L, ctx, 1);
   return 0;
@@ -284,9 +290,9 @@ static int future_add_done_callback(lua_State *L) {
   }
   lua_settop(L, 2);
   lua_pushvalue(L, 1);
+  if (f->state != AL_FUTURE_PENDING || !f->loop->loop) al_check_alive(L, f->loop);
   l_handle *h = al_handle_make(L, ctx, f->loop, false, 2);
   if (f->state != AL_FUTURE_PENDING) {
-    if (al_loop_is_closed(f->loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
     al_handle_soon(L, ctx, 2, h);
     return 0;
   }
@@ -301,31 +307,60 @@ static int future_add_done_callback(lua_State *L) {
   return 0;
 }
 
-static int future_remove_done_callback(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  l_future *f = check_future(L, ctx);
-  luaL_checkany(L, 2);
-  lua_Integer removed = 0, kept = 0;
-  if (f->state == AL_FUTURE_PENDING && lua_getiuservalue(L, 1, AL_FUTURE_UV_VALUE) == LUA_TTABLE) {
-    lua_Integer n = luaL_len(L, 3);
-    for (lua_Integer i = 1; i <= n; i++) {
-      lua_rawgeti(L, 3, i);
-      l_handle *h = lua_touserdata(L, -1);
-      lua_getiuservalue(L, -1, 1);
-      bool same = lua_compare(L, -1, 2, LUA_OPEQ);
+/* Pushes the table of the handles whose callback equals the value at 2; to be asked of a copy, for an __eq may do anything to the
+ * future. */
+static void push_equal_handles(lua_State *L, int handles) {
+  lua_Integer n = (lua_Integer)lua_rawlen(L, handles);
+  lua_newtable(L);
+  int copy = lua_gettop(L);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, handles, i);
+    lua_rawseti(L, copy, i);
+  }
+  lua_newtable(L);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, copy, i);
+    lua_getiuservalue(L, -1, 1);
+    bool same = lua_compare(L, -1, 2, LUA_OPEQ);
+    lua_pop(L, 1);
+    lua_pushboolean(L, same);
+    lua_rawset(L, copy + 1);
+  }
+  lua_remove(L, copy);
+}
+
+/* Takes those handles from the list that the table at equal marks; their number. Calls nothing of a script's. */
+static lua_Integer remove_handles(lua_State *L, int handles, int equal) {
+  lua_Integer n = (lua_Integer)lua_rawlen(L, handles), kept = 0;
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, handles, i);
+    l_handle *h = lua_touserdata(L, -1);
+    lua_pushvalue(L, -1);
+    lua_rawget(L, equal);
+    bool same = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    if (same) {
+      al_handle_cancel(&h->t.handle);
       lua_pop(L, 1);
-      if (same) {
-        al_handle_cancel(&h->t.handle);
-        removed++;
-        lua_pop(L, 1);
-      } else {
-        lua_rawseti(L, 3, ++kept);
-      }
+    } else {
+      lua_rawseti(L, handles, ++kept);
     }
-    for (lua_Integer i = kept + 1; i <= n; i++) {
-      lua_pushnil(L);
-      lua_rawseti(L, 3, i);
-    }
+  }
+  for (lua_Integer i = kept + 1; i <= n; i++) {
+    lua_pushnil(L);
+    lua_rawseti(L, handles, i);
+  }
+  return n - kept;
+}
+
+static int future_remove_done_callback(lua_State *L) {
+  l_future *f = check_future(L, al_ctx_of(L));
+  luaL_checkany(L, 2);
+  lua_settop(L, 2);
+  lua_Integer removed = 0;
+  if (f->state == AL_FUTURE_PENDING && lua_getiuservalue(L, 1, AL_FUTURE_UV_VALUE) == LUA_TTABLE) {
+    push_equal_handles(L, 3);
+    if (f->state == AL_FUTURE_PENDING) removed = remove_handles(L, 3, 4);
   }
   lua_pushinteger(L, removed);
   return 1;

@@ -32,9 +32,13 @@ l_loop *al_check_loop(lua_State *L, al_ctx *ctx, int arg) {
   return loop;
 }
 
+void al_check_alive(lua_State *L, l_loop *loop) {
+  if (!loop->loop || al_loop_is_closed(loop->loop)) al_raise(L, loop->ctx, AL_C_RuntimeError, "Event loop is closed");
+}
+
 l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg) {
   l_loop *loop = al_check_loop(L, ctx, arg);
-  if (al_loop_is_closed(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  al_check_alive(L, loop);
   if (al_loop_debug(loop->loop) && !al_loop_in_thread(loop->loop))
     al_raise(L, ctx, AL_C_RuntimeError,
              "Non-thread-safe operation invoked on an event loop other than the current one");
@@ -215,6 +219,7 @@ static bool replaces(lua_State *L, al_ctx *ctx, const char *method) {
 
 /* [1] class, [2] selector or nil */
 static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
+  if (ctx->ended) return al_raise(L, ctx, AL_C_RuntimeError, "no new event loop: the Lua state is being closed");
   lua_settop(L, 2);
   l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 3 */
   loop->ctx = ctx;
@@ -286,7 +291,7 @@ int al_raise_exit(lua_State *L, al_ctx *ctx) {
 }
 
 void al_run_forever(lua_State *L, al_ctx *ctx, l_loop *loop) {
-  if (al_loop_is_closed(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  al_check_alive(L, loop);
   if (al_loop_is_running(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "This event loop is already running");
   if (ctx->running || al_loop_running())
     al_raise(L, ctx, AL_C_RuntimeError, "Cannot run the event loop while another loop is running");
@@ -318,15 +323,15 @@ static int loop_run_until_complete(lua_State *L) {
   bool made = al_test_future(L, ctx, 2) == NULL;
   l_future *f = al_ensure_future(L, ctx, loop, 2); /* 3 */
   if (f->loop != loop) return al_raise(L, ctx, AL_C_ValueError, "The future belongs to a different loop");
-  al_handle stop;
+  al_ctx_pushfunction(L, ctx, loop_run_forever);
+  lua_pushvalue(L, 1);
+  al_handle stop; /* nothing may raise as long as it stands in a list */
   al_handle_init(&stop, stop_loop);
   if (f->state == AL_FUTURE_PENDING) {
     al_list_append(&f->waiters, &stop);
   } else {
     al_call_soon(loop->loop, &stop);
   }
-  al_ctx_pushfunction(L, ctx, loop_run_forever);
-  lua_pushvalue(L, 1);
   int status = lua_pcall(L, 1, 0, 0);
   al_handle_cancel(&stop);
   if (status != LUA_OK) {
@@ -366,38 +371,57 @@ static void drop_handles(lua_State *L, al_ctx *ctx, int idx, int uservalue) {
   lua_setiuservalue(L, idx, uservalue);
 }
 
-static void close_loop(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
-  al_future_report_all(L, ctx, loop);
+static int report_all_body(lua_State *L) {
+  l_loop *loop = lua_touserdata(L, 1);
+  al_future_report_all(L, loop->ctx, loop);
+  return 0;
+}
+
+/* Closes the loop at idx, whatever its exception handler raises: that is on top if this returns no LUA_OK. */
+static int close_loop(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
+  lua_pushcfunction(L, report_all_body);
+  lua_pushlightuserdata(L, loop);
+  int status = lua_pcall(L, 1, 0, 0);
   al_task_forget_all(L, ctx, loop);
   al_sigint_detach(ctx, loop);
   al_loop_close(loop->loop);
   drop_handles(L, ctx, idx, AL_LOOP_UV_WATCHES);
   drop_handles(L, ctx, idx, AL_LOOP_UV_SIGNALS);
-  for (l_loop **at = &ctx->loops; *at; at = &(*at)->next) {
-    if (*at != loop) continue;
-    *at = loop->next;
-    break;
-  }
+  return status;
+}
+
+static void leave_list(al_ctx *ctx, l_loop *loop) {
+  l_loop **at = &ctx->loops;
+  while (*at != loop) at = &(*at)->next;
+  *at = loop->next;
 }
 
 static int loop_close(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
   if (al_loop_is_running(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Cannot close a running event loop");
-  if (!al_loop_is_closed(loop->loop)) close_loop(L, ctx, loop, 1);
+  if (!al_loop_is_closed(loop->loop) && close_loop(L, ctx, loop, 1) != LUA_OK) return lua_error(L);
   return 0;
 }
 
+static int warn_unclosed(lua_State *L) {
+  const l_loop *loop = lua_touserdata(L, 1);
+  al_warn(loop->ctx, "ResourceWarning", "unclosed event loop %s", luaL_tolstring(L, 1, NULL));
+  return 0;
+}
+
+/* A class of a script's may replace __tostring and the exception handler: whatever they raise, the loop is closed. */
 static int loop_gc(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = lua_touserdata(L, 1);
   if (!loop->loop) return 0;
   if (!al_loop_is_closed(loop->loop)) {
-    if (!loop->quiet) {
-      al_warn(ctx, "ResourceWarning", "unclosed event loop %s", luaL_tolstring(L, 1, NULL));
-    }
+    lua_pushcfunction(L, warn_unclosed);
+    lua_pushvalue(L, 1);
+    if (!loop->quiet && lua_pcall(L, 1, 0, 0) != LUA_OK) al_warn(ctx, "ResourceWarning", "unclosed event loop");
     close_loop(L, ctx, loop, 1);
   }
+  leave_list(ctx, loop);
   al_loop_release(loop->loop);
   loop->loop = NULL;
   return 0;

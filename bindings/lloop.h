@@ -34,6 +34,9 @@ l_loop *al_check_loop(lua_State *L, al_ctx *ctx, int arg);
 l_loop *al_test_loop(lua_State *L, al_ctx *ctx, int arg);
 /* ... that is open: raises RuntimeError("Event loop is closed"). In debug mode also checks the thread. */
 l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg);
+/* Raises RuntimeError("Event loop is closed") if it is, or was even collected: what outlives the loop at the end of a state has
+ * only its address. */
+void al_check_alive(lua_State *L, l_loop *loop);
 /* Pushes the loop's userdata. */
 void al_pushloop(lua_State *L, l_loop *loop);
 /* The running loop, else raises RuntimeError("no running event loop"). */

@@ -29,7 +29,7 @@ static int loop_call_soon(lua_State *L) {
 static int loop_call_soon_threadsafe(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
-  if (al_loop_is_closed(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  al_check_alive(L, loop);
   check_callback(L, loop, 2, "call_soon_threadsafe");
   l_handle *h = al_handle_schedule(L, ctx, loop, false, 2);
   al_call_soon(loop->loop, &h->t.handle);

@@ -296,3 +296,52 @@ describe("a future", function()
     end)
   end)
 end)
+
+describe("a callback with an __eq", function()
+  local function callables(__eq, calls)
+    local class = { __eq = __eq, __call = function() calls[#calls + 1] = true end }
+    return function() return setmetatable({}, class) end
+  end
+
+  it("may remove callbacks while it is looked for", function()
+    drive(function(loop)
+      local future = loop:create_future()
+      local compared, calls, new = 0, {}, nil
+      new = callables(function()
+        compared = compared + 1
+        if compared == 1 then future:remove_done_callback(new()) end
+        return true
+      end, calls)
+      for _ = 1, 3 do future:add_done_callback(new()) end
+      assert.equal(0, future:remove_done_callback(new()))
+      future:set_result()
+      helper.turn(loop)
+      assert.equal(0, #calls)
+    end)
+  end)
+
+  it("may end the future while it is looked for: what was scheduled is called", function()
+    drive(function(loop)
+      local future = loop:create_future()
+      local calls = {}
+      local new = callables(function()
+        if not future:done() then future:set_result() end
+        return true
+      end, calls)
+      for _ = 1, 3 do future:add_done_callback(new()) end
+      assert.equal(0, future:remove_done_callback(new()))
+      helper.turn(loop)
+      assert.equal(3, #calls)
+    end)
+  end)
+end)
+
+it("a class given to set_exception may set the future while it makes the error", function()
+  drive(function(loop)
+    local future = loop:create_future()
+    local class = aloop.Error:extend("Setting")
+    function class.init() if not future:done() then future:set_result(1) end end
+    raises(aloop.InvalidStateError, nil, future.set_exception, future, class)
+    assert.equal(1, future:result())
+  end)
+end)

@@ -141,3 +141,68 @@ helper.each_loop(function(_, new_loop)
     assert.is_true(kept:is_closed())
   end)
 end)
+
+describe("what a script does at the end", function()
+  it("an exception handler that raises at close() doesn't keep the loop open", function()
+    local loop = helper.new_loop()
+    loop:set_exception_handler(function() error(aloop.SystemExit(3)) end)
+    loop:create_future():set_exception("nobody takes it")
+    local ok, e = pcall(loop.close, loop)
+    assert.is_false(ok)
+    assert.is_true(aloop.isinstance(e, aloop.SystemExit))
+    assert.is_true(loop:is_closed())
+  end)
+
+  it("a forgotten loop is closed even if its __tostring fails", function()
+    local before = helper.count_fds()
+    local class = aloop.SelectorEventLoop:extend("Nameless")
+    class.__tostring = function() error("no name") end
+    local lines = {}
+    aloop.set_log_handler(function(_, text) lines[#lines + 1] = text end)
+    class()
+    for _ = 1, 3 do collectgarbage() end
+    helper.new_loop():close()
+    for _ = 1, 3 do collectgarbage() end
+    aloop.set_log_handler(nil)
+    assert.matches("unclosed event loop", lines[1])
+    assert.equal(before, helper.count_fds())
+  end)
+
+  -- Objects that are older than the loop are finalized after it, those older than the module after all of aloop.
+  local script = [[
+    local actions = {}
+    local _ <const> = setmetatable({}, { __gc = function()
+      table.sort(actions)
+      for _, name in ipairs(actions) do print(name, pcall(actions[name])) end
+    end })
+    KEPT = _
+    %s
+    local aloop = require "aloop"
+    aloop.set_log_handler(function() end)
+    local loop = aloop.new_event_loop()
+    local future = loop:create_future()
+    future:add_done_callback(print)
+    local timer, handle = loop:call_later(9, print), loop:call_soon(print)
+    local task = loop:create_task(function() end)
+    local function act(name, f)
+      actions[#actions + 1] = name
+      actions[name] = f
+    end
+    act("add", function() future:add_done_callback(print) end)
+    act("cancel", function() future:cancel() end)
+    act("handles", function() handle:cancel() timer:cancel() end)
+    act("arm", function() timer:reschedule(1) end)
+    act("new", function() aloop.new_event_loop():call_soon(print):cancel() end)
+    act("run", function() aloop.run(function() aloop.sleep(0) end) end)
+    act("set", function() future:set_result(1) end)
+    act("task", function() task:cancel() end)
+  ]]
+
+  it("finalizers that come after the loop's find it closed", function()
+    local out = helper.output_of(script:format(""))
+    for _, name in ipairs { "add", "arm", "cancel", "set" } do
+      assert.matches(name .. "\tfalse\tRuntimeError: Event loop is closed\n", out)
+    end
+    for _, name in ipairs { "handles", "new", "run", "task" } do assert.matches(name .. "\ttrue\n", out) end
+  end)
+end)
