@@ -31,10 +31,21 @@ static int resumed_outside(lua_State *L, int status, lua_KContext how) {
   return go_on(L, co, 0, (int)how);
 }
 
+/* Runs the <close> variables of a coroutine, which can't wait; the status that it ends with. */
+static int reset(al_ctx *ctx, lua_State *L, lua_State *co) {
+  lua_State *former = ctx->co_top, *former_blocked = ctx->co_blocked;
+  if (former == L) ctx->co_top = co;
+  ctx->co_blocked = L;
+  int status = lua_resetthread(co);
+  ctx->co_top = former;
+  ctx->co_blocked = former_blocked;
+  return status;
+}
+
 /* The error of a coroutine that died, on top of co, is raised as coroutine.wrap raises it. */
 static int raise_from(lua_State *L, lua_State *co, int how) {
   int status = lua_status(co);
-  if (status != LUA_OK && status != LUA_YIELD) status = lua_resetthread(co); /* runs its <close> variables */
+  if (status != LUA_OK && status != LUA_YIELD) status = reset(al_ctx_of(L), L, co);
   lua_xmove(co, L, 1);
   if (how == AS_WRAP && status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
     luaL_where(L, 1);
@@ -46,16 +57,25 @@ static int raise_from(lua_State *L, lua_State *co, int how) {
 
 static int hand_error(lua_State *L, lua_State *co, int how) {
   if (how != AS_RESUME) return raise_from(L, co, how);
+  lua_xmove(co, L, 1); /* which may be the same, if it resumes itself */
   lua_pushboolean(L, false);
-  lua_xmove(co, L, 1);
+  lua_insert(L, -2);
   return 2;
+}
+
+/* What resume and wrap make of a failure of their own, in stock Lua's words. */
+static int hand_refusal(lua_State *L, const char *message, int how) {
+  if (how == AS_WRAP) return luaL_error(L, "%s", message);
+  if (how == AS_RESUME) lua_pushboolean(L, false);
+  lua_pushstring(L, message);
+  return how == AS_RESUME ? 2 : lua_error(L);
 }
 
 /* What the coroutine yielded or returned: n values on its stack. */
 static int hand_values(lua_State *L, lua_State *co, int n, int how) {
   if (!lua_checkstack(L, n + 1)) {
     lua_pop(co, n);
-    return luaL_error(L, "too many results to resume");
+    return hand_refusal(L, "too many results to resume", how);
   }
   if (how == AS_RESUME) lua_pushboolean(L, true);
   lua_xmove(co, L, n);
@@ -89,14 +109,8 @@ static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
 static int start(lua_State *L, int first_arg, int how) {
   lua_State *co = target(L, how);
   int nargs = lua_gettop(L) - first_arg + 1;
-  if (al_coro_is_waiting(co)) {
-    lua_pushliteral(L, "cannot resume non-suspended coroutine");
-    if (how != AS_RESUME) return lua_error(L);
-    lua_pushboolean(L, false);
-    lua_insert(L, -2);
-    return 2;
-  }
-  if (!lua_checkstack(co, nargs)) return luaL_error(L, "too many arguments to resume");
+  if (al_coro_is_waiting(co)) return hand_refusal(L, "cannot resume non-suspended coroutine", how);
+  if (!lua_checkstack(co, nargs)) return hand_refusal(L, "too many arguments to resume", how);
   lua_xmove(L, co, nargs);
   return go_on(L, co, nargs, how);
 }
@@ -140,13 +154,11 @@ static const char *status_of(lua_State *L, lua_State *co) {
   lua_Debug ar;
   if (co == L) return "running";
   switch (lua_status(co)) {
-  case LUA_YIELD:
-    return al_coro_is_waiting(co) ? "normal" : "suspended";
+  case LUA_YIELD: return al_coro_is_waiting(co) ? "normal" : "suspended";
   case LUA_OK:
     if (lua_getstack(co, 0, &ar)) return "normal";
     return lua_gettop(co) == 0 ? "dead" : "suspended";
-  default:
-    return "dead";
+  default: return "dead";
   }
 }
 
@@ -160,7 +172,7 @@ static int coro_close(lua_State *L) {
   const char *status = status_of(L, co);
   if (strcmp(status, "suspended") != 0 && strcmp(status, "dead") != 0)
     return luaL_error(L, "cannot close a %s coroutine", status);
-  if (lua_resetthread(co) == LUA_OK) {
+  if (reset(al_ctx_of(L), L, co) == LUA_OK) {
     lua_pushboolean(L, true);
     return 1;
   }
@@ -207,9 +219,9 @@ static void push_function_name(lua_State *L, lua_Debug *ar) {
   lua_pushstring(L, ar->name ? ar->name : "a C function");
 }
 
-/* Pushes the name of the C function that stands between the caller and its task. Lua functions and the functions that can be
- * suspended are passed over. */
-static void push_culprit(lua_State *L, lua_State *blocked) {
+/* Pushes the name of the C function of blocked that stands between the caller L and its task. Lua functions and the functions
+ * that can be suspended are passed over. False, and pushes nothing, if there is none. */
+static bool find_culprit(lua_State *L, lua_State *blocked) {
   static const char *const fine[] = {"pcall", "xpcall", "dofile", "error", NULL};
   lua_Debug ar;
   for (int level = blocked == L ? 1 : 0; lua_getstack(blocked, level, &ar); level++) {
@@ -219,9 +231,16 @@ static void push_culprit(lua_State *L, lua_State *blocked) {
     if (blocked != L) lua_xmove(blocked, L, 1);
     const char *const *name = fine;
     while (*name && strcmp(*name, lua_tostring(L, -1)) != 0) name++;
-    if (!*name) return;
+    if (!*name) return true;
     lua_pop(L, 1);
   }
+  return false;
+}
+
+/* The same, which is sought in the caller's coroutine, and then in the one that resumes or closes it. */
+static void push_culprit(lua_State *L, lua_State *resumer) {
+  if (!lua_isyieldable(L) && find_culprit(L, L)) return;
+  if (resumer && find_culprit(L, resumer)) return;
   lua_pushliteral(L, "a C function");
 }
 
@@ -257,26 +276,28 @@ l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f) {
   l_task *t = ctx->current;
   if (!t) {
     al_raise(L, ctx, AL_C_RuntimeError,
-             "'%s' waits, and there is no task to suspend here: call it from a task (aloop.run, loop:create_task), not from a "
+             "'%s' waits, and there is no task to suspend here: call it from a task (aloop.run, loop:create_task), not "
+             "from a "
              "plain callback or protocol method",
              f);
   }
   if (ctx->co_top != L) {
-    al_raise(L, ctx, AL_C_RuntimeError,
-             "'%s' waits, but this coroutine was resumed by a coroutine.resume or wrap from before require \"aloop\"; use "
-             "the present ones",
-             f);
+    al_raise(
+        L, ctx, AL_C_RuntimeError,
+        "'%s' waits, but this coroutine was resumed by a coroutine.resume or wrap from before require \"aloop\"; use "
+        "the present ones",
+        f);
   }
-  lua_State *blocked = lua_isyieldable(L) ? ctx->co_blocked : L;
-  if (blocked) {
-    push_culprit(L, blocked);
-    al_raise(L, ctx, AL_C_RuntimeError,
-             "'%s' can't wait here: %s, a C function that can't be suspended, stands between it and its task; get the value "
-             "before calling %s, or after",
-             f, lua_tostring(L, -1), lua_tostring(L, -1));
+  if (ctx->co_blocked || !lua_isyieldable(L)) {
+    push_culprit(L, ctx->co_blocked);
+    al_raise(
+        L, ctx, AL_C_RuntimeError,
+        "'%s' can't wait here: %s, a C function that can't be suspended, stands between it and its task; get the value "
+        "before calling %s, or after",
+        f, lua_tostring(L, -1), lua_tostring(L, -1));
   }
   if (t->is_main) al_main_settle(L, ctx);
-  if (al_loop_is_closed(t->f.loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  al_check_alive(L, t->f.loop);
   if (al_loop_debug(t->f.loop->loop)) check_swallowed(L, ctx, t);
   return t;
 }
@@ -287,14 +308,10 @@ bool al_may_wait(lua_State *L, al_ctx *ctx) {
   return t->f.loop->loop && !al_loop_is_closed(t->f.loop->loop);
 }
 
-static const luaL_Reg functions[] = {{"resume", coro_resume},
-                                     {"wrap", coro_wrap},
-                                     {"yield", coro_yield},
-                                     {"status", coro_status},
-                                     {"close", coro_close},
-                                     {"isyieldable", coro_isyieldable},
-                                     {"running", coro_running},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"resume", coro_resume},   {"wrap", coro_wrap},
+                                     {"yield", coro_yield},     {"status", coro_status},
+                                     {"close", coro_close},     {"isyieldable", coro_isyieldable},
+                                     {"running", coro_running}, {NULL, NULL}};
 
 /* Replaces the functions of the global table coroutine. */
 void al_coro_openlib(lua_State *L, al_ctx *ctx) {
