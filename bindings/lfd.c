@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: MIT */
 #include "lfd.h"
 
-#include "lhandle.h"
 #include "lloop.h"
 #include "ltransport.h"
 
@@ -107,6 +106,41 @@ void al_watch_end(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key) {
   lua_rawseti(L, -3, key);
   retire(ctx, L);
   lua_pop(L, 1);
+}
+
+/* Finds the handle at 2 in the table of the loop at 1: its key. */
+static bool find_place(lua_State *L, int uservalue, lua_Integer *key) {
+  push_places(L, uservalue);
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    if (!lua_rawequal(L, -1, 2)) continue;
+    *key = lua_tointeger(L, -2);
+    lua_settop(L, 2);
+    return true;
+  }
+  lua_settop(L, 2);
+  return false;
+}
+
+static int watch_cancel_body(lua_State *L) { /* loop, handle */
+  al_ctx *ctx = al_ctx_of(L);
+  const l_loop *loop = lua_touserdata(L, 1);
+  lua_Integer key;
+  if (find_place(L, AL_LOOP_UV_WATCHES, &key)) {
+    (key & 1 ? al_remove_writer : al_remove_reader)(loop->loop, (int)(key >> 1));
+    al_watch_end(L, ctx, AL_LOOP_UV_WATCHES, key);
+  } else if (find_place(L, AL_LOOP_UV_SIGNALS, &key)) {
+    al_remove_signal(loop->loop, (int)key);
+    al_watch_end(L, ctx, AL_LOOP_UV_SIGNALS, key);
+  }
+  return 0;
+}
+
+void al_watch_cancel(lua_State *L, al_ctx *ctx, const l_handle *h, int handle) {
+  lua_pushvalue(L, handle);
+  al_ctx_pushfunction(L, ctx, watch_cancel_body);
+  al_pushloop(L, h->loop);
+  lua_rotate(L, -3, -1);
+  lua_call(L, 2, 0);
 }
 
 /* ---- loop:add_reader, remove_reader, add_writer, remove_writer --------------------------------------------------- */

@@ -5,7 +5,7 @@
 #ifndef AL_LFD_H
 #define AL_LFD_H
 
-#include "ctx.h"
+#include "lhandle.h"
 
 /* The descriptor of the value at arg; raises ValueError for a value that has none (any more). */
 int al_check_fd(lua_State *L, al_ctx *ctx, int arg);
@@ -20,6 +20,10 @@ void al_watch_begin(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, i
 void al_watch_commit(lua_State *L, al_ctx *ctx);
 void al_watch_undo(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, int handle);
 void al_watch_end(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key);
+
+/* The handle at idx, which stays with its loop, was cancelled by a script (an exception handler gets to see it): what called it
+ * is removed, as asyncio does. */
+void al_watch_cancel(lua_State *L, al_ctx *ctx, const l_handle *h, int idx);
 
 void al_fd_openlib(lua_State *L, al_ctx *ctx);
 

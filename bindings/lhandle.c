@@ -5,6 +5,7 @@
 #include "lhandle.h"
 
 #include "lcontext.h"
+#include "lfd.h"
 #include "lloop.h"
 #include "lrepr.h"
 
@@ -178,7 +179,10 @@ static int handle_cancel(lua_State *L) {
   bool pending = h->slot != 0; /* only then the loop is sure to exist */
   h->cancelled = true;
   if (pending && al_loop_debug(h->loop->loop)) al_handle_remember_repr(L, ctx, h, 1);
-  if (pending && !h->keep) al_handle_drop(ctx, h);
+  if (pending && h->keep)
+    al_watch_cancel(L, ctx, h, 1);
+  else if (pending)
+    al_handle_drop(ctx, h);
   for (int i = 0; i <= h->nargs; i++) { /* lets go of what it held */
     lua_pushnil(L);
     lua_setiuservalue(L, 1, UV_CALLBACK + i);
@@ -239,7 +243,7 @@ static int timer_reschedule(lua_State *L) {
   double when = al_checknumber(L, 2);
   if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "when must not be NaN");
   if (h->cancelled) return al_raise(L, ctx, AL_C_RuntimeError, "cannot reschedule a cancelled timer");
-  if (!h->loop || al_loop_is_closed(h->loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");
+  al_check_alive(L, h->loop);
   al_timer_handle_start(L, ctx, 1, h, when);
   return 0;
 }

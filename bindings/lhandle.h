@@ -7,7 +7,7 @@
 #include "ctx.h"
 
 typedef struct l_handle {
-  l_loop *loop; /* NULL once the loop is gone */
+  l_loop *loop; /* of a plain Handle only good while slot is set; a timer keeps its loop */
   int slot;     /* anchored while it is queued, set or watching; 0: not */
   uint16_t nargs;
   uint8_t context_kind;

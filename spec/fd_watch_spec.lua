@@ -319,3 +319,27 @@ it("a regular file can't be watched by epoll: PermissionError", function()
     os.remove(path)
   end)
 end)
+
+-- As in asyncio: the handle that an exception handler gets may be cancelled, which removes the watch.
+it("cancelling the handle of a watch, which the exception handler gets, removes it", function()
+  helper.with_loop(helper.new_loop, function(loop)
+    local a, b = aloop.socket.socketpair()
+    local reported
+    local former = loop:get_exception_handler()
+    loop:set_exception_handler(function(_, context)
+      reported[#reported + 1] = context.exception
+      context.handle:cancel()
+    end)
+    for _, direction in ipairs { "reader", "writer" } do
+      reported = {}
+      loop["add_" .. direction](loop, a, function() error("in the callback", 0) end)
+      b:send("x")
+      for _ = 1, 5 do aloop.sleep(0) end
+      assert.same({ "in the callback" }, reported)
+      assert.is_false(loop["remove_" .. direction](loop, a))
+    end
+    loop:set_exception_handler(former)
+    a:close()
+    b:close()
+  end)
+end)
