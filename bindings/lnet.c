@@ -158,12 +158,12 @@ static int make_transport(lua_State *L, al_ctx *ctx, connecting *c, const l_give
   int fd = given ? al_given_fd(L, ctx, given) : c->fd;
   if (ours) c->fd = fd;
   al_handle_init(&c->started, on_started);
-  l_transport *t = al_transport_make(L, ctx, c->loop, ours ? &c->fd : &fd, given ? NULL : &c->peer, -1, 0, &c->started);
+  l_transport *t =
+      al_transport_make(L, ctx, c->loop, ours ? &c->fd : &fd, given ? NULL : &c->peer, -1, 0, &c->started, c->idx);
   int transport = lua_gettop(L);
-  c->made = t->t;
-  al_transport_keep(L, transport, c->idx);
   if (given && given->lends) al_transport_adopt(L, transport, given->idx);
   if (given) al_given_taken(L, given, t->t, NULL);
+  c->made = t->t; /* nothing raises from here on: on_started wakes the task */
   c->wait = (l_wait){.finish = transport_finish, .abandon = transport_abandon, .what = "connection"};
   return al_wait(L, ctx, &c->wait);
 }

@@ -31,7 +31,7 @@ static int accept_body(lua_State *L) {
   lua_getiuservalue(L, SERVER, AL_SERVER_UV_FACTORY);
   al_protocol_make(L, FACTORY);
   lua_getiuservalue(L, SERVER, AL_SERVER_UV_METHODS);
-  l_transport *t = al_transport_make(L, s->ctx, s->loop, &a->fd, a->peer, PROTOCOL, LAST_METHODS, NULL);
+  l_transport *t = al_transport_make(L, s->ctx, s->loop, &a->fd, a->peer, PROTOCOL, LAST_METHODS, NULL, 0);
   al_server_attach(s->server, t->t);
   lua_getiuservalue(L, TRANSPORT, AL_TRANSPORT_UV_METHODS);
   if (!lua_rawequal(L, -1, LAST_METHODS)) lua_setiuservalue(L, SERVER, AL_SERVER_UV_METHODS);

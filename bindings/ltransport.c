@@ -157,7 +157,7 @@ static void take_context(lua_State *L, l_transport *t, int box) {
 }
 
 l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
-                               int last, al_handle *started) {
+                               int last, al_handle *started, int keep) {
   protocol = lua_absindex(L, protocol);
   l_transport *t = al_new(L, ctx, AL_C_Transport, sizeof *t, AL_TRANSPORT_UV_COUNT);
   int box = lua_gettop(L);
@@ -168,6 +168,7 @@ l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd,
   al_protocol *p = take_protocol(L, t, box, protocol, last);
   take_context(L, t, box);
   if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, box);
+  if (keep) al_transport_keep(L, box, keep);
   t->slot = al_anchor(L, ctx, box);
   int err = al_stream_new(loop->loop, *fd, peer, p, started, &t->t);
   if (err) {
