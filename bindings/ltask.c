@@ -89,7 +89,8 @@ static int cache_coroutine(lua_State *L) {
   al_ctx_anchors(L, ctx);
   lua_rawgeti(L, -1, AL_SLOT_COROUTINES);
   lua_pushvalue(L, 2);
-  lua_rawseti(L, -2, ++ctx->n_coroutines);
+  lua_rawseti(L, -2, ctx->n_coroutines + 1); /* may raise */
+  ctx->n_coroutines++;
   return 0;
 }
 
@@ -100,10 +101,7 @@ static void keep_coroutine(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   lua_pushcfunction(L, cache_coroutine);
   lua_pushlightuserdata(L, ctx);
   lua_getiuservalue(L, self, AL_TASK_UV_THREAD);
-  if (al_pcall(L, 2, 0) != LUA_OK) {
-    ctx->n_coroutines--;
-    lua_pop(L, 1);
-  }
+  if (al_pcall(L, 2, 0) != LUA_OK) lua_pop(L, 1);
 }
 
 static void leave_lists(al_ctx *ctx, l_task *t) {
@@ -138,7 +136,9 @@ static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   for (al_link *link = t->f.waiters.next, *next; link != &t->f.waiters; link = next) {
     al_handle *handle = (al_handle *)(void *)link;
     next = link->next;
-    if (al_handle_is_ours(handle)) al_handle_cancel(handle);
+    if (!al_handle_is_ours(handle)) continue;
+    al_handle_cancel(handle);
+    al_handle_discard(handle);
   }
   if (!al_list_is_empty(&t->f.waiters)) al_call_soon_list(t->f.loop->loop, &t->f.waiters);
 }
