@@ -31,24 +31,66 @@ static void *limited_alloc(void *ud, void *ptr, size_t old, size_t size) {
   return realloc(ptr, size);
 }
 
-static const char script[] = "local aloop = require 'aloop'\n"
-                             "local loop = aloop.get_event_loop()\n"
-                             "local var = aloop.ContextVar('v')\n"
-                             "var:set(1)\n"
-                             "local task = aloop.create_task(function()\n"
-                             "  aloop.sleep(0)\n"
-                             "  return loop:create_future()\n"
-                             "end, { name = 'a name' })\n"
-                             "loop:call_soon(function() n = (n or 0) + 1 end)\n"
-                             "loop:call_later(0, print):cancel()\n"
-                             "local future = task:await()\n"
-                             "loop:call_soon(future.set_result, future, 'result')\n"
-                             "local result = future:await()\n"
-                             "local ok, e = pcall(function() error(aloop.ValueError('v')) end)\n"
-                             "assert(not ok and aloop.isinstance(e, aloop.ValueError))\n"
-                             "aloop.create_task(function() aloop.sleep(100) end)\n"
-                             "aloop.sleep(0)\n"
-                             "return result\n";
+static const char tasks[] = "local aloop = require 'aloop'\n"
+                            "local loop = aloop.get_event_loop()\n"
+                            "local var = aloop.ContextVar('v')\n"
+                            "var:set(1)\n"
+                            "local task = aloop.create_task(function()\n"
+                            "  aloop.sleep(0)\n"
+                            "  return loop:create_future()\n"
+                            "end, { name = 'a name' })\n"
+                            "loop:call_soon(function() n = (n or 0) + 1 end)\n"
+                            "loop:call_later(0, print):cancel()\n"
+                            "local future = task:await()\n"
+                            "loop:call_soon(future.set_result, future, 'result')\n"
+                            "local result = future:await()\n"
+                            "local ok, e = pcall(function() error(aloop.ValueError('v')) end)\n"
+                            "assert(not ok and aloop.isinstance(e, aloop.ValueError))\n"
+                            "aloop.create_task(function() aloop.sleep(100) end)\n"
+                            "aloop.sleep(0)\n"
+                            "return result\n";
+
+/* An echo over each way to a connection. A callback that fails for want of memory may leave the rest waiting: a timer stops it. */
+static const char connections[] =
+    "local aloop = require 'aloop'\n"
+    "local loop = aloop.get_event_loop()\n"
+    "loop:call_later(0.05, loop.stop, loop)\n"
+    "local function echo()\n"
+    "  return { connection_made = function(self, t) self.transport = t end,\n"
+    "           data_received = function(self, data) self.transport:write(data) end }\n"
+    "end\n"
+    "local function client(lost)\n"
+    "  local client = aloop.Protocol:extend('Client')()\n"
+    "  function client:connection_made(t) t:write(('x'):rep(100000)) self.n, self.t = 0, t end\n"
+    "  function client:data_received(data)\n"
+    "    self.n = self.n + #data\n"
+    "    if self.n >= 100000 then self.t:close() end\n"
+    "  end\n"
+    "  function client:connection_lost(e)\n"
+    "    if not lost:done() then lost:set_result(e) end\n"
+    "  end\n"
+    "  return client\n"
+    "end\n"
+    "local a, b = aloop.socket.socketpair()\n"
+    "local lost = loop:create_future()\n"
+    "loop:connect_accepted_socket(echo, a)\n"
+    "loop:create_unix_connection(function() return client(lost) end, nil, { sock = b })\n"
+    "lost:await()\n"
+    "local server = loop:create_server(echo, '127.0.0.1', 0)\n"
+    "local host, port = table.unpack(server.sockets[1]:getsockname())\n"
+    "lost = loop:create_future()\n"
+    "local t = loop:create_connection(function() return client(lost) end, host, port)\n"
+    "t:get_extra_info('socket')\n"
+    "lost:await()\n"
+    "local r, w = aloop.socket.socketpair()\n"
+    "local readable = loop:create_future()\n"
+    "loop:add_reader(r, function() loop:remove_reader(r) readable:set_result() end)\n"
+    "loop:add_writer(w, function() loop:remove_writer(w) w:send('x') end)\n"
+    "readable:await()\n"
+    "server:close()\n"
+    "return 'result'\n";
+
+static const char *script; /* one of these */
 
 static int set_up(lua_State *L) {
   luaL_openlibs(L);
@@ -77,16 +119,19 @@ static bool runs_with(long n, long fails) {
   return status == LUA_OK;
 }
 
-static void sweep(long fails) {
+static void sweep(const char *code, long fails) {
   count = 0;
+  script = code;
   CHECK(runs_with(-1, 0));
   long total = count, step = getenv("CHECK_THOROUGH") ? 1 : 1 + total / 700;
   CHECK(total > 1000);
   for (long n = 0; n < total; n += step) runs_with(n, fails);
 }
 
-static void survives_the_end_of_memory(void) { sweep(LONG_MAX); }
-static void survives_a_failure(void) { sweep(2); }
+static void tasks_survive_the_end_of_memory(void) { sweep(tasks, LONG_MAX); }
+static void tasks_survive_a_failure(void) { sweep(tasks, 2); }
+static void connections_survive_the_end_of_memory(void) { sweep(connections, LONG_MAX); }
+static void connections_survive_a_failure(void) { sweep(connections, 2); }
 
 static void no_log(void *ud, al_log_level level, const char *message, const char *category) {
   (void)ud, (void)level, (void)message, (void)category;
@@ -94,7 +139,9 @@ static void no_log(void *ud, al_log_level level, const char *message, const char
 
 int main(void) {
   al_set_log(no_log, NULL);
-  RUN(survives_the_end_of_memory);
-  RUN(survives_a_failure);
+  RUN(tasks_survive_the_end_of_memory);
+  RUN(tasks_survive_a_failure);
+  RUN(connections_survive_the_end_of_memory);
+  RUN(connections_survive_a_failure);
   return check_done();
 }
