@@ -43,8 +43,8 @@ static inline l_transport *al_check_transport(lua_State *L, int arg) {
 
 /* Makes a transport over the connected, non-blocking socket *fd and pushes it. protocol: index of the protocol; last:
  * see al_protocol_classify. started is queued after connection_made; the value at index keep, in which it stands, is
- * kept alive by the transport (0: there is none). *fd becomes -1 once the transport owns it; when this raises before, it is still the
- * caller's. */
+ * kept alive by the transport (0: there is none). *fd becomes -1 once the transport owns it; when this raises before,
+ * it is still the caller's. */
 l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
                                int last, al_handle *started, int keep);
 
