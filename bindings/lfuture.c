@@ -407,7 +407,8 @@ void al_future_report_unread(lua_State *L, al_ctx *ctx, int idx) {
 
 static int future_gc(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  l_future *f = lua_touserdata(L, 1);
+  l_future *f = al_test_future(L, ctx, 1);
+  if (!f) return 0;
   if (f->is_task) al_task_report_destroyed(L, ctx, 1);
   al_future_report_unread(L, ctx, 1);
   al_pushanchored(L, ctx, AL_SLOT_TRACES);

@@ -179,7 +179,10 @@ static void flatten_methods(lua_State *L, int fields) {
   lua_settop(L, class - 1);
 }
 
-/* Gives the loop at idx, made by the class at 1, its fields and its own metatable. */
+static int loop_gc(lua_State *L);
+
+/* Gives the loop at idx, made by the class at 1, its fields and its own metatable. The finalizer is ours, whatever the class
+ * has. */
 static void make_metatable(lua_State *L, al_ctx *ctx, int idx) {
   lua_newtable(L); /* the metatable */
   int meta = lua_gettop(L);
@@ -189,6 +192,8 @@ static void make_metatable(lua_State *L, al_ctx *ctx, int idx) {
     lua_pushvalue(L, -2);
     lua_rawset(L, meta);
   }
+  al_ctx_pushfunction(L, ctx, loop_gc);
+  lua_setfield(L, meta, "__gc");
   lua_pushvalue(L, 1);
   lua_setfield(L, meta, "__base");
   lua_newtable(L); /* the fields */
@@ -220,6 +225,7 @@ static bool replaces(lua_State *L, al_ctx *ctx, const char *method) {
 /* [1] class, [2] selector or nil */
 static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   if (ctx->ended) return al_raise(L, ctx, AL_C_RuntimeError, "no new event loop: the Lua state is being closed");
+  luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 2);
   l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 3 */
   loop->ctx = ctx;
@@ -230,6 +236,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   lua_rawsetp(L, -2, loop);
   lua_settop(L, 3);
   make_metatable(L, ctx, 3);
+  if (!al_isinstance(L, ctx, 3, AL_C_AbstractEventLoop)) return al_typeerror(L, 1, "class of event loops");
   lua_pushvalue(L, 2);
   lua_setiuservalue(L, 3, AL_LOOP_UV_SELECTOR);
   loop->custom_future = replaces(L, ctx, "create_future");
@@ -413,8 +420,8 @@ static int warn_unclosed(lua_State *L) {
 /* A class of a script's may replace __tostring and the exception handler: whatever they raise, the loop is closed. */
 static int loop_gc(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  l_loop *loop = lua_touserdata(L, 1);
-  if (!loop->loop) return 0;
+  l_loop *loop = al_test_loop(L, ctx, 1); /* a script may give a table of its own the class as metatable */
+  if (!loop || !loop->loop) return 0;
   if (!al_loop_is_closed(loop->loop)) {
     lua_pushcfunction(L, warn_unclosed);
     lua_pushvalue(L, 1);

@@ -153,10 +153,11 @@ describe("what a script does at the end", function()
     assert.is_true(loop:is_closed())
   end)
 
-  it("a forgotten loop is closed even if its __tostring fails", function()
+  it("a forgotten loop is closed whatever its class makes of __tostring and __gc", function()
     local before = helper.count_fds()
     local class = aloop.SelectorEventLoop:extend("Nameless")
     class.__tostring = function() error("no name") end
+    class.__gc = function() error("not this one") end
     local lines = {}
     aloop.set_log_handler(function(_, text) lines[#lines + 1] = text end)
     class()
@@ -205,4 +206,18 @@ describe("what a script does at the end", function()
     end
     for _, name in ipairs { "handles", "new", "run", "task" } do assert.matches(name .. "\ttrue\n", out) end
   end)
+end)
+
+it("a finalizer leaves alone what isn't a loop or a future", function()
+  setmetatable({}, aloop.SelectorEventLoop)
+  collectgarbage()
+  helper.drive(helper.new_loop, function(loop)
+    local future = loop:create_future()
+    future:set_exception("text")
+    future:exception()
+    local gc = getmetatable(future).__gc
+    gc({})
+    gc(loop)
+  end)
+  assert.is_false((pcall(aloop.SelectorEventLoop.__new, 1)))
 end)
