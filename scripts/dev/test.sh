@@ -33,7 +33,7 @@ status=0
 timeout --foreground -k 10 "$limit" \
   "$ALOOP" scripts/dev/busted.lua -o scripts/dev/report.lua "$@" 2>&1 | tee "$output" || status=${PIPESTATUS[0]}
 
-count=$(grep -E '^tests: [0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$output" | tail -n 1 || true)
+count=$(grep -aE '^tests: [0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$output" | tail -n 1 || true)
 if [ -z "$count" ]; then
   [ "$status" -ne 124 ] || echo "test.sh: stopped after $limit s"
   echo "test.sh: the run ended early (status $status), during: $(sed 's/ *$//' "$SPEC_LOG" 2>/dev/null || echo the start)"
