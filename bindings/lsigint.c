@@ -144,6 +144,8 @@ static void attach(l_sigint *guard, l_loop *loop) {
   }
   guard->loop = loop;
   wake_fd = guard->fd;
+  /* One that came before waits for Lua code to run, which may be long from now. */
+  if (taken != arrived) eventfd_write(guard->fd, 1);
 }
 
 static void detach(l_sigint *guard) {
