@@ -23,7 +23,7 @@ end
 local function ask(port)
   local url = ("http://127.0.0.1:%d/"):format(port)
   local options = "-sS --noproxy '*' --max-time 20 --retry 20 --retry-delay 1 --retry-connrefused "
-  local pipe = io.popen("curl " .. options .. url .. " 2>&1")
+  local pipe = io.popen("curl " .. options .. url .. " 2>/dev/null") -- it tells of each retry
   local text = pipe:read "a"
   pipe:close()
   return text
