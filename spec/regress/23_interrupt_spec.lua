@@ -49,3 +49,20 @@ it("23: in the middle of busy callbacks it ends the program in order", function(
   assert.equal("cleaned\n", result.stdout)
   assert.equal(130, result.code)
 end)
+
+it("23: just before the loop begins to wait it is not forgotten", function()
+  for _ = 1, 20 do
+    local child = helper.start [[
+      local aloop = require "aloop"
+      io.stdout:setvbuf("no")
+      print("ready")
+      aloop.sleep(20)
+      print("slept")
+    ]]
+    child:read_until("ready")
+    child:kill("INT")
+    local result = child:wait()
+    assert.equal("", result.stdout)
+    assert.equal(130, result.code)
+  end
+end)
