@@ -16,9 +16,15 @@ static void check_callback(lua_State *L, l_loop *loop, int arg, const char *f) {
     al_typeerror(L, arg, "function");
 }
 
+/* al_check_open, short for the loop that runs: it is open, and this is its thread. */
+static inline l_loop *check_loop(lua_State *L, al_ctx *ctx) {
+  l_loop *loop = lua_touserdata(L, 1);
+  return loop && loop == ctx->running ? loop : al_check_open(L, ctx, 1);
+}
+
 static int loop_call_soon(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  l_loop *loop = al_check_open(L, ctx, 1);
+  l_loop *loop = check_loop(L, ctx);
   check_callback(L, loop, 2, "call_soon");
   l_handle *h = al_handle_schedule(L, ctx, loop, false, 2);
   al_call_soon(loop->loop, &h->t.handle);
@@ -38,7 +44,7 @@ static int loop_call_soon_threadsafe(lua_State *L) {
 
 static int schedule(lua_State *L, bool relative, const char *f) {
   al_ctx *ctx = al_ctx_of(L);
-  l_loop *loop = al_check_open(L, ctx, 1);
+  l_loop *loop = check_loop(L, ctx);
   double when = al_checknumber(L, 2);
   if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", relative ? "delay" : "when");
   check_callback(L, loop, 3, f);

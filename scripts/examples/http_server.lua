@@ -77,7 +77,8 @@ local Http = aloop.Protocol:extend("Http")
 
 function Http:connection_made(transport)
   self.transport = transport
-  -- self.rest: a head that has not come whole; self.body: how many bytes of a body are still to come
+  self.rest = false -- or a head that has not come whole
+  self.body = false -- or how many bytes of a body are still to come
 end
 
 function Http:data_received(data)
@@ -91,11 +92,11 @@ end
 
 function Http:read_requests(data)
   local at, out, close = 1, {}, false
-  if self.rest then data, self.rest = self.rest .. data, nil end
+  if self.rest then data, self.rest = self.rest .. data, false end
   while not close do
     if self.body then
       local skipped = math.min(self.body, #data - at + 1)
-      at, self.body = at + skipped, self.body > skipped and self.body - skipped or nil
+      at, self.body = at + skipped, self.body > skipped and self.body - skipped or false
     end
     while data:find("^\r\n", at) do at = at + 2 end
     local _, stop = data:find("\r\n\r\n", at, true)
