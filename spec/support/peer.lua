@@ -105,6 +105,30 @@ function Recorder:wait_lost()
   return self.reason
 end
 
+-- A factory of recorders that keeps them in a list, and a way to wait for the n-th.
+function peer.recorders(loop)
+  local made = {}
+  local changed = loop:create_future()
+  local function factory()
+    local protocol = Recorder(loop)
+    local connection_made = Recorder.connection_made
+    protocol.connection_made = function(self, transport)
+      made[#made + 1] = self
+      connection_made(self, transport)
+      if not changed:done() then changed:set_result() end
+    end
+    return protocol
+  end
+  local function wait_for(n)
+    while #made < n do
+      changed = loop:create_future()
+      changed:await()
+    end
+    return made[n]
+  end
+  return factory, wait_for, made
+end
+
 -- A factory that returns this very protocol.
 function peer.always(protocol)
   return function() return protocol end
