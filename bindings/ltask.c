@@ -151,13 +151,14 @@ static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool
   }
   bool interrupt = failed && n > 0 && al_isinterrupt(t->co, ctx, -1);
   ending e = {ctx, t, failed};
+  int base = lua_gettop(L) + 1;
   lua_pushcfunction(L, end_body);
   lua_pushlightuserdata(L, &e);
   lua_pushvalue(L, self);
   lua_xmove(t->co, L, n);
   if (interrupt) { /* it also leaves the loop */
     lua_pushvalue(L, -1);
-    lua_insert(L, self + 1);
+    lua_insert(L, base);
   }
   if (al_pcall(L, n + 2, 0) != LUA_OK) end_poorly(ctx, L, t, self);
   if (interrupt) {

@@ -142,6 +142,22 @@ describe("the exception handler", function()
     end)
   end)
 
+  it("doesn't get them either from a task that has set a context variable", function() -- row: errors.interrupts_pass
+    helper.drive(helper.new_loop, function(loop)
+      local var = aloop.ContextVar("var")
+      local err = aloop.SystemExit(3)
+      loop:create_task(function()
+        var:set(1)
+        aloop.sleep(0)
+        error(err)
+      end)
+      loop:call_later(5, loop.stop, loop)
+      local ok, e = pcall(loop.run_forever, loop)
+      assert.is_false(ok)
+      assert.equal(err, e)
+    end)
+  end)
+
   it("gets a CancelledError of a plain callback like any error, and the batch goes on", function() -- point: 12
     helper.drive(helper.new_loop, function(loop, trial)
       local after = false
