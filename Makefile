@@ -37,7 +37,8 @@ lua_c   := $(filter-out %/lua.c %/luac.c %/onelua.c %/ltests.c,$(wildcard $(LUA_
 LUA_LIB := $(BUILD)/liblua.a
 else
 LUA_INC ?= $(firstword $(patsubst -I%,%,$(shell $(PKG_CONFIG) --cflags-only-I lua5.4 2>/dev/null)))
-LUA_LIB ?= $(firstword $(wildcard $(addsuffix /liblua5.4.a,$(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null))))
+lua_dir := $(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null)
+LUA_LIB ?= $(firstword $(wildcard $(addsuffix /liblua5.4.a,$(lua_dir))))
 endif
 
 ifneq ($(strip $(URING)),no)
@@ -72,14 +73,15 @@ tsan_wrap := $(if $(filter tsan,$(VARIANT)),-Wl$(comma)--wrap=__longjmp_chk)
 
 # ---- files --------------------------------------------------------------------------------------------------------
 
-core_c     := $(filter-out $(ring_c) $(plain_c),$(wildcard core/*.c)) $(if $(have_uring),$(ring_c),$(wildcard $(plain_c)))
+core_c     := $(filter-out $(ring_c) $(plain_c),$(wildcard core/*.c)) $(if $(have_uring),$(ring_c),$(plain_c))
 bindings_c := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
 main_c     := $(wildcard bindings/main.c)
 lua_files  := $(sort $(shell find lua -name '*.lua'))
 program_c  := $(wildcard scripts/examples/*.c spec/c/*.c)
 bench_all  := $(filter-out $(if $(have_uring),,%_uring.c),$(wildcard scripts/bench/c/*.c))
 bench_c    := $(if $(bench_all),$(shell grep -lw '^int main' $(bench_all)))
-c_files    := $(wildcard core/*.[ch] bindings/*.[ch] scripts/examples/*.[ch] scripts/bench/c/*.[ch] spec/c/*.[ch])
+c_dirs     := core bindings scripts/examples scripts/bench/c scripts/dev spec/c
+c_files    := $(wildcard $(addsuffix /*.[ch],$(c_dirs)))
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 pic = $(patsubst %.c,$(BUILD)/pic/%.o,$(1))
@@ -91,8 +93,8 @@ lua_o      := $(patsubst $(LUA_SRC)/%.c,$(BUILD)/obj/lua/%.o,$(lua_c))
 
 core_lib := $(BUILD)/libaloop.a
 lua_lib  := $(BUILD)/libaloop_lua.a
-module   := $(if $(bindings_c),$(BUILD)/aloop.so)
-aloop    := $(if $(main_c),$(BUILD)/aloop)
+module   := $(BUILD)/aloop.so
+aloop    := $(BUILD)/aloop
 
 program = $(BUILD)/c/$(basename $(notdir $(1)))
 embed_c  := $(filter embed.c embed_%,$(notdir $(program_c)))
@@ -113,7 +115,7 @@ self = $(MAKE) --no-print-directory
 # Hands in what may have been pointed elsewhere. What is installed is seen by the make that is started after it.
 deps = CC='$(firstword $(CC))' LUA='$(strip $(LUA))' LUA_INC='$(LUA_INC)' PKG_CONFIG='$(PKG_CONFIG)' scripts/dev/deps.sh
 
-all: lib module $(aloop) $(BUILD)/aloop.pc $(BUILD)/aloop-lua.pc ## build the interpreter, the module and the C library (the default)
+all: lib module $(aloop) $(BUILD)/aloop.pc $(BUILD)/aloop-lua.pc ## build the interpreter, the module and the C library
 lib: $(core_lib) ## build only the C library, libaloop.a
 module: $(module) $(lua_lib)
 programs: $(programs) $(embeds) ## build the C examples and the C programs of the specs
@@ -179,7 +181,8 @@ check-build:
 
 # A file that changes only when its text does: what depends on it is remade when flags or lists of files change.
 stamps := $(BUILD)/stamp
-record = @mkdir -p $(dir $@) && printf '%s\n' '$(subst ','\'',$(1))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(1))' >$@
+quoted = '$(subst ','\'',$(1))'
+record = @mkdir -p $(dir $@) && printf '%s\n' $(quoted) | cmp -s - $@ || printf '%s\n' $(quoted) >$@
 $(stamps)/flags: FORCE
 	$(call record,$(compile))
 $(stamps)/files: FORCE
@@ -226,8 +229,9 @@ $(programs): $(core_lib) $(stamps)/files
 	$(call program_rule,$(core_lib) -lm)
 $(BUILD)/bench/libbench.a: $(bench_o) $(stamps)/files
 	$(archive_rule)
-$(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/c/%.o $(BUILD)/bench/libbench.a $(core_lib) $(lua_deps) $(stamps)/files
-	$(call program_rule,$(BUILD)/bench/libbench.a $(core_lib) $(LUA_LIB) -lm -ldl)
+bench_libs := $(BUILD)/bench/libbench.a $(core_lib)
+$(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/c/%.o $(bench_libs) $(lua_deps) $(stamps)/files
+	$(call program_rule,$(bench_libs) $(LUA_LIB) -lm -ldl)
 $(foreach c,$(program_c),$(eval $(call program,$(c)): $(call obj,$(c))))
 
 # The core alone, and the core with the Lua host. Both are archives, so what they need is named in full.

@@ -1,7 +1,8 @@
 #!/bin/sh
-# deps.sh [--check] SET...: makes sure that what the sets below name is on this machine. Without --check it installs what is
-# missing through apt, as root or through sudo, without questions; where there is no apt, and with --check, it names what
-# is missing and fails (unless the build can do without it). Takes no time when nothing is missing, so the Makefile calls it before each of its main targets.
+# deps.sh [--check] SET...: makes sure that what the sets below name is on this machine. Without --check it installs
+# what is missing through apt, as root or through sudo, without questions; where there is no apt, and with --check, it
+# names what is missing and fails, unless the build can do without it. Takes no time when nothing is missing, so the
+# Makefile calls it before each of its main targets.
 # The Makefile hands in what may be overridden: CC, LUA, LUA_INC, LUA_LIB, PKG_CONFIG.
 # SPDX-License-Identifier: MIT
 set -eu
@@ -51,6 +52,7 @@ set_test() {
   need lua-cjson have_lua_module cjson
   need lua-lpeg have_lua_module lpeg
   need curl have curl
+  need netbase getent services http >/dev/null
 }
 set_lint() {
   need clang-format have clang-format

@@ -1,6 +1,6 @@
 #!/bin/bash
-# run.sh: shows the main job at work. Starts the HTTP example under $BUILD/aloop on a free port, asks it with curl, shows
-# the answer, ends it, and says how to go on. `make run` calls it.
+# run.sh: shows the main job at work. Starts the HTTP example under $BUILD/aloop on a free port, asks it with curl,
+# shows the answer, ends it, and says how to go on. `make run` calls it.
 # SPDX-License-Identifier: MIT
 set -euo pipefail
 cd "$(dirname "$0")/../.."
