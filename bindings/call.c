@@ -83,10 +83,10 @@ static void add_stack(lua_State *L, al_ctx *ctx) {
 int al_traceback(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_settop(L, 1);
-  bool reraised = *al_reraised(ctx), object = is_error_object(L, ctx, 1);
-  *al_reraised(ctx) = false;
+  bool reraised = *al_reraised(ctx), told = ctx->passing || is_error_object(L, ctx, 1);
+  *al_reraised(ctx) = ctx->passing = false;
   al_pushtraceback(L, ctx, 1);
-  bool has = !lua_isnil(L, -1) && (object || reraised); /* of equal strings an old one's may be left */
+  bool has = !lua_isnil(L, -1) && (told || reraised); /* of equal strings an old one's may be left */
   if (has && reraised && ctx->current && lua_isstring(L, -1)) {
     add_stack(L, ctx);
   } else if (has) {

@@ -122,6 +122,7 @@ struct al_ctx {
   l_task *main_task;       /* while a main chunk runs */
   lua_State *co_blocked;   /* a coroutine below co_top that can't be suspended now, or NULL */
   l_loop *no_loop;         /* stands in for the loop of a main chunk that needed none yet */
+  bool passing;            /* the error just raised has its traceback from further in: it stays, even that of a string */
   bool reraised;           /* outside of tasks, an error of a task was raised: its traceback stays as it is */
   int context_kind;    /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
   bool debug;          /* new loops are in debug mode: ALOOPDEBUG, -X debug */

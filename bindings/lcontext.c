@@ -272,8 +272,9 @@ static int run_done(lua_State *L, int status, lua_KContext former) {
   lua_pushvalue(L, 2);
   al_context_swap(L, ctx, (int)former);
   lua_pop(L, 1);
-  if (status != LUA_OK && status != LUA_YIELD) return lua_error(L);
-  return lua_gettop(L) - 3;
+  if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - 3;
+  ctx->passing = true;
+  return lua_error(L);
 }
 
 static int run(lua_State *L, al_ctx *ctx) {

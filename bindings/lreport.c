@@ -94,6 +94,24 @@ static void next_key(lua_State *L) {
   }
 }
 
+/* Pushes what a context inside the context is about: that of a handler that failed. */
+static void push_inner_context(lua_State *L, al_ctx *ctx, int idx) {
+  lua_getfield(L, idx, "message");
+  luaL_tolstring(L, -1, NULL);
+  lua_replace(L, -2);
+  lua_getfield(L, idx, "exception");
+  if (lua_getfield(L, idx, "traceback") == LUA_TSTRING) {
+    al_settraceback(L, ctx, -2);
+  } else {
+    lua_pop(L, 1);
+  }
+  al_pusherrortext(L, ctx, -1);
+  luaL_gsub(L, lua_tostring(L, -1), "\n", "\n\t");
+  lua_pushfstring(L, "%s\n\t%s", lua_tostring(L, -4), lua_tostring(L, -1));
+  lua_replace(L, -5);
+  lua_pop(L, 3);
+}
+
 /* Pushes a value of the context as text. */
 static void push_value_text(lua_State *L, int idx) {
   luaL_Buffer b;
@@ -104,13 +122,17 @@ static void push_value_text(lua_State *L, int idx) {
 
 /* Appends "\nkey: value" for the key on top to the text below it. Where something was made is shown as it is, by
  * lines. */
-static void append_entry(lua_State *L) {
+static void append_entry(lua_State *L, al_ctx *ctx) {
   int key = lua_gettop(L);
   const char *name = lua_tostring(L, key);
   bool lines = strcmp(name, "source_traceback") == 0;
   lua_pushvalue(L, key);
   lua_gettable(L, 2);
-  if (!lines || lua_type(L, -1) != LUA_TSTRING) push_value_text(L, key + 1);
+  if (strcmp(name, "context") == 0 && lua_istable(L, -1)) {
+    push_inner_context(L, ctx, key + 1);
+  } else if (!lines || lua_type(L, -1) != LUA_TSTRING) {
+    push_value_text(L, key + 1);
+  }
   lua_pushfstring(L, lines ? "\n%s:\n\t%s" : "\n%s: %s", name, lua_tostring(L, -1));
   lua_pushvalue(L, key - 1);
   lua_insert(L, -2);
@@ -125,10 +147,12 @@ static bool is_told_apart(const char *key) {
 
 /* Appends the exception of the context, whole, to the text on top. */
 static void append_exception(lua_State *L, al_ctx *ctx) {
-  if (lua_getfield(L, 2, "exception") == LUA_TNIL) {
-    lua_pop(L, 1);
+  int type = lua_getfield(L, 2, "exception");
+  if (type == LUA_TNIL && lua_getfield(L, 2, "traceback") == LUA_TNIL) { /* with one, the error was nil */
+    lua_pop(L, 2);
     return;
   }
+  if (type == LUA_TNIL) lua_pop(L, 1);
   if (lua_getfield(L, 2, "traceback") == LUA_TSTRING) {
     al_settraceback(L, ctx, -2);
   } else {
@@ -156,7 +180,7 @@ static int default_exception_handler(lua_State *L) {
   lua_pushnil(L); /* 4: the last key */
   for (next_key(L); !lua_isnil(L, -1); next_key(L)) {
     lua_replace(L, 4);
-    if (!is_told_apart(lua_tostring(L, 4))) append_entry(L);
+    if (!is_told_apart(lua_tostring(L, 4))) append_entry(L, ctx);
   }
   lua_settop(L, 3);
   append_exception(L, ctx);
@@ -252,6 +276,8 @@ static int call_exception_handler(lua_State *L) {
   lua_setfield(L, -2, "message");
   lua_pushvalue(L, 3);
   lua_setfield(L, -2, "exception");
+  al_pushtraceback(L, ctx, 3);
+  lua_setfield(L, -2, "traceback");
   lua_pushvalue(L, 2);
   lua_setfield(L, -2, "context");
   lua_replace(L, 2);
