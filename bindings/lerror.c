@@ -84,12 +84,16 @@ int al_raise(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...)
   return lua_error(L);
 }
 
-/* Sets errno, code, filename of the OSError at idx. err: as the core has it. */
+static bool is_os_error(int err) { return (err < 0 && err >= -4095) || AL_IS_EAI(err); }
+
+/* Sets errno, code (if it is known), filename of the OSError at idx. err: as the core has it. */
 static void set_os_fields(lua_State *L, int idx, int err, const char *filename) {
   lua_pushinteger(L, AL_IS_EAI(err) ? err - AL_EEAI : -err);
   lua_setfield(L, idx, "errno");
-  lua_pushstring(L, al_err_name(err));
-  lua_setfield(L, idx, "code");
+  if (is_os_error(err) && *al_err_name(err) == 'E' && al_err_name(err)[1] != '?') {
+    lua_pushstring(L, al_err_name(err));
+    lua_setfield(L, idx, "code");
+  }
   if (!filename) return;
   lua_pushstring(L, filename);
   lua_setfield(L, idx, "filename");
@@ -104,8 +108,6 @@ static void push_os_message(lua_State *L, int err, const char *message, const ch
     lua_pushstring(L, message);
   }
 }
-
-static bool is_os_error(int err) { return (err < 0 && err >= -4095) || AL_IS_EAI(err); }
 
 void al_pushoserror(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename) {
   push_os_message(L, err, message, filename);

@@ -557,6 +557,16 @@ static int source_traceback(lua_State *L) {
   return 1;
 }
 
+/* repr(v) → a short text for any value */
+static int repr(lua_State *L) {
+  luaL_checkany(L, 1);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  al_add_repr(L, &b, 1);
+  luaL_pushresult(&b);
+  return 1;
+}
+
 static int traceback_of(lua_State *L) {
   luaL_checkany(L, 1);
   al_pushtraceback(L, al_ctx_of(L), 1);
@@ -598,6 +608,7 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
                                      {"machine", machine},
                                      {"source_traceback", source_traceback},
                                      {"traceback_of", traceback_of},
+                                     {"repr", repr},
                                      {NULL, NULL}};
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx) {

@@ -66,16 +66,43 @@ static void add_place(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
 
 /* ---- values */
 
-static void add_function(lua_State *L, luaL_Buffer *b, int idx) {
-  lua_Debug ar;
-  lua_pushvalue(L, idx);
-  lua_getinfo(L, ">S", &ar);
-  if (*ar.what == 'C') {
-    luaL_addstring(b, "C function");
-    return;
+/* Pushes the key under which the table on top (kept) has the function at f; false, and nothing, if it has it not. */
+static bool push_key_of(lua_State *L, int f) {
+  if (!lua_istable(L, -1)) return false;
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    if (!lua_rawequal(L, -1, f) || lua_type(L, -2) != LUA_TSTRING) continue;
+    lua_pop(L, 1);
+    return true;
   }
-  lua_pushfstring(L, "function <%s:%d>", ar.short_src, ar.linedefined);
-  luaL_addvalue(b);
+  return false;
+}
+
+/* Pushes "print" or "string.format" for a function that a loaded module has, as Lua's tracebacks do; else pushes nothing. */
+static bool push_global_name(lua_State *L, int f) {
+  int top = lua_gettop(L);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING || !push_key_of(L, f)) continue;
+    bool global = strcmp(lua_tostring(L, -3), LUA_GNAME) == 0;
+    if (!global) lua_pushfstring(L, "%s.%s", lua_tostring(L, -3), lua_tostring(L, -1));
+    lua_replace(L, top + 1);
+    lua_settop(L, top + 1);
+    return true;
+  }
+  lua_settop(L, top);
+  return false;
+}
+
+/* print, C function, work <x.lua:3> or function <x.lua:3> */
+static void push_function(lua_State *L, int f) {
+  lua_Debug ar;
+  lua_pushvalue(L, f);
+  lua_getinfo(L, ">S", &ar);
+  bool is_c = *ar.what == 'C';
+  if (!push_global_name(L, f)) lua_pushstring(L, is_c ? "C function" : "function");
+  if (is_c) return;
+  lua_pushfstring(L, "%s <%s:%d>", lua_tostring(L, -1), ar.short_src, ar.linedefined);
+  lua_remove(L, -2);
 }
 
 static int tostring_body(lua_State *L) {
@@ -103,7 +130,8 @@ void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
     break;
   }
   case LUA_TFUNCTION:
-    add_function(L, b, idx);
+    push_function(L, idx);
+    luaL_addvalue(b);
     break;
   default:
     push_text(L, idx);
@@ -224,15 +252,45 @@ static void add_outcome(lua_State *L, al_ctx *ctx, luaL_Buffer *b, l_future *f, 
   luaL_addvalue(b);
 }
 
+/* A callback's text is being made: it may hold the future itself, bound by a partial. */
+static _Thread_local bool in_callback;
+
+/* Pushes "f()" for the i-th callback's handle in the table on top. */
+static void push_callback(lua_State *L, int i) {
+  lua_rawgeti(L, -1, i);
+  lua_getiuservalue(L, -1, 1);
+  lua_replace(L, -2);
+  int callback = lua_gettop(L);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  in_callback = true;
+  al_add_repr(L, &b, callback);
+  in_callback = false;
+  luaL_addstring(&b, "()");
+  luaL_pushresult(&b);
+  lua_remove(L, callback);
+}
+
+/* " cb=[f(), <2 more>, g()]" */
 static void add_callbacks(lua_State *L, luaL_Buffer *b, int idx) {
-  if (lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE) != LUA_TTABLE) {
-    lua_pop(L, 1);
+  if (in_callback) return;
+  int top = lua_gettop(L);
+  int n = lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE) == LUA_TTABLE ? (int)lua_rawlen(L, -1) : 0;
+  if (n == 0) {
+    lua_settop(L, top);
     return;
   }
-  int n = (int)lua_rawlen(L, -1);
-  lua_pop(L, 1);
-  if (n == 0) return;
-  lua_pushfstring(L, " cb=[%d callback%s]", n, n == 1 ? "" : "s");
+  push_callback(L, 1);
+  lua_insert(L, top + 1);
+  if (n > 1) push_callback(L, n);
+  const char *first = lua_tostring(L, top + 1), *last = n > 1 ? lua_tostring(L, -1) : "";
+  if (n > 2) {
+    lua_pushfstring(L, " cb=[%s, <%d more>, %s]", first, n - 2, last);
+  } else {
+    lua_pushfstring(L, n > 1 ? " cb=[%s, %s]" : " cb=[%s]", first, last);
+  }
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
   luaL_addvalue(b);
 }
 

@@ -52,6 +52,6 @@ const char *al_strerror(int err) {
   if (entry) return entry->text;
   const char *text = err <= 0 && err > -4096 ? strerrordesc_np(-err) : NULL;
   if (text) return text;
-  snprintf(unknown, sizeof(unknown), "Unknown error %d", err);
+  snprintf(unknown, sizeof(unknown), "Unknown error %d", err < 0 ? -err : err);
   return unknown;
 }

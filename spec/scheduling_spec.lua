@@ -147,6 +147,7 @@ it("a handle of a partial shows its function and bound arguments in debug mode",
     local text = tostring(handle)
     assert.matches("bound", text)
     assert.matches("42", text)
+    assert.matches("print", text)
     handle:cancel()
   end)
 end)

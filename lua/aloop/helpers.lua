@@ -9,11 +9,7 @@ local helpers = {}
 
 -- A value as debug output shows it.
 local function show(value)
-  if type(value) == "string" then return ("%q"):format(value) end
-  if type(value) ~= "function" then return tostring(value) end
-  local info = debug.getinfo(value, "S")
-  if info.what == "C" then return "C function" end
-  return ("function <%s:%d>"):format(info.short_src, info.linedefined)
+  return type(value) == "string" and ("%q"):format(value) or core.repr(value)
 end
 
 ---@class aloop.partial
