@@ -77,7 +77,7 @@ static bool push_key_of(lua_State *L, int f) {
   return false;
 }
 
-/* Pushes "print" or "string.format" for a function that a loaded module has, as Lua's tracebacks do; else pushes nothing. */
+/* Pushes "print" or "string.format" for a function that a loaded module has, as tracebacks do; else pushes nothing. */
 static bool push_global_name(lua_State *L, int f) {
   int top = lua_gettop(L);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
