@@ -21,24 +21,20 @@ enum {
   PER_OCTAVE = 8, /* medium classes between a power of two and the next: at most an eighth is wasted */
   N_MEDIUM = 9 * PER_OCTAVE,
   SLAB = 64 * 1024,
-  SHELF = 512 * 1024 /* the most bytes of free medium blocks that a class keeps */
+  SHELVES = 4 * 1024 * 1024 /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
 };
 
 typedef struct block {
   struct block *next;
 } block;
 
-typedef struct shelf {
-  block *free;
-  size_t kept; /* bytes */
-} shelf;
-
 struct al_alloc {
-  block *free[N_SMALL];   /* by size / STEP, rounded up */
-  shelf medium[N_MEDIUM]; /* malloc's blocks, which it takes and gives back at ten times the cost */
-  block *slabs;           /* each begins with its link */
-  char *at, *end;         /* what is uncut of the last slab */
-  bool warns, in_warning; /* the state's warnings are on; a part of one was written */
+  block *free[N_SMALL];    /* by size / STEP, rounded up */
+  block *medium[N_MEDIUM]; /* malloc's blocks, which it takes and gives back at ten times the cost */
+  size_t kept;             /* bytes of these */
+  block *slabs;            /* each begins with its link */
+  char *at, *end;          /* what is uncut of the last slab */
+  bool warns, in_warning;  /* the state's warnings are on; a part of one was written */
 };
 
 static size_t class_of(size_t size) { return (size + STEP - 1) / STEP; }
@@ -69,25 +65,36 @@ static size_t medium_class(size_t size, size_t *rounded) {
 
 static void *take_medium(al_alloc *self, size_t size) {
   size_t rounded;
-  shelf *s = &self->medium[medium_class(size, &rounded)];
-  block *taken = s->free;
+  block **shelf = &self->medium[medium_class(size, &rounded)], *taken = *shelf;
   if (!taken) return malloc(rounded);
-  s->free = taken->next;
-  s->kept -= rounded;
+  *shelf = taken->next;
+  self->kept -= rounded;
   return taken;
+}
+
+static void free_chain(block *chain) {
+  while (chain) {
+    block *next = chain->next;
+    free(chain);
+    chain = next;
+  }
+}
+
+static void clear_shelves(al_alloc *self) {
+  for (int i = 0; i < N_MEDIUM; i++) {
+    free_chain(self->medium[i]);
+    self->medium[i] = NULL;
+  }
+  self->kept = 0;
 }
 
 static void give_medium(al_alloc *self, void *ptr, size_t size) {
   size_t rounded;
-  shelf *s = &self->medium[medium_class(size, &rounded)];
-  if (s->kept + rounded > SHELF) {
-    free(ptr);
-    return;
-  }
-  block *freed = ptr;
-  freed->next = s->free;
-  s->free = freed;
-  s->kept += rounded;
+  block **shelf = &self->medium[medium_class(size, &rounded)], *freed = ptr;
+  if (self->kept + rounded > SHELVES) clear_shelves(self);
+  freed->next = *shelf;
+  *shelf = freed;
+  self->kept += rounded;
 }
 
 static void *take(al_alloc *self, size_t size) {
@@ -175,17 +182,9 @@ lua_State *al_alloc_newstate(al_alloc **alloc) {
   return L;
 }
 
-static void free_chain(block *chain) {
-  while (chain) {
-    block *next = chain->next;
-    free(chain);
-    chain = next;
-  }
-}
-
 void al_alloc_end(al_alloc *self) {
   if (!self) return;
   free_chain(self->slabs);
-  for (int i = 0; i < N_MEDIUM; i++) free_chain(self->medium[i].free);
+  clear_shelves(self);
   free(self);
 }
