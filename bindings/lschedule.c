@@ -16,10 +16,10 @@ static void check_callback(lua_State *L, l_loop *loop, int arg, const char *f) {
     al_typeerror(L, arg, "function");
 }
 
-/* al_check_open, short for the loop that runs: it is open, and this is its thread. */
+/* al_check_open, short for the loop that runs: it is open. In debug mode the thread is checked, too. */
 static inline l_loop *check_loop(lua_State *L, al_ctx *ctx) {
   l_loop *loop = lua_touserdata(L, 1);
-  return loop && loop == ctx->running ? loop : al_check_open(L, ctx, 1);
+  return loop && loop == ctx->running && !al_loop_debug(loop->loop) ? loop : al_check_open(L, ctx, 1);
 }
 
 static int loop_call_soon(lua_State *L) {
