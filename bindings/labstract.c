@@ -1,5 +1,5 @@
-/* labstract.c - the methods of AbstractEventLoop and AbstractServer, which say no more than that classes of this kind have
- * them: each raises NotImplementedError. Those that can do it bring their own; module.c opens this before them.
+/* labstract.c - the methods of AbstractEventLoop and AbstractServer, which say no more than that classes of this kind
+ * have them: each raises NotImplementedError. Those that can do it bring their own; module.c opens this before them.
  *
  * SPDX-License-Identifier: MIT */
 #include "labstract.h"

@@ -15,7 +15,7 @@ void al_where(lua_State *L) {
   } while (lua_rawlen(L, -1) == 0 && level++ < 4);
 }
 
-/* ---- wrong arguments ----------------------------------------------------------------------------------------------- */
+/* ---- wrong arguments ----------------------------------------------------------------------------------------- */
 
 /* Pushes the name under which the table on top (popped) has the function at f; false, and nothing, if it has it not. */
 static bool push_key_of(lua_State *L, int f) {
@@ -64,7 +64,7 @@ static bool push_class_name(lua_State *L) {
   return false;
 }
 
-/* Lua knows a function's name from the call; called by pcall(loop.call_later, loop) it has none but what its class knows. */
+/* Lua knows a function by the call; called by pcall(loop.call_later, loop) it has no name but what its class knows. */
 int al_argerror(lua_State *L, int arg, const char *text) {
   lua_Debug ar;
   if (!lua_getstack(L, 0, &ar)) return luaL_argerror(L, arg, text);
@@ -125,7 +125,7 @@ lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise) {
   return lua_isnoneornil(L, arg) ? otherwise : al_checkinteger(L, arg);
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------------------------- */
 
 static bool is_known(lua_State *L, int key, const char *const *names) {
   if (lua_type(L, key) != LUA_TSTRING) return false;
