@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
 #include "lloop.h"
-#include "lrepr.h"
 #include "lreport.h"
+#include "lrepr.h"
 #include "ltask.h"
 
 #include <stdarg.h>

@@ -21,74 +21,74 @@ typedef struct l_task l_task;     /* ltask.h */
 
 /* Every class that C knows. A class is a Lua table that is the metatable of its instances too: __index is itself, __name its
  * name, __base its base class. AL_CLASSES(X) lists X(id, name, base): bases before their subclasses. */
-#define AL_CLASSES(X)                                             \
-  X(Object, "Object", Object)                                     \
-  X(AbstractEventLoop, "AbstractEventLoop", Object)               \
-  X(BaseEventLoop, "BaseEventLoop", AbstractEventLoop)            \
-  X(SelectorEventLoop, "SelectorEventLoop", BaseEventLoop)        \
-  X(ProactorEventLoop, "ProactorEventLoop", BaseEventLoop)        \
-  X(Handle, "Handle", Object)                                     \
-  X(TimerHandle, "TimerHandle", Handle)                           \
-  X(Future, "Future", Object)                                     \
-  X(Task, "Task", Future)                                         \
-  X(ContextVar, "ContextVar", Object)                             \
-  X(Context, "Context", Object)                                   \
-  X(Token, "Token", Object)                                       \
-  X(AbstractServer, "AbstractServer", Object)                     \
-  X(Server, "Server", AbstractServer)                             \
-  X(BaseTransport, "BaseTransport", Object)                       \
-  X(ReadTransport, "ReadTransport", BaseTransport)                \
-  X(WriteTransport, "WriteTransport", BaseTransport)              \
-  X(Transport, "Transport", ReadTransport)                        \
-  X(BaseProtocol, "BaseProtocol", Object)                         \
-  X(Protocol, "Protocol", BaseProtocol)                           \
-  X(BufferedProtocol, "BufferedProtocol", BaseProtocol)           \
-  X(DatagramProtocol, "DatagramProtocol", BaseProtocol)           \
-  X(SubprocessProtocol, "SubprocessProtocol", BaseProtocol)       \
-  X(Buffer, "Buffer", Object)                                     \
-  X(Socket, "Socket", Object)                                     \
-  X(TransportSocket, "TransportSocket", Object)                   \
-  X(PipeEnd, "PipeEnd", Object)                                   \
-  X(BaseError, "BaseError", Object)                               \
-  X(CancelledError, "CancelledError", BaseError)                  \
-  X(KeyboardInterrupt, "KeyboardInterrupt", BaseError)            \
-  X(SystemExit, "SystemExit", BaseError)                          \
-  X(GeneratorExit, "GeneratorExit", BaseError)                    \
-  X(Error, "Error", BaseError)                                    \
-  X(RuntimeError, "RuntimeError", Error)                          \
+#define AL_CLASSES(X)                                                     \
+  X(Object, "Object", Object)                                             \
+  X(AbstractEventLoop, "AbstractEventLoop", Object)                       \
+  X(BaseEventLoop, "BaseEventLoop", AbstractEventLoop)                    \
+  X(SelectorEventLoop, "SelectorEventLoop", BaseEventLoop)                \
+  X(ProactorEventLoop, "ProactorEventLoop", BaseEventLoop)                \
+  X(Handle, "Handle", Object)                                             \
+  X(TimerHandle, "TimerHandle", Handle)                                   \
+  X(Future, "Future", Object)                                             \
+  X(Task, "Task", Future)                                                 \
+  X(ContextVar, "ContextVar", Object)                                     \
+  X(Context, "Context", Object)                                           \
+  X(Token, "Token", Object)                                               \
+  X(AbstractServer, "AbstractServer", Object)                             \
+  X(Server, "Server", AbstractServer)                                     \
+  X(BaseTransport, "BaseTransport", Object)                               \
+  X(ReadTransport, "ReadTransport", BaseTransport)                        \
+  X(WriteTransport, "WriteTransport", BaseTransport)                      \
+  X(Transport, "Transport", ReadTransport)                                \
+  X(BaseProtocol, "BaseProtocol", Object)                                 \
+  X(Protocol, "Protocol", BaseProtocol)                                   \
+  X(BufferedProtocol, "BufferedProtocol", BaseProtocol)                   \
+  X(DatagramProtocol, "DatagramProtocol", BaseProtocol)                   \
+  X(SubprocessProtocol, "SubprocessProtocol", BaseProtocol)               \
+  X(Buffer, "Buffer", Object)                                             \
+  X(Socket, "Socket", Object)                                             \
+  X(TransportSocket, "TransportSocket", Object)                           \
+  X(PipeEnd, "PipeEnd", Object)                                           \
+  X(BaseError, "BaseError", Object)                                       \
+  X(CancelledError, "CancelledError", BaseError)                          \
+  X(KeyboardInterrupt, "KeyboardInterrupt", BaseError)                    \
+  X(SystemExit, "SystemExit", BaseError)                                  \
+  X(GeneratorExit, "GeneratorExit", BaseError)                            \
+  X(Error, "Error", BaseError)                                            \
+  X(RuntimeError, "RuntimeError", Error)                                  \
   X(SendfileNotAvailableError, "SendfileNotAvailableError", RuntimeError) \
-  X(NotImplementedError, "NotImplementedError", RuntimeError)     \
-  X(BrokenProcessPool, "BrokenProcessPool", RuntimeError)         \
-  X(ValueError, "ValueError", Error)                              \
-  X(LookupError, "LookupError", Error)                            \
-  X(InvalidStateError, "InvalidStateError", Error)                \
-  X(OSError, "OSError", Error)                                    \
-  X(TimeoutError, "TimeoutError", OSError)                        \
-  X(gaierror, "gaierror", OSError)                                \
-  X(ConnectionError, "ConnectionError", OSError)                  \
-  X(BrokenPipeError, "BrokenPipeError", ConnectionError)          \
-  X(ConnectionAbortedError, "ConnectionAbortedError", ConnectionError) \
-  X(ConnectionRefusedError, "ConnectionRefusedError", ConnectionError) \
-  X(ConnectionResetError, "ConnectionResetError", ConnectionError) \
-  X(FileNotFoundError, "FileNotFoundError", OSError)              \
-  X(FileExistsError, "FileExistsError", OSError)                  \
-  X(PermissionError, "PermissionError", OSError)                  \
-  X(ProcessLookupError, "ProcessLookupError", OSError)            \
-  X(ChildProcessError, "ChildProcessError", OSError)              \
-  X(BlockingIOError, "BlockingIOError", OSError)                  \
-  X(InterruptedError, "InterruptedError", OSError)                \
-  X(NotADirectoryError, "NotADirectoryError", OSError)            \
-  X(IsADirectoryError, "IsADirectoryError", OSError)              \
-  X(SSLError, "SSLError", OSError)                                \
-  X(SSLCertVerificationError, "SSLCertVerificationError", SSLError) \
-  X(SSLEOFError, "SSLEOFError", SSLError)                         \
-  X(SSLZeroReturnError, "SSLZeroReturnError", SSLError)           \
-  X(IncompleteReadError, "IncompleteReadError", Error)            \
-  X(LimitOverrunError, "LimitOverrunError", Error)                \
-  X(QueueEmpty, "QueueEmpty", Error)                              \
-  X(QueueFull, "QueueFull", Error)                                \
-  X(QueueShutDown, "QueueShutDown", Error)                        \
-  X(BrokenBarrierError, "BrokenBarrierError", RuntimeError)       \
+  X(NotImplementedError, "NotImplementedError", RuntimeError)             \
+  X(BrokenProcessPool, "BrokenProcessPool", RuntimeError)                 \
+  X(ValueError, "ValueError", Error)                                      \
+  X(LookupError, "LookupError", Error)                                    \
+  X(InvalidStateError, "InvalidStateError", Error)                        \
+  X(OSError, "OSError", Error)                                            \
+  X(TimeoutError, "TimeoutError", OSError)                                \
+  X(gaierror, "gaierror", OSError)                                        \
+  X(ConnectionError, "ConnectionError", OSError)                          \
+  X(BrokenPipeError, "BrokenPipeError", ConnectionError)                  \
+  X(ConnectionAbortedError, "ConnectionAbortedError", ConnectionError)    \
+  X(ConnectionRefusedError, "ConnectionRefusedError", ConnectionError)    \
+  X(ConnectionResetError, "ConnectionResetError", ConnectionError)        \
+  X(FileNotFoundError, "FileNotFoundError", OSError)                      \
+  X(FileExistsError, "FileExistsError", OSError)                          \
+  X(PermissionError, "PermissionError", OSError)                          \
+  X(ProcessLookupError, "ProcessLookupError", OSError)                    \
+  X(ChildProcessError, "ChildProcessError", OSError)                      \
+  X(BlockingIOError, "BlockingIOError", OSError)                          \
+  X(InterruptedError, "InterruptedError", OSError)                        \
+  X(NotADirectoryError, "NotADirectoryError", OSError)                    \
+  X(IsADirectoryError, "IsADirectoryError", OSError)                      \
+  X(SSLError, "SSLError", OSError)                                        \
+  X(SSLCertVerificationError, "SSLCertVerificationError", SSLError)       \
+  X(SSLEOFError, "SSLEOFError", SSLError)                                 \
+  X(SSLZeroReturnError, "SSLZeroReturnError", SSLError)                   \
+  X(IncompleteReadError, "IncompleteReadError", Error)                    \
+  X(LimitOverrunError, "LimitOverrunError", Error)                        \
+  X(QueueEmpty, "QueueEmpty", Error)                                      \
+  X(QueueFull, "QueueFull", Error)                                        \
+  X(QueueShutDown, "QueueShutDown", Error)                                \
+  X(BrokenBarrierError, "BrokenBarrierError", RuntimeError)               \
   X(ExceptionGroup, "ExceptionGroup", Error)
 
 typedef enum al_class {
@@ -103,8 +103,8 @@ typedef enum al_class {
 #define AL_MAX_DEPTH 64 /* nested upcalls: a callback that makes C call back at once, and so on */
 
 struct al_ctx {
-  lua_State *main;                 /* the state's main thread */
-  lua_State *threads[AL_MAX_DEPTH]; /* the callback threads by depth; each at base level holds [1] anchors, [2] al_traceback */
+  lua_State *main;                  /* the state's main thread */
+  lua_State *threads[AL_MAX_DEPTH]; /* callback threads by depth; each begins with [1] anchors, [2] al_traceback */
   int depth;
 
   int anchors_ref; /* registry reference of the anchor table */
@@ -115,19 +115,19 @@ struct al_ctx {
   int class_ref[AL_C_COUNT];         /* registry reference of each class */
   const void *future_gc, *task_gc;   /* the metatables of futures that still have something to report when collected */
 
-  l_loop *running;     /* the loop that runs in this state, or NULL */
-  l_loop *loops;       /* all that were not finalized */
-  l_task *current;     /* the task being stepped, or NULL */
-  lua_State *co_top;   /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
-  l_task *main_task;       /* while a main chunk runs */
-  lua_State *co_blocked;   /* a coroutine below co_top that can't be suspended now, or NULL */
-  l_loop *no_loop;         /* stands in for the loop of a main chunk that needed none yet */
-  bool passing;            /* the error just raised has its traceback from further in: it stays, even that of a string */
-  bool reraised;           /* outside of tasks, an error of a task was raised: its traceback stays as it is */
-  int context_kind;    /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
-  bool debug;          /* new loops are in debug mode: ALOOPDEBUG, -X debug */
-  bool takes_sigint;   /* lsigint.h */
-  bool ended;          /* by its finalizer: other finalizers may still come, and find nothing to work with */
+  l_loop *running;   /* the loop that runs in this state, or NULL */
+  l_loop *loops;     /* all that were not finalized */
+  l_task *current;   /* the task being stepped, or NULL */
+  lua_State *co_top; /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
+  l_task *main_task; /* while a main chunk runs */
+  lua_State *co_blocked; /* a coroutine below co_top that can't be suspended now, or NULL */
+  l_loop *no_loop;       /* stands in for the loop of a main chunk that needed none yet */
+  bool passing;          /* the error just raised has its traceback from further in: it stays, even that of a string */
+  bool reraised;         /* outside of tasks, an error of a task was raised: its traceback stays as it is */
+  int context_kind;      /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
+  bool debug;            /* new loops are in debug mode: ALOOPDEBUG, -X debug */
+  bool takes_sigint;     /* lsigint.h */
+  bool ended;            /* by its finalizer: other finalizers may still come, and find nothing to work with */
   bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
   uint64_t task_names; /* the N of the next Task-N */
   size_t n_unread;     /* futures in AL_SLOT_UNREAD that still are */
@@ -145,9 +145,9 @@ enum {
   AL_SLOT_LOOP_FACTORY, /* makes the interpreter's loop when the main chunk first needs one, or false */
   AL_SLOT_FUTURE_GC,    /* the metatables of futures and tasks with a finalizer */
   AL_SLOT_TASK_GC,
-  AL_SLOT_UNREAD,       /* weak set of the futures with an error that nobody looked at */
-  AL_SLOT_LOOPS,        /* weak table: l_loop pointer to userdata */
-  AL_SLOT_COROUTINES,   /* array of finished coroutines, for the next tasks */
+  AL_SLOT_UNREAD,     /* weak set of the futures with an error that nobody looked at */
+  AL_SLOT_LOOPS,      /* weak table: l_loop pointer to userdata */
+  AL_SLOT_COROUTINES, /* array of finished coroutines, for the next tasks */
   AL_SLOT_FIRST_FREE
 };
 

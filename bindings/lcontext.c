@@ -217,7 +217,8 @@ static int var_reset(lua_State *L) {
   al_check(L, ctx, 2, AL_C_Token);
   lua_settop(L, 2);
   lua_getiuservalue(L, 2, TOKEN_VAR);
-  if (!lua_rawequal(L, 1, 3)) return al_raise(L, ctx, AL_C_ValueError, "the token was made by another context variable");
+  if (!lua_rawequal(L, 1, 3))
+    return al_raise(L, ctx, AL_C_ValueError, "the token was made by another context variable");
   return reset(L, ctx, 1, 2);
 }
 
@@ -321,18 +322,12 @@ bool al_context_unbind(lua_State *L, al_ctx *ctx, int idx) {
   return true;
 }
 
-static const luaL_Reg var_methods[] = {{"__new", var_new},
-                                       {"get", var_get},
-                                       {"set", var_set},
-                                       {"reset", var_reset},
-                                       {"__tostring", var_tostring},
-                                       {NULL, NULL}};
+static const luaL_Reg var_methods[] = {
+    {"__new", var_new},           {"get", var_get}, {"set", var_set}, {"reset", var_reset},
+    {"__tostring", var_tostring}, {NULL, NULL}};
 static const luaL_Reg token_methods[] = {{"__close", token_close}, {NULL, NULL}};
-static const luaL_Reg context_methods[] = {{"run", context_run},
-                                           {"bind", context_bind},
-                                           {"copy", context_copy},
-                                           {"get", context_get},
-                                           {NULL, NULL}};
+static const luaL_Reg context_methods[] = {
+    {"run", context_run}, {"bind", context_bind}, {"copy", context_copy}, {"get", context_get}, {NULL, NULL}};
 static const luaL_Reg functions[] = {{"copy_context", copy_context}, {NULL, NULL}};
 
 void al_context_openlib(lua_State *L, al_ctx *ctx) {

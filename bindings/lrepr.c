@@ -133,9 +133,7 @@ void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
     push_function(L, idx);
     luaL_addvalue(b);
     break;
-  default:
-    push_text(L, idx);
-    luaL_addvalue(b);
+  default: push_text(L, idx); luaL_addvalue(b);
   }
 }
 
