@@ -39,6 +39,36 @@ l_future *al_test_future(lua_State *L, al_ctx *ctx, int idx) {
   return NULL;
 }
 
+void al_future_owner(lua_State *L, const l_future *f, int idx) {
+  if (f->has_owner) {
+    lua_getiuservalue(L, idx, AL_FUTURE_UV_OWNER);
+  } else {
+    lua_pushnil(L);
+  }
+}
+
+/* waiter(owner): a pending future of the running loop, for what is written in Lua and has something to wait for. A loop
+ * whose class makes its own futures makes this one too, which then knows no owner. */
+static int waiter(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_default_loop(L, ctx);
+  if (loop->custom_future) {
+    al_pushloop(L, loop);
+    lua_getfield(L, -1, "create_future");
+    lua_insert(L, -2);
+    lua_call(L, 1, 1);
+    if (!al_test_future(L, ctx, -1)) return al_raise(L, ctx, AL_C_RuntimeError, "create_future gave no Future");
+    return 1;
+  }
+  lua_settop(L, 1);
+  l_future *f = al_new(L, ctx, AL_C_Future, sizeof *f, AL_FUTURE_UV_OWNER);
+  al_future_init(L, ctx, f, loop, 2);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, 2, AL_FUTURE_UV_OWNER);
+  f->has_owner = true;
+  return 1;
+}
+
 static l_future *check_future(lua_State *L, al_ctx *ctx) {
   l_future *f = al_test_future(L, ctx, 1);
   if (!f) al_typeerror(L, 1, "Future");
@@ -496,6 +526,8 @@ static const luaL_Reg methods[] = {{"result", future_result},
                                    {NULL, NULL}};
 
 void al_future_openlib(lua_State *L, al_ctx *ctx) {
+  static const luaL_Reg functions[] = {{"waiter", waiter}, {NULL, NULL}};
+  al_ctx_setfuncs(L, ctx, functions);
   al_class_methods(L, ctx, AL_C_Future, methods);
   al_ctx_anchors(L, ctx);
   lua_newtable(L); /* the futures with unread errors, weakly */

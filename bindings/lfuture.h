@@ -14,7 +14,8 @@ enum {
   AL_FUTURE_UV_LOOP = 1,
   AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles or nil; finished: the value, the error, or the table of
                          values; cancelled: the message, or the CancelledError that ended a task */
-  AL_FUTURE_UV_COUNT = AL_FUTURE_UV_VALUE
+  AL_FUTURE_UV_COUNT = AL_FUTURE_UV_VALUE,
+  AL_FUTURE_UV_OWNER /* of one with has_owner, and of none else */
 };
 
 struct l_future {
@@ -25,11 +26,14 @@ struct l_future {
   bool failed; /* finished with an error */
   bool unread; /* its error was not looked at yet */
   bool is_task;
+  bool has_owner; /* made by core.waiter: it knows the lock, queue, ... that whoever waits for it waits for */
 };
 
 /* Makes a pending future of the loop (whose userdata is at loop_idx) and pushes it. */
 l_future *al_future_new(lua_State *L, al_ctx *ctx, l_loop *loop);
 l_future *al_test_future(lua_State *L, al_ctx *ctx, int idx);
+/* Pushes what the future at idx was made for: the owner given to core.waiter, or nil. */
+void al_future_owner(lua_State *L, const l_future *future, int idx);
 
 /* Ends the future at idx with the nvalues on top (popped) / the error on top (popped) / cancelled with the message on top
  * (popped). It must be pending. */
