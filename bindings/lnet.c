@@ -6,14 +6,12 @@
 #include "lnet.h"
 
 #include "laddr.h"
-#include "lsocket.h"
-#include "ltransport.h"
+#include "lendpoint.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
@@ -76,96 +74,40 @@ enum { PATH = 3, UNIX_OPTIONS };                                         /* ... 
 enum { SOCK = 3, ACCEPTED_OPTIONS };                                     /* ... of connect_accepted_socket */
 
 typedef struct connecting {
-  l_op base;
-  l_wait wait;
-  l_loop *loop;
+  l_endpoint base;
   l_question question;
   al_connect *request;
   al_connect_error *errors; /* of the attempts that failed, if all did */
   size_t n_errors;
-  int fd; /* connected, and no transport's yet; or -1 */
   al_addr peer;
-  int idx; /* where this stands on the stack */
   int interleave;
   bool all_errors;
-  const char *path;   /* of a Unix socket */
-  al_handle started;  /* queued by the transport after connection_made */
-  al_transport *made; /* waited for */
+  const char *path; /* of a Unix socket */
 } connecting;
 
 static connecting *of_op(l_op *op) { return (connecting *)(void *)op; }
-static connecting *of_wait(l_wait *wait) { return (connecting *)(void *)((char *)wait - offsetof(connecting, wait)); }
-static connecting *of_started(al_handle *handle) {
-  return (connecting *)(void *)((char *)handle - offsetof(connecting, started));
+static connecting *of_wait(l_wait *wait) {
+  return (connecting *)(void *)((char *)wait - offsetof(connecting, base.wait));
 }
 
 static void dispose(l_op *op) {
   connecting *c = of_op(op);
   al_question_dispose(&c->question);
-  al_handle_cancel(&c->started);
   if (c->request) al_connect_cancel(c->request);
   c->request = NULL;
-  if (c->fd >= 0) close(c->fd);
-  c->fd = -1;
+  al_endpoint_dispose(&c->base);
   free(c->errors);
   c->errors = NULL;
 }
 
 /* Pushes a new state. */
 static connecting *push_state(lua_State *L, al_ctx *ctx, l_loop *loop) {
-  connecting *c = al_op_new(L, ctx, sizeof *c, dispose);
-  c->fd = -1;
-  c->loop = loop;
-  c->idx = lua_gettop(L);
-  return c;
+  return al_endpoint_new(L, ctx, loop, sizeof(connecting), dispose);
 }
 
-/* ---- step: the transport ----------------------------------------------------------------------------------------- */
-
-static void on_started(al_loop *loop, al_handle *handle) {
-  (void)loop;
-  connecting *c = of_started(handle);
-  if (c->made) al_wake(&c->wait);
-}
-
-/* Cancelled between the making of the transport and connection_made, or after: as asyncio, it is closed. */
-static void transport_abandon(al_ctx *ctx, l_wait *wait) {
-  (void)ctx;
-  connecting *c = of_wait(wait);
-  al_transport *made = c->made;
-  c->made = NULL;
-  al_handle_cancel(&c->started);
-  al_transport_close(made);
-}
-
-/* state ... protocol, transport */
-static int transport_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  (void)ctx;
-  of_wait(wait)->made = NULL;
-  lua_pushvalue(L, -1);
-  lua_pushnil(L);
-  al_transport_keep(L, -2, -1);
-  lua_pop(L, 1);
-  lua_pushvalue(L, -3);
-  return 2;
-}
-
-/* Makes the protocol and the transport, over c->fd or over the socket given, and waits until it is connected. */
+/* Over c->base.fd or over the socket given: waits until it is connected. */
 static int make_transport(lua_State *L, al_ctx *ctx, connecting *c, const l_given *given) {
-  bool ours = !given || given->lends; /* to close, should this fail */
-  if (ours) lua_toclose(L, c->idx);
-  al_protocol_make(L, FACTORY);
-  int fd = given ? al_given_fd(L, ctx, given) : c->fd;
-  if (ours) c->fd = fd;
-  al_handle_init(&c->started, on_started);
-  l_transport *t =
-      al_transport_make(L, ctx, c->loop, ours ? &c->fd : &fd, given ? NULL : &c->peer, -1, 0, &c->started, c->idx);
-  int transport = lua_gettop(L);
-  if (given && given->lends) al_transport_adopt(L, transport, given->idx);
-  if (given) al_given_taken(L, given, t->t, NULL);
-  c->made = t->t; /* nothing raises from here on: on_started wakes the task */
-  c->wait = (l_wait){.finish = transport_finish, .abandon = transport_abandon, .what = "connection"};
-  return al_wait(L, ctx, &c->wait);
+  return al_endpoint_make(L, ctx, &c->base, FACTORY, &al_stream_kind, given ? NULL : &c->peer, given);
 }
 
 /* ---- step: connecting -------------------------------------------------------------------------------------------- */
@@ -217,32 +159,32 @@ static int raise_errors(lua_State *L, al_ctx *ctx, const connecting *c) {
 static void on_connected(void *data, int fd, const al_addr *peer, const al_connect_error *errors, size_t n) {
   connecting *c = data;
   c->request = NULL;
-  c->fd = fd;
+  c->base.fd = fd;
   if (fd >= 0) {
     c->peer = *peer;
   } else if ((c->errors = malloc(n * sizeof *errors))) {
     memcpy(c->errors, errors, n * sizeof *errors);
     c->n_errors = n;
   }
-  al_wake(&c->wait);
+  al_wake(&c->base.wait);
 }
 
 static void connect_abandon(al_ctx *ctx, l_wait *wait) {
   (void)ctx;
-  dispose(&of_wait(wait)->base);
+  dispose(&of_wait(wait)->base.base);
 }
 
 static int connect_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   connecting *c = of_wait(wait);
-  if (c->fd < 0) return raise_errors(L, ctx, c);
+  if (c->base.fd < 0) return raise_errors(L, ctx, c);
   return make_transport(L, ctx, c, NULL);
 }
 
 static int begin_connecting(lua_State *L, al_ctx *ctx, connecting *c, const al_connect_options *options) {
-  c->wait = (l_wait){.finish = connect_finish, .abandon = connect_abandon, .what = "connection"};
-  int err = al_connect_start(c->loop->loop, options, c, on_connected, &c->request);
+  c->base.wait = (l_wait){.finish = connect_finish, .abandon = connect_abandon, .what = "connection"};
+  int err = al_connect_start(c->base.loop->loop, options, c, on_connected, &c->request);
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);
-  return al_wait(L, ctx, &c->wait);
+  return al_wait(L, ctx, &c->base.wait);
 }
 
 /* ---- step: looking up -------------------------------------------------------------------------------------------- */
@@ -301,7 +243,7 @@ static int on_found(lua_State *L, al_ctx *ctx, l_op *op) {
   if (al_option(L, OPTIONS, "local_addr") == LUA_TNIL) return connect_to_list(L, ctx, c);
   lua_geti(L, LOCAL_ADDRS, 1);
   lua_geti(L, LOCAL_ADDRS, 2);
-  return al_question_ask(L, ctx, c->loop, op, &c->question, LOCAL_ADDRS + 1, on_local_found);
+  return al_question_ask(L, ctx, c->base.loop, op, &c->question, LOCAL_ADDRS + 1, on_local_found);
 }
 
 /* ---- create_connection(factory, host, port, {options}) ----------------------------------------------------------- */
@@ -366,7 +308,7 @@ static void check_no_target_options(lua_State *L, al_ctx *ctx) {
 /* The socket at idx instead of a name. */
 static int connect_given(lua_State *L, al_ctx *ctx, connecting *c, int idx) {
   l_given given;
-  al_check_given(L, ctx, c->loop->loop, idx, &given);
+  al_check_given(L, ctx, c->base.loop->loop, idx, &given);
   if (given.type != SOCK_STREAM)
     return al_raise(L, ctx, AL_C_ValueError, "A Stream Socket was expected, got %s", luaL_tolstring(L, idx, NULL));
   return make_transport(L, ctx, c, &given);
@@ -392,7 +334,7 @@ static int loop_create_connection(lua_State *L) {
     return connect_given(L, ctx, c, lua_gettop(L));
   }
   if (!named) return al_raise(L, ctx, AL_C_ValueError, "host and port was not specified and no sock specified");
-  return al_question_ask(L, ctx, loop, &c->base, &c->question, HOST, on_found);
+  return al_question_ask(L, ctx, loop, &c->base.base, &c->question, HOST, on_found);
 }
 
 /* ---- create_unix_connection(factory, path, {options}) ------------------------------------------------------------ */
@@ -410,7 +352,7 @@ static int connect_to_path(lua_State *L, al_ctx *ctx, connecting *c) {
 static int connect_given_unix(lua_State *L, al_ctx *ctx, connecting *c) {
   l_given given;
   int idx = lua_gettop(L);
-  al_check_given(L, ctx, c->loop->loop, idx, &given);
+  al_check_given(L, ctx, c->base.loop->loop, idx, &given);
   if (given.family != AF_UNIX || given.type != SOCK_STREAM)
     return al_raise(L, ctx, AL_C_ValueError, "A UNIX Domain Stream Socket was expected, got %s",
                     luaL_tolstring(L, idx, NULL));

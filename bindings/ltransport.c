@@ -111,7 +111,7 @@ static void on_closed(al_transport *transport, void *data) {
 static const al_transport_owner owner = {.activity = on_activity, .closed = on_closed};
 
 static int transport_gc(lua_State *L) {
-  l_transport *t = al_test(L, al_ctx_of(L), 1, AL_C_Transport);
+  l_transport *t = al_test(L, al_ctx_of(L), 1, AL_C_BaseTransport);
   char text[AL_TRANSPORT_STRLEN];
   if (!t || !t->t) return 0;
   if (!t->closed) {
@@ -156,10 +156,17 @@ static void take_context(lua_State *L, l_transport *t, int box) {
   lua_setiuservalue(L, box, AL_TRANSPORT_UV_CONTEXT);
 }
 
-l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
-                               int last, al_handle *started, int keep) {
+static int stream_open(const void *how, al_loop *loop, int fd, al_protocol *protocol, al_handle *started,
+                       al_transport **made) {
+  return al_stream_new(loop, fd, how, protocol, started, made);
+}
+
+const l_transport_kind al_stream_kind = {.class = AL_C_Transport, .open = stream_open};
+
+l_transport *al_transport_make_kind(lua_State *L, al_ctx *ctx, const l_transport_kind *kind, const void *how,
+                                    l_loop *loop, int *fd, int protocol, int last, al_handle *started, int keep) {
   protocol = lua_absindex(L, protocol);
-  l_transport *t = al_new(L, ctx, AL_C_Transport, sizeof *t, AL_TRANSPORT_UV_COUNT);
+  l_transport *t = al_new(L, ctx, kind->class, sizeof *t, AL_TRANSPORT_UV_COUNT + kind->own_values);
   int box = lua_gettop(L);
   t->ctx = ctx;
   t->tag = &al_transport_tag;
@@ -170,7 +177,7 @@ l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd,
   if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, box);
   if (keep) al_transport_keep(L, box, keep);
   t->slot = al_anchor(L, ctx, box);
-  int err = al_stream_new(loop->loop, *fd, peer, p, started, &t->t);
+  int err = kind->open(how, loop->loop, *fd, p, started, &t->t);
   if (err) {
     al_unanchor(ctx, t->slot);
     t->slot = 0;
@@ -179,6 +186,11 @@ l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd,
   *fd = -1;
   al_transport_set_owner(t->t, &owner, t);
   return t;
+}
+
+l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
+                               int last, al_handle *started, int keep) {
+  return al_transport_make_kind(L, ctx, &al_stream_kind, peer, loop, fd, protocol, last, started, keep);
 }
 
 /* Pushes the table of extra information, made at need. */

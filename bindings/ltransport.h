@@ -15,7 +15,8 @@ enum {
   AL_TRANSPORT_UV_HELD,    /* the buffer that is being read into, or the error that connection_lost will get */
   AL_TRANSPORT_UV_CONTEXT, /* lcontext.h, of context_kind */
   AL_TRANSPORT_UV_EXTRA,   /* table behind get_extra_info, made at need */
-  AL_TRANSPORT_UV_COUNT = AL_TRANSPORT_UV_EXTRA
+  AL_TRANSPORT_UV_COUNT = AL_TRANSPORT_UV_EXTRA,
+  AL_TRANSPORT_UV_OWN /* the first of those that a kind may have besides */
 };
 
 typedef struct l_transport {
@@ -41,12 +42,25 @@ static inline l_transport *al_check_transport(lua_State *L, int arg) {
   return t;
 }
 
-/* Makes a transport over the connected, non-blocking socket *fd and pushes it. protocol: index of the protocol; last:
+/* What differs between the kinds of transports. */
+typedef struct l_transport_kind {
+  al_class class;
+  int own_values; /* user values from AL_TRANSPORT_UV_OWN on */
+  /* Makes the core's transport, as al_stream_new does. how: what the caller of al_transport_make_kind handed in. */
+  int (*open)(const void *how, al_loop *loop, int fd, al_protocol *protocol, al_handle *started, al_transport **made);
+} l_transport_kind;
+
+/* Over a connected stream socket; how is the peer's address (al_addr), or NULL. */
+extern const l_transport_kind al_stream_kind;
+
+/* Makes a transport over the non-blocking descriptor *fd and pushes it. protocol: index of the protocol; last:
  * see al_protocol_classify. started is queued after connection_made; the value at index keep, in which it stands, is
  * kept alive by the transport (0: there is none). *fd becomes -1 once the transport owns it; when this raises before,
  * it is still the caller's. */
+l_transport *al_transport_make_kind(lua_State *L, al_ctx *ctx, const l_transport_kind *kind, const void *how,
+                                    l_loop *loop, int *fd, int protocol, int last, al_handle *started, int keep);
 l_transport *al_transport_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const al_addr *peer, int protocol,
-                               int last, al_handle *started, int keep);
+                               int last, al_handle *started, int keep); /* of al_stream_kind */
 
 /* The object (with a method close) at idx is closed when the transport at transport has closed its descriptor. */
 void al_transport_adopt(lua_State *L, int transport, int idx);
