@@ -143,6 +143,7 @@ int al_anchor_top(lua_State *L, al_ctx *ctx, int anchors) {
   } else {
     ctx->n_slots++;
   }
+  if (slot == ctx->stale) ctx->stale = 0;
   return slot;
 }
 
@@ -152,10 +153,24 @@ void al_pushanchored(lua_State *L, al_ctx *ctx, int slot) {
   lua_replace(L, -2);
 }
 
-void al_unanchor(al_ctx *ctx, int slot) {
-  if (slot == 0) return;
+static void clear_slot(al_ctx *ctx, int slot) {
   lua_State *L = ctx->threads[ctx->depth]; /* idle, at base level */
   lua_pushboolean(L, false);               /* not nil, so that the table's array never shrinks and grows again */
   lua_rawseti(L, 1, slot);
+}
+
+void al_unanchor(al_ctx *ctx, int slot) {
+  if (slot == 0) return;
+  clear_slot(ctx, slot);
   ctx->free_slots[ctx->n_free++] = slot;
+}
+
+void al_unanchor_clear(al_ctx *ctx) {
+  clear_slot(ctx, ctx->stale);
+  ctx->stale = 0;
+}
+
+void al_unanchor_begin(al_ctx *ctx, int slot) {
+  al_unanchor_end(ctx);
+  ctx->free_slots[ctx->n_free++] = ctx->stale = slot;
 }

@@ -110,6 +110,7 @@ struct al_ctx {
   int anchors_ref; /* registry reference of the anchor table */
   int *free_slots; /* anchors: the free slots; slots are array indices of the table */
   int n_free, size_free, n_slots;
+  int stale; /* a free slot that still has its value, or 0 */
 
   const void *class_ptr[AL_C_COUNT]; /* lua_topointer of each class */
   int class_ref[AL_C_COUNT];         /* registry reference of each class */
@@ -170,6 +171,13 @@ int al_anchor(lua_State *L, al_ctx *ctx, int idx);
 int al_anchor_top(lua_State *L, al_ctx *ctx, int anchors);
 void al_pushanchored(lua_State *L, al_ctx *ctx, int slot); /* doesn't throw, given a free stack slot */
 void al_unanchor(al_ctx *ctx, int slot);                   /* 0: nothing. Doesn't throw */
+/* The same in two steps, for a value that the stack keeps in between: often the slot is taken again meanwhile, and then there
+ * is nothing to clear. */
+void al_unanchor_begin(al_ctx *ctx, int slot);
+void al_unanchor_clear(al_ctx *ctx);
+static inline void al_unanchor_end(al_ctx *ctx) {
+  if (ctx->stale) al_unanchor_clear(ctx);
+}
 
 /* ---- call.c: the gate from C to Lua ------------------------------------------------------------------------------------- */
 

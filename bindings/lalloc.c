@@ -97,9 +97,8 @@ static void give_medium(al_alloc *self, void *ptr, size_t size) {
   self->kept += rounded;
 }
 
-static void *take(al_alloc *self, size_t size) {
-  if (size > LARGE) return malloc(size);
-  if (size > SMALL) return take_medium(self, size);
+static inline void *take(al_alloc *self, size_t size) {
+  if (size > SMALL) return size > LARGE ? malloc(size) : take_medium(self, size);
   size_t class = class_of(size);
   block *free_block = self->free[class];
   if (!free_block) return cut(self, class * STEP);
@@ -107,11 +106,9 @@ static void *take(al_alloc *self, size_t size) {
   return free_block;
 }
 
-static void give(al_alloc *self, void *ptr, size_t size) {
-  if (size > LARGE) {
-    free(ptr);
-  } else if (size > SMALL) {
-    give_medium(self, ptr, size);
+static inline void give(al_alloc *self, void *ptr, size_t size) {
+  if (size > SMALL) {
+    size > LARGE ? free(ptr) : give_medium(self, ptr, size);
   } else if (ptr) {
     block *freed = ptr;
     freed->next = self->free[class_of(size)];

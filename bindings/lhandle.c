@@ -66,7 +66,10 @@ static void run_handle(al_loop *loop, al_handle *core) {
   lua_State *L = al_enter(ctx);
   if (!L) return;
   lua_rawgeti(L, 1, h->slot);
-  if (!h->keep) forget_anchor(ctx, h);
+  if (!h->keep) {
+    al_unanchor_begin(ctx, h->slot);
+    h->slot = 0;
+  }
   int64_t began = al_loop_debug(loop) ? al_time_ns() : 0;
   if (h->context_kind == AL_CONTEXT_EMPTY && ctx->context_kind == AL_CONTEXT_EMPTY) {
     call(ctx, L, h, 3);
@@ -80,6 +83,7 @@ static void run_handle(al_loop *loop, al_handle *core) {
     call_in_context(ctx, L, h, 3);
   }
   if (began) al_loop_check_slow(L, h->loop, 3, al_time_ns() - began);
+  al_unanchor_end(ctx);
   al_leave(ctx, L);
 }
 

@@ -105,6 +105,4 @@ void al__loop_check(const al_loop *loop) {
   al_assert(al__link_is_empty(&loop->batch));
   al_assert(loop->stats.ops >= 1); /* the wake-up's */
 }
-#else
-void al__loop_check(const al_loop *loop) { (void)loop; }
 #endif

@@ -15,7 +15,11 @@ static inline void al__slow_end(al_loop *loop, al_handle *handle, int64_t began_
 }
 
 /* Asserts the invariants of lists, heap and counters (debug builds; else nothing). Called between turns. */
+#ifdef AL_DEBUG
 void al__loop_check(const al_loop *loop);
+#else
+static inline void al__loop_check(const al_loop *loop) { (void)loop; }
+#endif
 
 /* For the dump hooks of rooms: one line to fd. */
 void al__dump_line(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -183,6 +183,7 @@ static void ready_cancel(al_loop *loop, al_op *op) {
   else
     unpark(self, op);
   finish(self, op, -ECANCELED);
+  al__loop_io_changed(loop);
 }
 
 static int ready_submit(al_loop *loop, al_op *op) {
@@ -197,6 +198,7 @@ static int ready_submit(al_loop *loop, al_op *op) {
   op->flags = 0;
   err = start(self, op);
   if (!err) loop->stats.ops++;
+  al__loop_io_changed(loop);
   return err;
 }
 

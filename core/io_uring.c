@@ -161,12 +161,14 @@ static int uring_submit(al_loop *loop, al_op *op) {
   op->flags = 0;
   queue(self, op);
   loop->stats.ops++;
+  al__loop_io_changed(loop);
   return 0;
 }
 
 static void uring_cancel(al_loop *loop, al_op *op) {
   machine *self = loop->machine;
   al_assert(op->state != AL_OP_IDLE);
+  al__loop_io_changed(loop);
   if (op->state == OP_QUEUED || op->state == OP_RETRYING) {
     finish(self, op, -ECANCELED);
   } else if (op->state == OP_ARMED || op->state == OP_SWITCHING) {

@@ -17,10 +17,9 @@
 #define SLOW_NS (100 * INT64_C(1000000))
 
 /* A poll that does not wait costs a system call a turn, more than many a callback. So once this many in a row have found
- * nothing, while callbacks queue callbacks, each is good for so many turns more and for so long, whichever ends first. The
- * clock isn't free either: it is read every eighth turn. */
+ * nothing, while callbacks queue callbacks, each is good for so long. The clock isn't free either: it is read every eighth turn.
+ * An op submitted or cancelled puts an end to it (al__loop_io_changed). */
 #define EMPTY_POLLS 16
-#define SPARED_POLLS 31
 #define SPARED_NS 20000
 #define CLOCK_TURNS 8
 
@@ -43,18 +42,13 @@ static int64_t wait_ns(al_loop *loop, int64_t limit_ns) {
   return limit_ns < 0 ? timer_ns : AL_MIN(timer_ns, limit_ns);
 }
 
-static bool may_spare_poll(al_loop *loop) {
-  return loop->empty_polls >= EMPTY_POLLS && loop->spared_polls < SPARED_POLLS && !loop->stopping &&
-         !al__link_is_empty(&loop->ready) &&
+static bool may_spare_poll(const al_loop *loop) {
+  return loop->empty_polls >= EMPTY_POLLS && !loop->stopping && !al__link_is_empty(&loop->ready) &&
          (loop->spared_polls % CLOCK_TURNS != CLOCK_TURNS - 1 || al_time_ns() - loop->polled_ns < SPARED_NS);
 }
 
 /* Has the machine wait at most limit_ns (-1: for ever) and collect. */
 static int poll_io(al_loop *loop, int64_t limit_ns) {
-  if (limit_ns < 0 && may_spare_poll(loop)) {
-    loop->spared_polls++;
-    return 0;
-  }
   int64_t timeout_ns = wait_ns(loop, limit_ns);
   int found = loop->io->wait(loop, timeout_ns);
   if (found < 0) return found;
@@ -73,14 +67,16 @@ static void run_batch(al_loop *loop) {
 }
 
 static int turn(al_loop *loop, int64_t limit_ns) {
-  int err = poll_io(loop, limit_ns);
+  bool spared = limit_ns < 0 && may_spare_poll(loop);
+  loop->spared_polls += spared; /* set to 0 by a poll */
+  int err = spared ? 0 : poll_io(loop, limit_ns);
   if (err) return err;
   loop->stats.turns++;
   loop->broken = false;
-  al__timer_collect(loop);
+  if (loop->timers.count) al__timer_collect(loop);
   al__link_splice(&loop->batch, &loop->ready);
   run_batch(loop);
-  if (!loop->broken) loop->io->dispatch(loop);
+  if (!loop->broken && !spared) loop->io->dispatch(loop);
   al__timer_run_due(loop);
   al__loop_check(loop);
   return 0;

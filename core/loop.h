@@ -66,6 +66,9 @@ struct al_loop {
 /* The loop was told to leave its turn at once (al_loop_break). */
 static inline bool al__loop_broken(const al_loop *loop) { return loop->broken; }
 
+/* A machine has something new to hand over or to end: the next turn polls. */
+static inline void al__loop_io_changed(al_loop *loop) { loop->empty_polls = 0; }
+
 /* Tells the owner of a handle that it won't run. */
 void al__loop_discard(al_loop *loop, al_handle *handle);
 
