@@ -173,22 +173,24 @@ static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool
 
 /* ---- stepping */
 
-static void throw_cancelled(lua_State *L, al_ctx *ctx, l_task *t) {
+bool al_task_take_cancellation(lua_State *L, al_ctx *ctx) {
+  l_task *t = ctx->current;
+  if (!t->throwing) return false;
+  t->throwing = false;
   al_pusherror(L, ctx, AL_C_CancelledError, NULL);
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, -1, AL_TASK_UV_MESSAGE);
   lua_setfield(L, -3, "message");
   lua_pop(L, 1);
-  lua_error(L);
+  return true;
 }
 
 /* In the task again, before the waiting function goes on: raises what is to be raised there. */
 l_task *al_task_resumed(lua_State *L, al_ctx *ctx) {
   l_task *t = ctx->current;
-  if (t->throwing) {
-    t->throwing = false;
+  if (al_task_take_cancellation(L, ctx)) {
     t->told = true;
-    throw_cancelled(L, ctx, t);
+    lua_error(L);
   }
   if (t->misyielded) {
     t->misyielded = false;

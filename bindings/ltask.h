@@ -37,7 +37,7 @@ void al_wake(l_wait *wait);
 enum {
   AL_TASK_UV_THREAD = AL_FUTURE_UV_COUNT + 1, /* its Lua thread */
   AL_TASK_UV_CONTEXT,
-  AL_TASK_UV_AWAITED, /* the future it waits for */
+  AL_TASK_UV_AWAITED, /* the future it waits for; or the lock, queue, ... (lwaitlist.h) */
   AL_TASK_UV_CORO,    /* what create_task was given */
   AL_TASK_UV_NAME,    /* nil: Task-N */
   AL_TASK_UV_MESSAGE, /* of the last cancel() */
@@ -53,7 +53,7 @@ struct l_task {
   l_wait *wait;       /* what it waits for, if it is no future */
   l_future *awaiting; /* the future it waits for */
   l_wait sleeping;    /* sleep()'s */
-  al_timer timer;     /* sleep()'s */
+  al_timer timer;     /* sleep()'s; its handle is the place in a wait list */
   uint64_t number;    /* Task-N */
   int slot;           /* anchored until done */
   int created_line;
@@ -66,6 +66,7 @@ struct l_task {
   bool started;
   bool is_main, settled; /* the main chunk; its loop is known */
   bool reraised;         /* an error of a task that it awaited was raised in it */
+  bool woken;            /* from a wait list */
   bool exposed;          /* its thread was given to a script: it isn't used again */
 };
 
@@ -118,6 +119,8 @@ lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx);
 void al_task_run_step(al_ctx *ctx, lua_State *L, l_task *task, int self);
 /* In the task again after al_suspend: raises the cancellation that is to be raised there. */
 l_task *al_task_resumed(lua_State *L, al_ctx *ctx);
+/* The same for who raises it later: pushes the CancelledError; false if there is none to raise. */
+bool al_task_take_cancellation(lua_State *L, al_ctx *ctx);
 void al_task_step(al_loop *loop, al_handle *step); /* the callback of l_task.step */
 
 void al_task_openlib(lua_State *L, al_ctx *ctx);   /* ltaskobj.c */

@@ -1,0 +1,205 @@
+/* lwaitlist.c - core.wait_list: those who wait in a lock, an event, a queue, in the order in which they came. What they
+ * wait for, and whom to wake when, is decided in Lua (locks.lua, queues.lua).
+ *
+ * A waiting task stands in the list by the handle of its timer, which it does not need meanwhile: so waiting allocates
+ * nothing, and one that is cancelled leaves from anywhere at once. It also leaves when it is woken, that is before it
+ * goes on; the Lua part counts those under way where it has to.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lwaitlist.h"
+
+#include "lloop.h"
+
+enum {
+  UV_OWNER = 1, /* whose list it is */
+  UV_FIRST,     /* the list with which it shares its loop, or nil */
+  UV_LOOP,      /* of the first: the loop of those who waited first */
+  UV_COUNT = UV_LOOP
+};
+
+typedef struct wait_list wait_list;
+struct wait_list {
+  al_list waiting;  /* l_task.timer.handle */
+  wait_list *first; /* the one that knows the loop: perhaps itself */
+  l_loop *loop;
+};
+
+/* Upvalue 2 of all functions here is the lists' metatable. */
+static wait_list *check_list(lua_State *L) {
+  wait_list *list = NULL;
+  if (lua_type(L, 1) == LUA_TUSERDATA && lua_getmetatable(L, 1)) {
+    if (lua_rawequal(L, -1, lua_upvalueindex(2))) list = lua_touserdata(L, 1);
+    lua_pop(L, 1);
+  }
+  if (!list) al_typeerror(L, 1, "wait list");
+  return list;
+}
+
+static l_task *of_handle(al_link *link) {
+  al_timer *timer = (al_timer *)(void *)((char *)link - offsetof(al_timer, handle.link));
+  return (l_task *)(void *)((char *)timer - offsetof(l_task, timer));
+}
+
+/* wait_list(owner, [list]): a new list; it is bound to the same loop as the other list, if there is one. */
+static int new_list(lua_State *L) {
+  lua_settop(L, 2);
+  wait_list *list = lua_newuserdatauv(L, sizeof *list, UV_COUNT);
+  *list = (wait_list){.first = list};
+  al_list_init(&list->waiting);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, 3, UV_OWNER);
+  if (!lua_isnil(L, 2)) {
+    lua_pushvalue(L, 2);
+    lua_replace(L, 1);
+    list->first = check_list(L)->first;
+    lua_setiuservalue(L, 3, UV_FIRST);
+  }
+  lua_settop(L, 3);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_setmetatable(L, 3);
+  return 1;
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
+
+static int raise_other_loop(lua_State *L, al_ctx *ctx) {
+  lua_getiuservalue(L, 1, UV_OWNER);
+  return al_raise(L, ctx, AL_C_RuntimeError, "%s is bound to a different event loop", luaL_tolstring(L, -1, NULL));
+}
+
+/* The first who waits binds the list to the loop. */
+static void bind_to(lua_State *L, al_ctx *ctx, wait_list *list, l_loop *loop) {
+  if (list->first->loop == loop) return;
+  if (list->first->loop) raise_other_loop(L, ctx);
+  if (list->first == list) {
+    lua_pushvalue(L, 1);
+  } else {
+    lua_getiuservalue(L, 1, UV_FIRST);
+  }
+  al_pushloop(L, loop);
+  lua_setiuservalue(L, -2, UV_LOOP);
+  lua_pop(L, 1);
+  list->first->loop = loop;
+}
+
+/* list:bind(): raises RuntimeError if the list belongs to a loop other than the task's. */
+static int list_bind(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  wait_list *list = check_list(L);
+  bind_to(L, ctx, list, al_check_wait(L, ctx, "wait")->f.loop);
+  return 0;
+}
+
+static void leave(al_ctx *ctx, l_wait *wait) {
+  (void)ctx;
+  al_handle_cancel(&wait->task->timer.handle);
+}
+
+static int wait_over(lua_State *L, int status, lua_KContext extra) {
+  (void)status, (void)extra;
+  al_ctx *ctx = al_ctx_of(L);
+  l_task *t = ctx->current;
+  t->wait = NULL;
+  if (!al_task_take_cancellation(L, ctx)) return 0;
+  lua_pushboolean(L, t->woken);
+  return 2;
+}
+
+/* list:wait() ⧗: nothing once it is woken; or the CancelledError that is to be raised, and whether it had been woken
+ * before. Who calls it has called check_wait. */
+static int list_wait(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  wait_list *list = check_list(L);
+  if (!al_may_wait(L, ctx)) al_check_wait(L, ctx, "wait");
+  l_task *t = ctx->current;
+  bind_to(L, ctx, list, t->f.loop);
+  al_task_pushself(L, ctx, t);
+  lua_getiuservalue(L, 1, UV_OWNER);
+  lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
+  lua_pop(L, 1);
+  t->sleeping.abandon = leave;
+  t->sleeping.what = "object";
+  t->sleeping.task = t;
+  t->wait = &t->sleeping;
+  t->woken = false;
+  al_list_append(&list->waiting, &t->timer.handle);
+  return al_suspend(L, 0, wait_over);
+}
+
+/* list:wake([n = 1]): the n tasks that came first go on in the next turn; returns how many there were. */
+static int list_wake(lua_State *L) {
+  wait_list *list = check_list(L);
+  lua_Number n = luaL_optnumber(L, 2, 1);
+  lua_Integer woken = 0;
+  for (; (lua_Number)woken < n && !al_list_is_empty(&list->waiting); woken++) {
+    l_task *t = of_handle(list->waiting.next);
+    al_handle_cancel(&t->timer.handle);
+    t->woken = true;
+    al_wake(&t->sleeping);
+  }
+  lua_pushinteger(L, woken);
+  return 1;
+}
+
+static int list_len(lua_State *L) {
+  wait_list *list = check_list(L);
+  lua_Integer n = 0;
+  for (al_link *link = list->waiting.next; link != &list->waiting; link = link->next) n++;
+  lua_pushinteger(L, n);
+  return 1;
+}
+
+/* ---- for the functions that wait --------------------------------------------------------------------------------- */
+
+/* check_wait(name): raises unless the Lua function of this name, which calls it, may wait. */
+static int check_wait(lua_State *L) {
+  al_check_wait(L, al_ctx_of(L), luaL_checkstring(L, 1));
+  return 0;
+}
+
+/* rethrow(err): raises what list:wait() gave back, as the cancellation of the current task. */
+static int rethrow(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (ctx->current) ctx->current->told = true;
+  lua_settop(L, 1);
+  return lua_error(L);
+}
+
+bool al_task_push_owner(lua_State *L, al_ctx *ctx, l_task *t) {
+  if (t->slot == 0) return false;
+  bool in_list = t->wait == &t->sleeping && t->sleeping.abandon == leave;
+  if (!in_list && !(t->awaiting && t->awaiting->has_owner)) return false;
+  al_task_pushself(L, ctx, t);
+  lua_getiuservalue(L, -1, AL_TASK_UV_AWAITED);
+  if (!in_list) {
+    al_future_owner(L, t->awaiting, -1);
+    lua_remove(L, -2);
+  }
+  lua_remove(L, -2);
+  return true;
+}
+
+/* Adds the functions, with the context and the value on top (kept) as upvalues, to the table at idx. */
+static void add_functions(lua_State *L, al_ctx *ctx, int idx, const luaL_Reg *functions) {
+  lua_pushvalue(L, idx);
+  lua_pushlightuserdata(L, ctx);
+  lua_pushvalue(L, -3);
+  luaL_setfuncs(L, functions, 2);
+  lua_pop(L, 1);
+}
+
+void al_waitlist_openlib(lua_State *L, al_ctx *ctx) {
+  static const luaL_Reg methods[] = {
+      {"bind", list_bind}, {"wait", list_wait}, {"wake", list_wake}, {"__len", list_len}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"wait_list", new_list}, {"check_wait", check_wait}, {"rethrow", rethrow}, {NULL, NULL}};
+  int core = lua_gettop(L), metatable = core + 1;
+  lua_createtable(L, 0, 8);
+  add_functions(L, ctx, metatable, methods);
+  lua_pushvalue(L, metatable);
+  lua_setfield(L, metatable, "__index");
+  lua_pushliteral(L, "wait list");
+  lua_setfield(L, metatable, "__name");
+  add_functions(L, ctx, core, functions);
+  lua_settop(L, core);
+}
