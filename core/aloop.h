@@ -252,7 +252,11 @@ void al_executor_shutdown(al_executor *executor, bool wait);
  * (else NULL is). Errors: -EBADF, -EPERM (a file that can't be watched), -ENOMEM, AL_ECLOSED. */
 int al_add_reader(al_loop *loop, int fd, al_handle *handle, al_handle **old);
 int al_add_writer(al_loop *loop, int fd, al_handle *handle, al_handle **old);
-al_handle *al_remove_reader(al_loop *loop, int fd); /* the handle that was watching, or NULL */
+/* The same for once: handle->run is called when fd is readable, or can't be waited for any more, and nobody watches from
+ * then on. They take the place of a reader or writer, and give theirs to one. */
+int al_wait_readable(al_loop *loop, int fd, al_handle *handle, al_handle **old);
+int al_wait_writable(al_loop *loop, int fd, al_handle *handle, al_handle **old);
+al_handle *al_remove_reader(al_loop *loop, int fd); /* the handle that was watching (or waiting), or NULL */
 al_handle *al_remove_writer(al_loop *loop, int fd);
 al_transport *al_fd_transport(al_loop *loop, int fd); /* the live, not closing transport that owns fd, or NULL */
 

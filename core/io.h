@@ -33,12 +33,14 @@ typedef enum al_op_kind {
   AL_OP_ACCEPT,
   /* one shot to addr: 0 or an error */
   AL_OP_CONNECT,
-  /* armed, level-triggered: done(AL_POLL_* that hold, MORE) in each turn in which some do; final: error */
+  /* armed, level-triggered: done(AL_POLL_IN or _OUT, MORE) in each turn in which it holds; final: error.
+   * With AL_POLL_ONCE one shot: done(AL_POLL_IN or _OUT), or an error */
   AL_OP_POLL
 } al_op_kind;
 
 #define AL_POLL_IN 1
 #define AL_POLL_OUT 2 /* one of the two an op; errors and hang-ups count as both */
+#define AL_POLL_ONCE 4
 
 #define AL_OP_MORE 1u /* flag of done: the op stays with the machine */
 
@@ -51,7 +53,7 @@ struct al_op {
   int fd;
   uint8_t kind;   /* al_op_kind */
   uint8_t state;  /* the machine's; 0 (AL_OP_IDLE): not submitted */
-  uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT */
+  uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT, perhaps with AL_POLL_ONCE */
   uint8_t flags;  /* the machine's */
   union {
     /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes come in buffers

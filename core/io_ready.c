@@ -56,7 +56,7 @@ static int side_of(const al_op *op) {
   switch (op->kind) {
   case AL_OP_SEND:
   case AL_OP_CONNECT: return WRITES;
-  case AL_OP_POLL: return op->events == AL_POLL_OUT ? WRITES : READS;
+  case AL_OP_POLL: return op->events & AL_POLL_OUT ? WRITES : READS;
   default: return READS;
   }
 }
@@ -65,8 +65,14 @@ static uint64_t key_of(int fd, const slot *at) { return (uint64_t)at->generation
 static int key_fd(uint64_t key) { return (int)(uint32_t)key; }
 static uint32_t key_generation(uint64_t key) { return (uint32_t)(key >> 32); }
 
-static unsigned wanted(const slot *at) {
-  return (at->op[READS] ? AL_POLL_IN : 0u) | (at->op[WRITES] ? AL_POLL_OUT : 0u);
+static bool polls_once(const al_op *op) { return !op || (op->kind == AL_OP_POLL && op->events & AL_POLL_ONCE); }
+
+/* A wait for once leaves the descriptor known to the selector, so that the next one has to tell it once, not twice. */
+static unsigned wanted(const ready *self, const slot *at) {
+  unsigned mask = (at->op[READS] ? AL_POLL_IN : 0u) | (at->op[WRITES] ? AL_POLL_OUT : 0u);
+  if (!mask) return at->registered & AL_SEL_KNOWN;
+  bool once = self->selector->once && polls_once(at->op[READS]) && polls_once(at->op[WRITES]);
+  return mask | (once ? AL_SEL_ONCE : 0u);
 }
 
 /* Sees to it that the descriptor has a slot. */
@@ -115,8 +121,8 @@ static void finish(ready *self, al_op *op, int result) {
 /* Tells the selector what is wanted of a descriptor. */
 static int update(ready *self, int fd) {
   slot *at = &self->slots[fd];
-  unsigned now = wanted(at);
-  if (now == at->registered && !(at->unsure && now)) return 0;
+  unsigned now = wanted(self, at);
+  if (now == at->registered && !(at->unsure && now & ~AL_SEL_KNOWN)) return 0;
   if (at->unsure || !at->registered) at->generation++;
   int err = self->selector->set(self->watched, fd, key_of(fd, at), at->registered, now);
   at->registered = (uint8_t)(err ? 0 : now);
@@ -256,6 +262,8 @@ static void on_acceptable(al_loop *loop, al_op *op) {
 static void on_polled(al_loop *loop, al_op *op, unsigned events) {
   if (events & AL_SEL_BAD)
     end(loop, op, -EBADF);
+  else if (polls_once(op))
+    end(loop, op, op->events & ~AL_POLL_ONCE);
   else
     al__op_call(loop, op, op->events, AL_OP_MORE);
 }
@@ -311,12 +319,21 @@ static void dispatch_side(al_loop *loop, al__event *event, int side) {
   if (op) go_on(loop, op, event->events);
 }
 
+/* The event was the only one that its descriptor was watched for. */
+static void note_once(ready *self, const al__event *event) {
+  slot *at = &self->slots[key_fd(event->key)];
+  if (!(at->registered & AL_SEL_ONCE) || at->generation != key_generation(event->key)) return;
+  at->registered = AL_SEL_KNOWN;
+  mark_dirty(self, key_fd(event->key));
+}
+
 static void ready_dispatch(al_loop *loop) {
   ready *self = loop->machine;
   al_op *op;
   while (!al__loop_broken(loop) && (op = al__ops_take(&self->ending))) al__op_end(loop, op, (int)op->tag);
   while (!al__loop_broken(loop) && self->next_event < self->n_events) {
     al__event *event = &self->events[self->next_event];
+    note_once(self, event);
     dispatch_side(loop, event, READS);
     if (al__loop_broken(loop)) return;
     self->next_event++;

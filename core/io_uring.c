@@ -183,8 +183,10 @@ static bool goes_by_poll(const al_op *op) {
   return op->kind == AL_OP_POLL || (op->flags & (AL_OP_NOT_SOCKET | OP_BY_POLL));
 }
 
+static bool polls_once(const al_op *op) { return op->kind == AL_OP_POLL && op->events & AL_POLL_ONCE; }
+
 static unsigned poll_mask(const al_op *op) {
-  if (op->kind == AL_OP_POLL) return op->events == AL_POLL_OUT ? POLLOUT : POLLIN;
+  if (op->kind == AL_OP_POLL) return op->events & AL_POLL_OUT ? POLLOUT : POLLIN;
   return op->kind == AL_OP_SEND || op->kind == AL_OP_CONNECT ? POLLOUT : POLLIN;
 }
 
@@ -376,6 +378,10 @@ static void on_poll(al_loop *loop, al_op *op, int result) {
   }
   if (op->kind == AL_OP_CONNECT) {
     end(loop, op, al__sock_error(op->fd));
+    return;
+  }
+  if (polls_once(op)) {
+    end(loop, op, op->events & ~AL_POLL_ONCE);
     return;
   }
   queue(self, op); /* first: done and lend may cancel it */

@@ -86,6 +86,7 @@ ssize_t al__op_write(al_op *op) {
 }
 
 int al__op_check_poll(const al_op *op) {
+  if (op->events & AL_POLL_ONCE) return 0; /* of a socket; what is wrong with it shows when it is polled */
   int kind = al__fd_kind(op->fd);
   return kind < 0 ? kind : kind == AL_FD_FILE ? -EPERM : 0;
 }

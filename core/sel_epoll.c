@@ -55,6 +55,7 @@ static int control(sel_epoll *self, int how, int fd, uint64_t key, unsigned want
   struct epoll_event event = {.data.u64 = key};
   if (wanted & AL_POLL_IN) event.events |= EPOLLIN;
   if (wanted & AL_POLL_OUT) event.events |= EPOLLOUT;
+  if (wanted & AL_SEL_ONCE) event.events |= EPOLLONESHOT;
   return epoll_ctl(self->fd, how, fd, &event) < 0 ? -errno : 0;
 }
 
@@ -97,6 +98,7 @@ static int epoll_poll_fd(void *state) { return ((sel_epoll *)state)->fd; }
 
 const al__selector al__sel_epoll = {
     .max_fd = INT_MAX,
+    .once = true,
     .open = epoll_open,
     .close = epoll_close,
     .set = epoll_set,

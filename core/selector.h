@@ -10,6 +10,9 @@
 #include <time.h>
 
 #define AL_SEL_BAD 4u /* beside AL_POLL_IN and AL_POLL_OUT (io.h): the descriptor was closed behind our back */
+#define AL_SEL_ONCE \
+  8u /* beside them in the masks of set: after one event the descriptor is known, but watched no more */
+#define AL_SEL_KNOWN 16u /* the mask of such a one */
 
 typedef struct al__event {
   uint64_t key; /* what set gave with the descriptor last */
@@ -18,6 +21,7 @@ typedef struct al__event {
 
 typedef struct al__selector {
   int max_fd; /* the largest descriptor it can watch */
+  bool once;  /* it has AL_SEL_ONCE */
   int (*open)(void **state);
   void (*close)(void *state);
   /* Changes what is watched from the mask old to wanted (0: nothing). Right also if old is out of date because the

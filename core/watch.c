@@ -1,8 +1,9 @@
-/* watch.c - add_reader and add_writer: the user's callbacks on the readiness of a descriptor that is not ours. Built on POLL ops.
+/* watch.c - add_reader and add_writer: the user's callbacks on the readiness of a descriptor that is not ours; and waiting
+ * for it once, for who then does the system call himself. Built on POLL ops.
  *
- * A descriptor has one record with an op for each direction. Removing a watch cancels its op but leaves the record to the machine
- * until the op has ended; a watch that is added meanwhile waits for that end and is then submitted. By then
- * the number may stand for another file, which is no matter: the new op asks for the number as it is.
+ * A descriptor has at most one watch for each direction. One that is removed or replaced cancels its op and stays with the
+ * machine until that has ended, while the next one is submitted at once: whatever file the number stands for by then. Watches
+ * that have ended are kept for the next ones, so that waiting takes no memory.
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"
@@ -14,22 +15,16 @@
 
 typedef struct watch watch;
 
-typedef struct watch_side {
-  al_op op;
-  al_handle *handle; /* NULL: nobody watches; the op may still be ending */
-  bool ending;       /* the op was cancelled by us */
-  watch *watch;
-} watch_side;
-
 struct watch {
-  int fd;
-  bool orphan; /* the room is closed; the record goes with its last op */
-  watch_side in, out;
+  al_op op;
+  al_handle *handle; /* NULL: nobody watches; the op is ending */
+  watch *next_spare;
 };
 
 typedef struct watch_room {
-  watch **by_fd;
+  watch *(*by_fd)[2]; /* by direction */
   size_t capacity;
+  watch *spare;
 } watch_room;
 
 static void watch_room_close(al_loop *loop, void *state);
@@ -46,122 +41,123 @@ static int open_room(al_loop *loop, watch_room **room) {
   return 0;
 }
 
+/* Sees to it that the descriptor has a place. */
 static int grow_room(watch_room *room, int fd) {
+  if (fd < 0) return -EBADF;
+  if ((size_t)fd < room->capacity) return 0;
+  if (!al__fd_is_open(fd)) return -EBADF; /* before its number sizes the table */
   void *array = room->by_fd;
   size_t old = room->capacity;
-  int err = al__array_grow(&array, &room->capacity, sizeof(watch *), (size_t)fd + 1);
+  int err = al__array_grow(&array, &room->capacity, sizeof(*room->by_fd), (size_t)fd + 1);
   room->by_fd = array;
-  for (size_t i = old; i < room->capacity; i++) room->by_fd[i] = NULL;
+  for (size_t i = old; i < room->capacity; i++) room->by_fd[i][0] = room->by_fd[i][1] = NULL;
   return err;
 }
 
-static watch *find(const al_loop *loop, int fd) {
-  const watch_room *room = room_of(loop);
-  return room && fd >= 0 && (size_t)fd < room->capacity ? room->by_fd[fd] : NULL;
+/* Where the watch of a descriptor for these events stands. */
+static watch **place_of(watch_room *room, int fd, uint8_t events) {
+  return &room->by_fd[fd][events & AL_POLL_OUT ? 1 : 0];
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------------ */
-
-static void watch_on_poll(al_loop *loop, al_op *op, int result, unsigned flags);
-
-static void init_side(watch *record, watch_side *side, uint8_t events) {
-  side->watch = record;
-  side->op = (al_op){.kind = AL_OP_POLL, .events = events, .fd = record->fd, .done = watch_on_poll};
+static watch *take_spare(watch_room *room) {
+  watch *w = room->spare;
+  if (!w) return al__malloc(sizeof(*w));
+  room->spare = w->next_spare;
+  return w;
 }
 
-static int find_or_make(al_loop *loop, int fd, watch **found) {
-  watch_room *room;
-  *found = find(loop, fd);
-  if (*found) return 0;
-  if (!al__fd_is_open(fd)) return -EBADF; /* before its number sizes the table */
-  int err = open_room(loop, &room);
-  if (!err) err = grow_room(room, fd);
-  if (err) return err;
-  watch *record = al__calloc(1, sizeof(*record));
-  if (!record) return -ENOMEM;
-  record->fd = fd;
-  init_side(record, &record->in, AL_POLL_IN);
-  init_side(record, &record->out, AL_POLL_OUT);
-  *found = room->by_fd[fd] = record;
-  return 0;
+/* Its op is idle, and nobody watches. */
+static void give_back(al_loop *loop, watch *w) {
+  watch_room *room = room_of(loop);
+  if (!room) { /* the loop is closing */
+    al__free(w);
+    return;
+  }
+  w->next_spare = room->spare;
+  room->spare = w;
 }
-
-static bool side_is_unused(const watch_side *side) { return !side->handle && al_op_is_idle(&side->op); }
-
-static void free_if_unused(al_loop *loop, watch *record) {
-  if (!side_is_unused(&record->in) || !side_is_unused(&record->out)) return;
-  if (!record->orphan) room_of(loop)->by_fd[record->fd] = NULL;
-  al__free(record);
-}
-
-static watch_side *side_of(watch *record, uint8_t events) { return events == AL_POLL_IN ? &record->in : &record->out; }
 
 /* ---- completions ---------------------------------------------------------------------------------------------------------- */
 
-/* The op has ended though somebody watches. If that was a remove before an add, it starts again; else the descriptor was
- * closed without a remove, and its number may be in use by others: the watch stays, without effect, until it is removed. */
-static void rearm(al_loop *loop, watch_side *side, int result) {
-  int err = side->ending ? loop->io->submit(loop, &side->op) : result;
-  side->ending = false;
-  if (err) al_log(AL_LOG_WARNING, NULL, "descriptor %d can't be watched any more: %s", side->op.fd, al_strerror(err));
+/* A wait for once is over. If it failed, who waits hears of it by the system call that he tries next. */
+static void run_once(al_loop *loop, watch *w, al_handle *handle) {
+  *place_of(room_of(loop), w->op.fd, w->op.events) = NULL;
+  loop->stats.watchers--;
+  w->handle = NULL;
+  give_back(loop, w);
+  handle->run(loop, handle);
 }
 
 static void watch_on_poll(al_loop *loop, al_op *op, int result, unsigned flags) {
-  watch_side *side = AL_CONTAINER(op, watch_side, op);
+  watch *w = AL_CONTAINER(op, watch, op);
+  al_handle *handle = w->handle;
   if (flags & AL_OP_MORE) {
-    if (side->handle && !side->ending) side->handle->run(loop, side->handle);
-    return;
+    if (handle) handle->run(loop, handle);
+  } else if (!handle) {
+    give_back(loop, w);
+  } else if (op->events & AL_POLL_ONCE) {
+    run_once(loop, w, handle);
+  } else {
+    /* The descriptor was closed without a remove, and its number may be in use by others: the watch stays, without effect,
+     * until it is removed. */
+    al_log(AL_LOG_WARNING, NULL, "descriptor %d can't be watched any more: %s", op->fd, al_strerror(result));
   }
-  if (side->handle)
-    rearm(loop, side, result);
-  else
-    side->ending = false;
-  free_if_unused(loop, side->watch);
 }
 
 /* ---- add and remove --------------------------------------------------------------------------------------------------------- */
 
-/* Has the op armed, now or when it has ended. */
-static int start(al_loop *loop, watch_side *side) {
-  if (al_op_is_idle(&side->op)) return loop->io->submit(loop, &side->op);
-  return !side->ending || al__fd_is_open(side->op.fd) ? 0 : -EBADF;
+/* It stands nowhere any more. */
+static al_handle *let_go(al_loop *loop, watch *w) {
+  al_handle *handle = w->handle;
+  w->handle = NULL;
+  if (al_op_is_idle(&w->op))
+    give_back(loop, w);
+  else
+    loop->io->cancel(loop, &w->op);
+  return handle;
+}
+
+static int start(al_loop *loop, int fd, uint8_t events, al_handle *handle, watch **started) {
+  watch *w = take_spare(room_of(loop));
+  if (!w) return -ENOMEM;
+  w->op = (al_op){.kind = AL_OP_POLL, .events = events, .fd = fd, .done = watch_on_poll};
+  w->handle = handle;
+  int err = loop->io->submit(loop, &w->op);
+  if (err)
+    give_back(loop, w);
+  else
+    *started = w;
+  return err;
 }
 
 static int add(al_loop *loop, int fd, uint8_t events, al_handle *handle, al_handle **old) {
-  watch *record;
+  watch_room *room;
+  watch *w;
   if (loop->closed) return AL_ECLOSED;
-  int err = find_or_make(loop, fd, &record);
+  int err = open_room(loop, &room);
+  if (!err) err = grow_room(room, fd);
+  if (!err) err = start(loop, fd, events, handle, &w);
   if (err) return err;
-  watch_side *side = side_of(record, events);
-  err = start(loop, side);
-  if (err) {
-    free_if_unused(loop, record);
-    return err;
-  }
-  if (!side->handle) loop->stats.watchers++;
-  if (old) *old = side->handle;
-  side->handle = handle;
+  watch **place = place_of(room, fd, events), *former = *place;
+  *place = w;
+  if (!former) loop->stats.watchers++;
+  al_handle *replaced = former ? let_go(loop, former) : NULL;
+  if (old) *old = replaced;
   return 0;
 }
 
-static al_handle *unwatch(al_loop *loop, watch_side *side) {
-  al_handle *handle = side->handle;
-  if (!handle) return NULL;
-  side->handle = NULL;
+static al_handle *remove_at(al_loop *loop, watch **place) {
+  watch *w = *place;
+  if (!w) return NULL;
+  *place = NULL;
   loop->stats.watchers--;
-  if (!al_op_is_idle(&side->op) && !side->ending) {
-    side->ending = true;
-    loop->io->cancel(loop, &side->op);
-  }
-  return handle;
+  return let_go(loop, w);
 }
 
-static al_handle *remove_side(al_loop *loop, int fd, uint8_t events) {
-  watch *record = find(loop, fd);
-  if (!record) return NULL;
-  al_handle *handle = unwatch(loop, side_of(record, events));
-  free_if_unused(loop, record);
-  return handle;
+static al_handle *remove_watch(al_loop *loop, int fd, uint8_t events) {
+  watch_room *room = room_of(loop);
+  if (!room || fd < 0 || (size_t)fd >= room->capacity) return NULL;
+  return remove_at(loop, place_of(room, fd, events));
 }
 
 int al_add_reader(al_loop *loop, int fd, al_handle *handle, al_handle **old) {
@@ -172,26 +168,32 @@ int al_add_writer(al_loop *loop, int fd, al_handle *handle, al_handle **old) {
   return add(loop, fd, AL_POLL_OUT, handle, old);
 }
 
-al_handle *al_remove_reader(al_loop *loop, int fd) { return remove_side(loop, fd, AL_POLL_IN); }
-al_handle *al_remove_writer(al_loop *loop, int fd) { return remove_side(loop, fd, AL_POLL_OUT); }
+int al_wait_readable(al_loop *loop, int fd, al_handle *handle, al_handle **old) {
+  return add(loop, fd, AL_POLL_IN | AL_POLL_ONCE, handle, old);
+}
+
+int al_wait_writable(al_loop *loop, int fd, al_handle *handle, al_handle **old) {
+  return add(loop, fd, AL_POLL_OUT | AL_POLL_ONCE, handle, old);
+}
+
+al_handle *al_remove_reader(al_loop *loop, int fd) { return remove_watch(loop, fd, AL_POLL_IN); }
+al_handle *al_remove_writer(al_loop *loop, int fd) { return remove_watch(loop, fd, AL_POLL_OUT); }
 
 /* ---- the room --------------------------------------------------------------------------------------------------------------- */
-
-static void discard_side(al_loop *loop, watch_side *side) {
-  al_handle *handle = unwatch(loop, side);
-  if (handle) al__loop_discard(loop, handle);
-}
 
 static void watch_room_close(al_loop *loop, void *state) {
   watch_room *room = state;
   for (size_t fd = 0; fd < room->capacity; fd++) {
-    watch *record = room->by_fd[fd];
-    if (!record) continue;
-    record->orphan = true;
-    room->by_fd[fd] = NULL; /* what discard calls finds nothing to remove */
-    discard_side(loop, &record->in);
-    discard_side(loop, &record->out);
-    free_if_unused(loop, record);
+    for (int side = 0; side < 2; side++) {
+      al_handle *handle =
+          remove_at(loop, &room->by_fd[fd][side]); /* first: what discard calls finds nothing to remove */
+      if (handle) al__loop_discard(loop, handle);
+    }
+  }
+  loop->rooms[AL_ROOM_WATCH].state = NULL; /* ops that end later find no room to go back to */
+  for (watch *w = room->spare, *next; w; w = next) {
+    next = w->next_spare;
+    al__free(w);
   }
   al__free(room->by_fd);
   al__free(room);
@@ -201,8 +203,7 @@ static void watch_room_dump(const al_loop *loop, void *state, int fd) {
   const watch_room *room = state;
   (void)loop;
   for (size_t i = 0; i < room->capacity; i++) {
-    const watch *record = room->by_fd[i];
-    if (record && record->in.handle) al__dump_line(fd, "reader of descriptor %d\n", record->fd);
-    if (record && record->out.handle) al__dump_line(fd, "writer of descriptor %d\n", record->fd);
+    if (room->by_fd[i][0]) al__dump_line(fd, "reader of descriptor %zu\n", i);
+    if (room->by_fd[i][1]) al__dump_line(fd, "writer of descriptor %zu\n", i);
   }
 }

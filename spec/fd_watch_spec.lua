@@ -209,7 +209,7 @@ helper.each_loop(function(_, new_loop)
         end
         loop:add_reader(a, reader)
         helper.turn(loop, 10)
-        assert.is_true(n >= 4)
+        assert.is_true(n >= 9) -- in each turn; the first one may come too early
       end)
     end)
   end)
