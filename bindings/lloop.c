@@ -12,6 +12,7 @@
 #include "lrepr.h"
 #include "lsigint.h"
 #include "ltask.h"
+#include "ltesting.h"
 
 #include <math.h>
 #include <string.h>
@@ -133,13 +134,13 @@ static void collect(al_loop *core, al_handle *handle) {
   if (!L) return;
   if (al_pcall_c(L, collect_body, NULL, 0) != LUA_OK) al_report(ctx, L, loop, "collecting garbage failed", NULL);
   al_leave(ctx, L);
-  loop->collected_ns = al_time_ns();
+  loop->collected_ns = al_loop_time_ns(loop->loop);
   if (ctx->n_unread > 0) al_loop_collect_soon(loop);
 }
 
 void al_loop_collect_soon(l_loop *loop) {
   if (al_timer_is_set(&loop->collector)) return;
-  int64_t now = al_time_ns(), next = loop->collected_ns + COLLECT_INTERVAL_NS;
+  int64_t now = al_loop_time_ns(loop->loop), next = loop->collected_ns + COLLECT_INTERVAL_NS;
   al_timer_set(loop->loop, &loop->collector, next > now ? next : now); /* no memory: then later */
 }
 
@@ -222,26 +223,29 @@ static bool replaces(lua_State *L, al_ctx *ctx, const char *method) {
   return other;
 }
 
-/* [1] class, [2] selector or nil */
+/* [1] class, [2] selector or nil, [3] clock or nil */
 static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   if (ctx->ended) return al_raise(L, ctx, AL_C_RuntimeError, "no new event loop: the Lua state is being closed");
   luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 2);
-  l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 3 */
+  lua_settop(L, 3);
+  al_clock *clock = al_opt_clock(L, 3);
+  l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 4 */
   loop->ctx = ctx;
   loop->tasks.next = loop->tasks.prev = &loop->tasks;
   al_timer_init(&loop->collector, collect);
   al_pushanchored(L, ctx, AL_SLOT_LOOPS);
-  lua_pushvalue(L, 3);
+  lua_pushvalue(L, 4);
   lua_rawsetp(L, -2, loop);
-  lua_settop(L, 3);
-  make_metatable(L, ctx, 3);
-  if (!al_isinstance(L, ctx, 3, AL_C_AbstractEventLoop)) return al_typeerror(L, 1, "class of event loops");
+  lua_settop(L, 4);
+  make_metatable(L, ctx, 4);
+  if (!al_isinstance(L, ctx, 4, AL_C_AbstractEventLoop)) return al_typeerror(L, 1, "class of event loops");
+  lua_pushvalue(L, 3);
+  lua_setiuservalue(L, 4, AL_LOOP_UV_CLOCK);
   lua_pushvalue(L, 2);
-  lua_setiuservalue(L, 3, AL_LOOP_UV_SELECTOR);
+  lua_setiuservalue(L, 4, AL_LOOP_UV_SELECTOR);
   loop->custom_future = replaces(L, ctx, "create_future");
   loop->custom_task = replaces(L, ctx, "create_task");
-  al_loop_options options = {.machine = machine, .debug = ctx->debug, .data = loop, .discard = discard};
+  al_loop_options options = {.machine = machine, .debug = ctx->debug, .data = loop, .discard = discard, .clock = clock};
   const char *reason = NULL;
   int error = al_loop_new(&options, &loop->loop, &reason);
   if (error == AL_ENORING) return al_raise(L, ctx, AL_C_NotImplementedError, "no io_uring here: %s", reason);
@@ -255,6 +259,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
 /* SelectorEventLoop([selector]): a selector says by its class's __machine which one it is. */
 static int selector_loop_new(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
+  lua_settop(L, 3);
   const char *machine = NULL;
   if (!lua_isnoneornil(L, 2)) {
     if (luaL_getmetafield(L, 2, "__machine") != LUA_TSTRING) return al_typeerror(L, 2, "selector");

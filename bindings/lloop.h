@@ -14,7 +14,8 @@ enum {
   AL_LOOP_UV_SELECTOR,   /* the selector that it was made with */
   AL_LOOP_UV_WATCHES,    /* table: descriptor × 2 (+ 1 for writing) → Handle of add_reader, add_writer */
   AL_LOOP_UV_SIGNALS,    /* table: number → Handle */
-  AL_LOOP_UV_COUNT = AL_LOOP_UV_SIGNALS
+  AL_LOOP_UV_CLOCK,     /* the clock that it was made with (ltesting.h) */
+  AL_LOOP_UV_COUNT = AL_LOOP_UV_CLOCK
 };
 
 struct l_loop {

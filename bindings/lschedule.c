@@ -48,7 +48,7 @@ static int schedule(lua_State *L, bool relative, const char *f) {
   double when = al_checknumber(L, 2);
   if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", relative ? "delay" : "when");
   check_callback(L, loop, 3, f);
-  if (relative) when += (double)al_time_ns() / 1e9;
+  if (relative) when += (double)al_loop_time_ns(loop->loop) / 1e9;
   l_handle *h = al_handle_schedule(L, ctx, loop, true, 3);
   al_timer_handle_start(L, ctx, lua_gettop(L), h, when);
   return 1;
@@ -58,8 +58,7 @@ static int loop_call_later(lua_State *L) { return schedule(L, true, "call_later"
 static int loop_call_at(lua_State *L) { return schedule(L, false, "call_at"); }
 
 static int loop_time(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
-  lua_pushnumber(L, (double)al_time_ns() / 1e9);
+  lua_pushnumber(L, (double)al_loop_time_ns(al_check_loop(L, al_ctx_of(L), 1)->loop) / 1e9);
   return 1;
 }
 

@@ -88,7 +88,7 @@ static int sleep(lua_State *L) {
   t->sleeping.abandon = sleep_abandon;
   t->sleeping.what = "timer";
   t->timer.handle.run = sleep_over;
-  if (al_timer_set(t->f.loop->loop, &t->timer, al_time_ns() + al_seconds_to_ns(delay)) < 0)
+  if (al_timer_set(t->f.loop->loop, &t->timer, al_loop_time_ns(t->f.loop->loop) + al_seconds_to_ns(delay)) < 0)
     return luaL_error(L, "not enough memory");
   return al_wait(L, ctx, &t->sleeping);
 }

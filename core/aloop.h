@@ -9,7 +9,7 @@
  *   - Callbacks are never called from inside the call that asks for them; they come from a later moment of the loop's
  *     turn. From inside a callback everything may be called, closing its own object included; only running the loop
  *     again is refused.
- *   - Times are nanoseconds of the monotonic clock (al_time_ns).
+ *   - Times are nanoseconds of the loop's clock (al_loop_time_ns), which is the monotonic one unless it has its own.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef ALOOP_H
@@ -34,6 +34,7 @@ typedef struct al_transport al_transport;
 typedef struct al_protocol al_protocol;
 typedef struct al_server al_server;
 typedef struct al_executor al_executor;
+typedef struct al_clock al_clock;
 
 /* ---- mem: the allocator ------------------------------------------------------------------------------------------- */
 
@@ -91,6 +92,7 @@ typedef struct al_loop_options {
   /* Called at close for each handle that won't run any more: queued ones, those of set timers, and those that watch a
    * descriptor or a signal; it stands in no list then. May be NULL. */
   void (*discard)(al_loop *loop, al_handle *handle);
+  al_clock *clock; /* NULL: al_time_ns. Else the loop's own, which must outlive it */
 } al_loop_options;
 
 /* Makes a loop (options NULL: the defaults). Errors: -EINVAL for an unknown machine, AL_ENORING (then *reason, if reason
@@ -135,7 +137,8 @@ void al_loop_set_debug(al_loop *loop, bool debug);
 typedef void al_slow_fn(al_loop *loop, al_handle *handle, int64_t took_ns);
 void al_loop_set_slow(al_loop *loop, int64_t slow_ns, al_slow_fn *slow);
 
-int64_t al_time_ns(void); /* CLOCK_MONOTONIC; any thread */
+int64_t al_time_ns(void);                     /* CLOCK_MONOTONIC; any thread */
+int64_t al_loop_time_ns(const al_loop *loop); /* the same, unless the loop has a clock of its own */
 
 /* For a foreign loop: watch the descriptor for reading, and wait at most the timeout (-1: for ever), then call
  * al_loop_run_once(loop, 0). Ask for the timeout after each use of the loop: it also hands the kernel what is new.
@@ -146,6 +149,7 @@ int64_t al_loop_timeout_ns(al_loop *loop);
 /* How many transports, servers, operations and timers the loop has now; for leak checks. */
 typedef struct al_loop_stats {
   size_t transports, servers, ops, timers, handles, watchers;
+  size_t refs; /* the maker's, that of the run in progress, and one for each job and each remote elsewhere */
   uint64_t turns;
 } al_loop_stats;
 void al_loop_get_stats(const al_loop *loop, al_loop_stats *stats);
@@ -205,6 +209,18 @@ void al_timer_init(al_timer *timer, al_handle_fn *run);
 int al_timer_set(al_loop *loop, al_timer *timer, int64_t when_ns);
 bool al_timer_cancel(al_timer *timer); /* false if it was not set */
 bool al_timer_is_set(const al_timer *timer);
+
+/* ---- clock: loops on a time of their own, for tests ---------------------------------------------------------------------- */
+
+struct al_clock { /* embedded in its owner */
+  int64_t (*now_ns)(al_clock *clock);
+  /* The loop has nothing to do before when_ns (INT64_MAX: ever, as far as it knows), and no I/O is ready. Returns how long to
+   * wait for some, in real time (-1: for ever), or 0 to go on with the turn: it has then set its time to when_ns, or stopped
+   * the loop. round: 0, and one more each time that it is asked again because a wait found nothing (or was interrupted). */
+  int64_t (*idle)(al_clock *clock, al_loop *loop, int64_t when_ns, unsigned round);
+  /* In each turn, before its callbacks run: may change the order of these, and of the timers that are due. May be NULL. */
+  void (*turn)(al_clock *clock, al_loop *loop, al_list *batch, al_list *due);
+};
 
 /* ---- wakeup: call_soon_threadsafe ---------------------------------------------------------------------------------------- */
 

@@ -33,6 +33,7 @@ void al_loop_get_stats(const al_loop *loop, al_loop_stats *stats) {
   if (!al_op_is_idle(&loop->wakeup.op)) stats->ops--; /* the loop's own */
   stats->timers = loop->timers.count + al__link_count(&loop->due);
   stats->handles = al__link_count(&loop->ready) + al__link_count(&loop->batch);
+  stats->refs = (size_t)__atomic_load_n(&loop->refs, __ATOMIC_RELAXED);
 }
 
 void al__dump_line(int fd, const char *format, ...) {
@@ -48,7 +49,7 @@ static void dump_handles(const al_list *list, int fd) {
 }
 
 static void dump_timers(const al_loop *loop, int fd) {
-  int64_t now_ns = al_time_ns();
+  int64_t now_ns = al_loop_time_ns(loop);
   for (const al_link *link = loop->due.next; link != &loop->due; link = link->next)
     al__dump_line(fd, "timer %p due\n", (const void *)AL_CONTAINER(link, al_timer, handle.link));
   for (size_t i = 0; i < loop->timers.count; i++) {

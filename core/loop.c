@@ -6,6 +6,7 @@
  * SPDX-License-Identifier: MIT */
 #include "loop.h"
 
+#include "clock.h"
 #include "debug.h"
 #include "handle.h"
 #include "mem.h"
@@ -50,7 +51,7 @@ static bool may_spare_poll(const al_loop *loop) {
 /* Has the machine wait at most limit_ns (-1: for ever) and collect. */
 static int poll_io(al_loop *loop, int64_t limit_ns) {
   int64_t timeout_ns = wait_ns(loop, limit_ns);
-  int found = loop->io->wait(loop, timeout_ns);
+  int found = timeout_ns && loop->clock ? al__clock_wait(loop, limit_ns) : loop->io->wait(loop, timeout_ns);
   if (found < 0) return found;
   loop->spared_polls = 0;
   loop->empty_polls = found || timeout_ns ? 0 : loop->empty_polls + 1;
@@ -75,6 +76,7 @@ static int turn(al_loop *loop, int64_t limit_ns) {
   loop->broken = false;
   if (loop->timers.count) al__timer_collect(loop);
   al__link_splice(&loop->batch, &loop->ready);
+  if (loop->clock) al__clock_turn(loop);
   run_batch(loop);
   if (!loop->broken && !spared) loop->io->dispatch(loop);
   al__timer_run_due(loop);
@@ -148,6 +150,7 @@ static void init(al_loop *loop, const al_io_ops *io, const al_loop_options *opti
   loop->debug = options && options->debug;
   loop->data = options ? options->data : NULL;
   loop->discard = options ? options->discard : NULL;
+  loop->clock = options ? options->clock : NULL;
   al__link_init(&loop->ready);
   al__link_init(&loop->batch);
   al__link_init(&loop->due);

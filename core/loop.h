@@ -56,6 +56,7 @@ struct al_loop {
   al_slow_fn *slow;
   void *data;
   void (*discard)(al_loop *loop, al_handle *handle); /* al_loop_options */
+  al_clock *clock;                                   /* al_loop_options */
   /* Counted by those who own the things: transports, servers, watchers; ops by the machine, +1 at submit and -1 before
    * the final completion; turns by loop.c. The others are worked out by al_loop_get_stats. */
   al_loop_stats stats;

@@ -126,7 +126,7 @@ static void listener_failed(al_listener *listener, int error) {
   al_server *server = listener->server;
   if (server->ops->error) server->ops->error(server, server->data, listener->op.fd, error);
   if (server->closed) return; /* the listener is gone */
-  al_timer_set(server->loop, &listener->retry, al_time_ns() + ACCEPT_RETRY_NS);
+  al_timer_set(server->loop, &listener->retry, al_loop_time_ns(server->loop) + ACCEPT_RETRY_NS);
 }
 
 static void listener_on_retry(al_loop *loop, al_handle *handle) {

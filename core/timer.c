@@ -50,7 +50,7 @@ bool al_timer_cancel(al_timer *timer) {
 int64_t al__timer_wait_ns(al_loop *loop) {
   al_timer *first = al__heap_top(&loop->timers);
   if (!first) return -1;
-  int64_t now_ns = al_time_ns();
+  int64_t now_ns = al_loop_time_ns(loop);
   if (first->when_ns <= now_ns) return 0;
   return AL_MIN(first->when_ns - now_ns, AL_TIMER_MAX_WAIT_NS);
 }
@@ -58,7 +58,7 @@ int64_t al__timer_wait_ns(al_loop *loop) {
 void al__timer_collect(al_loop *loop) {
   al_timer *first = al__heap_top(&loop->timers);
   if (!first) return;
-  int64_t now_ns = al_time_ns();
+  int64_t now_ns = al_loop_time_ns(loop);
   while (first && first->when_ns <= now_ns) {
     al__heap_remove(&loop->timers, first);
     al_list_append(&loop->due, &first->handle);

@@ -12,7 +12,7 @@
 -- The rung of each file of core, by its name without .c or .h; * stands for anything.
 local RUNGS = {
   [0] = "aloop base mem err log heap buf addr sock",
-  [1] = "loop handle timer wakeup executor debug watch io",
+  [1] = "loop handle timer clock wakeup executor debug watch io",
   [2] = "machine selector sel_* io_ready io_uring uring uring_* io_noring",
   [3] = "transport stream datagram pipe server",
   [4] = "resolve signal process sendfile tls_ctx tls net",
