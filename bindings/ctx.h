@@ -31,6 +31,7 @@ typedef struct l_task l_task;     /* ltask.h */
   X(TimerHandle, "TimerHandle", Handle)                                   \
   X(Future, "Future", Object)                                             \
   X(Task, "Task", Future)                                                 \
+  X(Timeout, "Timeout", Object)                                           \
   X(ContextVar, "ContextVar", Object)                                     \
   X(Context, "Context", Object)                                           \
   X(Token, "Token", Object)                                               \

@@ -136,6 +136,12 @@ static int await_object(lua_State *L) {
   return lua_gettop(L);
 }
 
+static int refuse_awaitable(lua_State *L, int idx) {
+  const char *got = luaL_typename(L, idx);
+  if (lua_isthread(L, idx)) got = "a coroutine that runs or is finished";
+  return al_argerror(L, idx, lua_pushfstring(L, "awaitable expected, got %s; pass the function, don't call it", got));
+}
+
 l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   idx = lua_absindex(L, idx);
   l_future *f = al_test_future(L, ctx, idx);
@@ -153,8 +159,7 @@ l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   } else if (al_is_coroutine(L, idx)) {
     create_task_for(L, loop ? loop : al_default_loop(L, ctx), idx);
   } else {
-    const char *message = "awaitable expected, got %s; pass the function, don't call it";
-    al_argerror(L, idx, lua_pushfstring(L, message, luaL_typename(L, idx)));
+    refuse_awaitable(L, idx);
   }
   f = al_test_future(L, ctx, -1);
   if (!f) al_raise(L, ctx, AL_C_RuntimeError, "create_task gave no Future");
@@ -177,14 +182,31 @@ static int ensure_future(lua_State *L) {
 
 /* ---- await */
 
+/* A coroutine runs as part of the current task, as in Python; so does an object's __await. */
 static int await(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   al_check_wait(L, ctx, "await");
   luaL_checkany(L, 1);
   lua_settop(L, 1);
-  al_ensure_future(L, ctx, ctx->current->f.loop, 1);
-  lua_replace(L, 1);
-  return al_await(L, ctx, 1);
+  if (al_test_future(L, ctx, 1)) return al_await(L, ctx, 1);
+  if (luaL_getmetafield(L, 1, "__await") != LUA_TNIL) {
+    lua_insert(L, 1);
+    lua_callk(L, 1, LUA_MULTRET, 0, await_object_done);
+    return lua_gettop(L);
+  }
+  if (!al_is_coroutine(L, 1)) return refuse_awaitable(L, 1);
+  if (lua_isthread(L, 1)) {
+    al_coro_pushdriver(L, ctx, 1);
+    lua_replace(L, 1);
+  }
+  lua_callk(L, 0, LUA_MULTRET, 0, await_object_done);
+  return lua_gettop(L);
+}
+
+/* waiting_loop(name) → the current task's loop; or raises as every function of that name which waits. */
+static int waiting_loop(lua_State *L) {
+  al_pushloop(L, al_check_wait(L, al_ctx_of(L), luaL_checkstring(L, 1))->f.loop);
+  return 1;
 }
 
 static int future_await(lua_State *L) {
@@ -217,8 +239,11 @@ static int create_task(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {
-    {"await", await}, {"create_task", create_task}, {"ensure_future", ensure_future}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"await", await},
+                                     {"create_task", create_task},
+                                     {"ensure_future", ensure_future},
+                                     {"waiting_loop", waiting_loop},
+                                     {NULL, NULL}};
 
 void al_create_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_Task, task_methods);

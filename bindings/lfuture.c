@@ -69,6 +69,33 @@ static int waiter(lua_State *L) {
   return 1;
 }
 
+/* gathering(owner): a pending future that stands for several. Its cancel(message) calls the owner's __cancel(owner, message),
+ * which asks those to end, and leaves it pending until they have; false if there was nothing left to ask. */
+static int gathering(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_default_loop(L, ctx);
+  lua_settop(L, 1);
+  l_future *f = al_new(L, ctx, AL_C_Future, sizeof *f, AL_FUTURE_UV_OWNER);
+  al_future_init(L, ctx, f, loop, 2);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, 2, AL_FUTURE_UV_OWNER);
+  f->has_owner = f->delegates = true;
+  return 1;
+}
+
+/* The message is on top (popped). */
+static bool delegate_cancel(lua_State *L, int idx) {
+  int message = lua_gettop(L);
+  lua_getiuservalue(L, idx, AL_FUTURE_UV_OWNER);
+  luaL_getmetafield(L, -1, "__cancel");
+  lua_insert(L, -2);
+  lua_pushvalue(L, message);
+  lua_call(L, 2, 1);
+  bool cancelled = lua_toboolean(L, -1);
+  lua_settop(L, message - 1);
+  return cancelled;
+}
+
 static l_future *check_future(lua_State *L, al_ctx *ctx) {
   l_future *f = al_test_future(L, ctx, 1);
   if (!f) al_typeerror(L, 1, "Future");
@@ -237,6 +264,33 @@ static int future_exception(lua_State *L) {
   return 2;
 }
 
+/* outcome(future) → "pending", "finished", "failed" or "cancelled"; whether nobody looked at its error yet. Other than
+ * exception() it is no look at the error. */
+static int outcome(lua_State *L) {
+  l_future *f = check_future(L, al_ctx_of(L));
+  static const char *const names[] = {"pending", "finished", "cancelled"};
+  lua_pushstring(L, f->failed ? "failed" : names[f->state]);
+  lua_pushboolean(L, f->unread);
+  return 2;
+}
+
+/* take_error(failed future) → its error, its traceback or nil: as exception(), for who hands both on. */
+static int take_error(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_future *f = check_future(L, ctx);
+  al_future_mark_read(ctx, f);
+  lua_getiuservalue(L, 1, AL_FUTURE_UV_VALUE);
+  if (lua_istable(L, -1)) {
+    al_pushtraceback(L, ctx, -1);
+    return 2;
+  }
+  al_pushanchored(L, ctx, AL_SLOT_TRACES);
+  lua_pushlightuserdata(L, f);
+  lua_rawget(L, -2);
+  lua_remove(L, -2);
+  return 2;
+}
+
 static int future_done(lua_State *L) {
   lua_pushboolean(L, check_future(L, al_ctx_of(L))->state != AL_FUTURE_PENDING);
   return 1;
@@ -291,6 +345,7 @@ bool al_future_cancel(lua_State *L, al_ctx *ctx, int idx) {
     return false;
   }
   if (f->is_task) return al_task_cancel(L, ctx, idx);
+  if (f->delegates) return delegate_cancel(L, idx);
   al_future_set_cancelled(L, ctx, idx);
   return true;
 }
@@ -526,7 +581,8 @@ static const luaL_Reg methods[] = {{"result", future_result},
                                    {NULL, NULL}};
 
 void al_future_openlib(lua_State *L, al_ctx *ctx) {
-  static const luaL_Reg functions[] = {{"waiter", waiter}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"waiter", waiter}, {"gathering", gathering}, {"outcome", outcome}, {"take_error", take_error}, {NULL, NULL}};
   al_ctx_setfuncs(L, ctx, functions);
   al_class_methods(L, ctx, AL_C_Future, methods);
   al_ctx_anchors(L, ctx);

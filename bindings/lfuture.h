@@ -26,6 +26,7 @@ struct l_future {
   bool failed; /* finished with an error */
   bool unread; /* its error was not looked at yet */
   bool is_task;
+  bool delegates; /* made by core.gathering: cancel() is its owner's __cancel */
   bool has_owner; /* made by core.waiter: it knows the lock, queue, ... that whoever waits for it waits for */
 };
 

@@ -69,9 +69,34 @@ static void end_failed(lua_State *L, al_ctx *ctx) {
   }
 }
 
+/* A timeout or group that is still open has not been closed at the end of its block, because it has no <close>: the task
+ * fails for it. What else it failed with is the cause, but a cancellation or interrupt goes on as it is. */
+static void check_scopes(lua_State *L, ending *e) {
+  static const char message[] = "%s was not closed before its task ended: write `local x <close> = ...`";
+  if (!e->task->scopes) return;
+  al_scope_push_place(L, e->task, 2);
+  al_scope_forget_all(e->task);
+  const char *place = lua_tostring(L, -1);
+  bool is_error_object = e->failed && lua_istable(L, 3) && al_isinstance(L, e->ctx, 3, AL_C_BaseError);
+  if (is_error_object && !al_isinstance(L, e->ctx, 3, AL_C_Error)) {
+    al_warn(e->ctx, "RuntimeWarning", message, place);
+    lua_pop(L, 1);
+    return;
+  }
+  al_pusherror(L, e->ctx, AL_C_RuntimeError, message, place);
+  if (e->failed) {
+    lua_pushvalue(L, 3);
+    lua_setfield(L, -2, "cause");
+  }
+  e->failed = true;
+  lua_replace(L, 3);
+  lua_settop(L, 3);
+}
+
 /* ending, task, results... or the error */
 static int end_body(lua_State *L) {
   ending *e = lua_touserdata(L, 1);
+  check_scopes(L, e);
   if (e->failed) {
     if (lua_gettop(L) == 2) lua_pushliteral(L, "too many results for the stack");
     end_failed(L, e->ctx);
@@ -115,7 +140,7 @@ static void leave_lists(al_ctx *ctx, l_task *t) {
 }
 
 static void drop_references(lua_State *L, int self) {
-  static const int held[] = {AL_TASK_UV_THREAD, AL_TASK_UV_AWAITED, AL_TASK_UV_MESSAGE};
+  static const int held[] = {AL_TASK_UV_THREAD, AL_TASK_UV_AWAITED, AL_TASK_UV_MESSAGE, AL_TASK_UV_SCOPE};
   for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
     lua_pushnil(L);
     lua_setiuservalue(L, self, held[i]);
@@ -161,6 +186,7 @@ static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool
     lua_insert(L, base);
   }
   if (al_pcall(L, n + 2, 0) != LUA_OK) end_poorly(ctx, L, t, self);
+  al_scope_forget_all(t);
   if (interrupt) {
     al_report(ctx, L, t->f.loop, "interrupt", NULL);
     al_future_mark_read(ctx, &t->f); /* who runs the loop gets it */
@@ -506,6 +532,11 @@ bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx) {
   return true;
 }
 
+int al_task_uncancel(l_task *t) {
+  if (t->cancelling > 0 && --t->cancelling == 0) t->must_cancel = false;
+  return t->cancelling;
+}
+
 /* ---- the end of a loop */
 
 void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop) {
@@ -516,6 +547,7 @@ void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop) {
     al_timer_cancel(&t->timer);
     if (t->wait) t->wait->abandon(ctx, t->wait);
     t->wait = NULL;
+    al_scope_forget_all(t);
     al_pushanchored(L, ctx, AL_SLOT_TASK_GC);
     lua_setmetatable(L, -2);
     leave_lists(ctx, t);

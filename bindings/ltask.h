@@ -42,8 +42,11 @@ enum {
   AL_TASK_UV_NAME,    /* nil: Task-N */
   AL_TASK_UV_MESSAGE, /* of the last cancel() */
   AL_TASK_UV_CREATOR, /* the Lua function that made it, at created_line */
-  AL_TASK_UV_COUNT = AL_TASK_UV_CREATOR
+  AL_TASK_UV_SCOPE,   /* the innermost of its open scopes */
+  AL_TASK_UV_COUNT = AL_TASK_UV_SCOPE
 };
+
+typedef struct l_scope l_scope; /* lscope.h */
 
 struct l_task {
   l_future f;
@@ -52,6 +55,7 @@ struct l_task {
   lua_State *co;      /* NULL once done */
   l_wait *wait;       /* what it waits for, if it is no future */
   l_future *awaiting; /* the future it waits for */
+  l_scope *scopes;    /* its open scopes, the innermost first */
   l_wait sleeping;    /* sleep()'s */
   al_timer timer;     /* sleep()'s; its handle is the place in a wait list */
   uint64_t number;    /* Task-N */
@@ -72,6 +76,8 @@ struct l_task {
 
 /* task:cancel(message on top (popped)) for the one at idx; false if it was done. */
 bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx);
+/* task:uncancel(): how many requests are left. */
+int al_task_uncancel(l_task *task);
 void al_task_pushname(lua_State *L, l_task *task);
 /* Pushes "\n<name> was created at file:line", or "". */
 void al_task_push_creation(lua_State *L, l_task *task);
@@ -106,6 +112,10 @@ int al_task_yielded(lua_State *L, al_ctx *ctx);
 bool al_task_is_step(const al_handle *core);
 bool al_coro_is_waiting(lua_State *co); /* suspended by aloop, not by a script */
 void al_coro_openlib(lua_State *L, al_ctx *ctx);
+
+/* Its open scopes are closed without a word; the place of the innermost one, as text. self: its userdata. */
+void al_scope_forget_all(l_task *task);
+void al_scope_push_place(lua_State *L, l_task *task, int self);
 
 /* For the files of tasks. Pushes a new task of the loop for the coroutine (function or thread) at idx, not queued yet; its
  * context is the value on top (popped), of this kind. */

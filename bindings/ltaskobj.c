@@ -20,9 +20,7 @@ static int task_cancelling(lua_State *L) {
 }
 
 static int task_uncancel(lua_State *L) {
-  l_task *t = check_task(L, al_ctx_of(L));
-  if (t->cancelling > 0 && --t->cancelling == 0) t->must_cancel = false;
-  lua_pushinteger(L, t->cancelling);
+  lua_pushinteger(L, al_task_uncancel(check_task(L, al_ctx_of(L))));
   return 1;
 }
 

@@ -20,6 +20,7 @@ aloop.EventLoop = core.SelectorEventLoop
 for _, name in ipairs {
   "all_tasks", "await", "buffer", "copy_context", "create_task", "current_task", "ensure_future", "environ",
   "get_running_loop", "isinstance", "pipe", "selectors", "signal", "sleep", "socket",
+  "timeout", "timeout_at",
 } do
   aloop[name] = core[name]
 end
@@ -31,6 +32,10 @@ for home, names in pairs {
     "AbstractEventLoopPolicy", "DefaultEventLoopPolicy", "get_event_loop", "get_event_loop_policy", "new_event_loop",
     "set_event_loop", "set_event_loop_policy",
   },
+  ["aloop.tasks"] = {
+    "ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "as_completed", "gather", "shield", "wait", "wait_for",
+  },
+  ["aloop.taskgroups"] = { "TaskGroup" },
   ["aloop.runners"] = { "Runner", "run" },
   ["aloop.helpers"] = { "defer", "partial", "set_log_handler", "shlex_quote", "try" },
 } do
