@@ -44,18 +44,21 @@ static int grow_threads(lua_State *L) {
   return 0;
 }
 
-lua_State *al_enter(al_ctx *ctx) {
+lua_State *al_try_enter(al_ctx *ctx) {
   lua_State *L = ctx->threads[ctx->depth];
   if (ctx->depth + 1 < AL_MAX_DEPTH && !ctx->threads[ctx->depth + 1]) {
     lua_pushcfunction(L, grow_threads);
     lua_pushlightuserdata(L, ctx);
     if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_settop(L, 2);
   }
-  if (ctx->depth + 1 == AL_MAX_DEPTH || !ctx->threads[ctx->depth + 1]) {
-    al_log(AL_LOG_ERROR, NULL, "a callback was dropped: callbacks nest too deeply, or there is no memory");
-    return NULL;
-  }
+  if (ctx->depth + 1 == AL_MAX_DEPTH || !ctx->threads[ctx->depth + 1]) return NULL;
   ctx->depth++;
+  return L;
+}
+
+lua_State *al_enter(al_ctx *ctx) {
+  lua_State *L = al_try_enter(ctx);
+  if (!L) al_log(AL_LOG_ERROR, NULL, "a callback was dropped: callbacks nest too deeply, or there is no memory");
   return L;
 }
 

@@ -186,6 +186,7 @@ static inline void al_unanchor_end(al_ctx *ctx) {
  * stack slots. NULL when upcalls nest too deeply or there is no memory (the event is then dropped and logged). Never throws.
  * Each al_enter has its al_leave, which empties the thread again. */
 lua_State *al_enter(al_ctx *ctx);
+lua_State *al_try_enter(al_ctx *ctx); /* the same without the log: nothing is dropped */
 void al_leave(al_ctx *ctx, lua_State *L);
 
 /* lua_pcall with the handler at [2]: an error gets its traceback. LUA_OK, or the error is on top. L is from al_enter. */
@@ -254,6 +255,8 @@ void al_pusherrortext(lua_State *L, al_ctx *ctx, int idx);
 void al_error_openlib(lua_State *L, al_ctx *ctx);
 /* KeyboardInterrupt or SystemExit. */
 bool al_isinterrupt(lua_State *L, al_ctx *ctx, int idx);
+
+void al_group_openlib(lua_State *L, al_ctx *ctx); /* lgroup.c: parts of an ExceptionGroup */
 
 /* ---- loptions.c: wrong arguments ---------------------------------------------------------------------------------------------------- */
 

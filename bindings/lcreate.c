@@ -10,22 +10,44 @@ void al_task_set_name(lua_State *L, int self, int name) {
   lua_setiuservalue(L, self, AL_TASK_UV_NAME);
 }
 
+/* While the child's step has its own context, that of the current task stands where get_context looks for it. */
+static void put_context_aside(lua_State *L, al_ctx *ctx, l_task *current) {
+  al_task_pushself(L, ctx, current);
+  al_pushanchored(L, ctx, AL_SLOT_CONTEXT);
+  lua_setiuservalue(L, -2, AL_TASK_UV_CONTEXT);
+  current->context_kind = (uint8_t)ctx->context_kind;
+  lua_pop(L, 1);
+}
+
+static void take_context_back(lua_State *L, al_ctx *ctx, l_task *current) {
+  if (current->context_kind == AL_CONTEXT_EMPTY && ctx->context_kind == AL_CONTEXT_EMPTY) return;
+  al_task_pushself(L, ctx, current);
+  lua_getiuservalue(L, -1, AL_TASK_UV_CONTEXT);
+  al_context_swap(L, ctx, current->context_kind);
+  lua_pop(L, 2);
+}
+
+/* The first step of the task on top, now; in the next turn, where too many stand inside each other already. */
 static void step_eagerly(lua_State *L, al_ctx *ctx, l_task *t) {
-  lua_State *U = al_enter(ctx);
+  lua_State *U = al_try_enter(ctx);
+  l_task *current = ctx->current;
   if (!U) {
     al_call_soon(t->f.loop->loop, &t->step);
     return;
   }
   lua_pushvalue(L, -1);
   lua_xmove(L, U, 1);
+  if (current) put_context_aside(L, ctx, current);
   al_task_run_step(ctx, U, t, 3);
+  if (current) take_context_back(L, ctx, current);
   al_leave(ctx, U);
 }
 
-/* loop, coro, [options] → Task, by the default way. */
-static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop) {
+/* loop, coro, [options] → Task, by the default way. eager: unless the option says otherwise. */
+static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop, bool eager) {
   lua_settop(L, 3);
-  bool eager = al_option(L, 3, "eager_start") != LUA_TNIL && lua_toboolean(L, -1) && ctx->running == loop;
+  if (al_option(L, 3, "eager_start") != LUA_TNIL) eager = lua_toboolean(L, -1);
+  eager = eager && ctx->running == loop;
   if (al_option(L, 3, "name") != LUA_TNIL) luaL_tolstring(L, -1, NULL);
   int name = lua_gettop(L), kind = AL_CONTEXT_OBJECT;
   if (al_option(L, 3, "context") == LUA_TNIL) {
@@ -76,14 +98,25 @@ static int factory_create_task(lua_State *L) {
 
 static const char *const create_task_options[] = {"name", "context", "eager_start", NULL};
 
+/* eager_task_factory(loop, coro, [options]): tasks take their first step at once. create_task knows it, so that a task has
+ * its name in that step. */
+static int eager_task_factory(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_open(L, ctx, 1);
+  if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
+  al_options(L, 3, "eager_task_factory", create_task_options);
+  return default_create_task(L, ctx, loop, true);
+}
+
 static int loop_create_task(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_open(L, ctx, 1);
   if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
   al_options(L, 3, "create_task", create_task_options);
   lua_settop(L, 3);
-  if (lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY) != LUA_TNIL) return factory_create_task(L);
-  return default_create_task(L, ctx, loop);
+  if (lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY) == LUA_TNIL) return default_create_task(L, ctx, loop, false);
+  if (lua_tocfunction(L, -1) == eager_task_factory) return default_create_task(L, ctx, loop, true);
+  return factory_create_task(L);
 }
 
 static int loop_set_task_factory(lua_State *L) {
@@ -111,7 +144,7 @@ static int task_new(lua_State *L) {
     loop = al_check_loop(L, ctx, lua_gettop(L));
   if (!loop) loop = al_default_loop(L, ctx);
   lua_settop(L, 3);
-  return default_create_task(L, ctx, loop);
+  return default_create_task(L, ctx, loop, false);
 }
 
 /* Calls loop:create_task(value at idx): a subclass's own, if it has one. */
@@ -243,6 +276,7 @@ static const luaL_Reg functions[] = {{"await", await},
                                      {"create_task", create_task},
                                      {"ensure_future", ensure_future},
                                      {"waiting_loop", waiting_loop},
+                                     {"eager_task_factory", eager_task_factory},
                                      {NULL, NULL}};
 
 void al_create_openlib(lua_State *L, al_ctx *ctx) {

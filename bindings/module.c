@@ -46,7 +46,7 @@ static openlib *const openlibs[] = {
     al_class_openlib,       al_error_openlib,    al_abstract_openlib, al_context_openlib,  al_handle_openlib,
     al_loop_openlib,        al_schedule_openlib, al_report_openlib,   al_future_openlib,   al_task_openlib,
     al_create_openlib,      al_sleep_openlib,    al_coro_openlib,     al_sigint_openlib,   al_main_openlib,
-    al_scope_openlib,    al_timeout_openlib,
+    al_scope_openlib,    al_timeout_openlib,  al_group_openlib,
     al_selector_openlib,    al_buffer_openlib,   al_addr_openlib,     al_fd_openlib,       al_signal_openlib,
     al_socket_openlib,      al_pipe_openlib,     al_resolve_openlib,  al_protocol_openlib, al_transport_openlib,
     al_server_openlib,      al_net_openlib,      al_listen_openlib,   al_waitlist_openlib, al_testing_openlib,
