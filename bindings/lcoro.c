@@ -93,7 +93,7 @@ static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
   lua_State *former = ctx->co_top, *former_blocked = ctx->co_blocked;
   int n = 0;
   if (former == L) ctx->co_top = co; /* else aloop has lost track: a foreign resume is on the way */
-  if (!lua_isyieldable(L)) ctx->co_blocked = L;
+  if (!ctx->co_blocked && !lua_isyieldable(L)) ctx->co_blocked = L;
   int status = lua_resume(co, L, nargs, &n);
   ctx->co_top = former;
   ctx->co_blocked = former_blocked;
@@ -137,12 +137,39 @@ void al_coro_pushdriver(lua_State *L, al_ctx *ctx, int idx) {
   lua_pushcclosure(L, coro_body, 2);
 }
 
+/* Goes before an error that a yield is to raise in the coroutine that is resumed. */
+static const char throw_tag;
+
 static int yielded(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
+  if (lua_touserdata(L, 1) == (const void *)&throw_tag) return lua_error(L);
   return al_task_yielded(L, al_ctx_of(L));
 }
 
 static int coro_yield(lua_State *L) { return lua_yieldk(L, lua_gettop(L), 0, yielded); }
+
+/* For generators.lua. generator_next(co): coroutine.resume, by one who may wait; else raises. */
+static int generator_next(lua_State *L) {
+  al_check_wait(L, al_ctx_of(L), "async_generator");
+  lua_settop(L, 1);
+  return start(L, 2, AS_RESUME);
+}
+
+/* generator_throw(co, error): resumes the coroutine so that its coroutine.yield raises the error. */
+static int generator_throw(lua_State *L) {
+  lua_settop(L, 2);
+  lua_pushlightuserdata(L, (void *)&throw_tag);
+  lua_insert(L, 2);
+  return start(L, 2, AS_RESUME);
+}
+
+/* generator_raise(error): an error that came out of a generator's coroutine goes on in the one that runs it, and so does
+ * its traceback. */
+static int generator_raise(lua_State *L) {
+  lua_settop(L, 1);
+  *al_reraised(al_ctx_of(L)) = true;
+  return lua_error(L);
+}
 
 static lua_State *check_coroutine(lua_State *L) {
   lua_State *co = lua_tothread(L, 1);
@@ -312,9 +339,14 @@ static const luaL_Reg functions[] = {{"resume", coro_resume},   {"wrap", coro_wr
                                      {"yield", coro_yield},     {"status", coro_status},
                                      {"close", coro_close},     {"isyieldable", coro_isyieldable},
                                      {"running", coro_running}, {NULL, NULL}};
+static const luaL_Reg generator_functions[] = {{"generator_next", generator_next},
+                                               {"generator_throw", generator_throw},
+                                               {"generator_raise", generator_raise},
+                                               {NULL, NULL}};
 
 /* Replaces the functions of the global table coroutine. */
 void al_coro_openlib(lua_State *L, al_ctx *ctx) {
+  al_ctx_setfuncs(L, ctx, generator_functions);
   lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   if (lua_getfield(L, -1, LUA_COLIBNAME) == LUA_TTABLE) al_ctx_setfuncs(L, ctx, functions);
   lua_pop(L, 2);

@@ -79,6 +79,13 @@ static int set_log(lua_State *L) {
   return 0;
 }
 
+/* warn(message, [category]) */
+static int warn(lua_State *L) {
+  const char *message = luaL_checkstring(L, 1);
+  al_log_line(al_ctx_of(L), AL_LOG_WARNING, luaL_optstring(L, 2, NULL), message);
+  return 0;
+}
+
 /* ---- the default exception handler ------------------------------------------------------------------------------- */
 
 /* Pushes the smallest string key of the context at 2 that comes behind the one on top (nil: any), or nil. */
@@ -288,7 +295,7 @@ static int call_exception_handler(lua_State *L) {
 static const luaL_Reg methods[] = {{"default_exception_handler", default_exception_handler},
                                    {"call_exception_handler", call_exception_handler},
                                    {NULL, NULL}};
-static const luaL_Reg functions[] = {{"set_log", set_log}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"set_log", set_log}, {"warn", warn}, {NULL, NULL}};
 
 void al_report_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseEventLoop, methods);

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: MIT */
 #include "lrepr.h"
 
+#include "embed.h"
 #include "lloop.h"
 
 #include <string.h>
@@ -14,7 +15,18 @@ enum { MAX_FRAMES = 10, MAX_STRING = 60 };
 /* Pushes the table of what is known of objects without keeping them alive. */
 static void push_traces(lua_State *L, al_ctx *ctx) { al_pushanchored(L, ctx, AL_SLOT_TRACES); }
 
-/* Pushes the stack as text, the first line being the innermost Lua frame. */
+bool al_is_own_source(const char *source) {
+  size_t len = strlen(source);
+  if (*source != '@') return false;
+  for (const al_embedded *file = al_embedded_files; file->name; file++) {
+    size_t tail = strlen(file->path);
+    if (len <= tail || strcmp(source + len - tail, file->path) != 0) continue;
+    return len == tail + 1 || source[len - tail - 1] == '/'; /* embedded, or of ALOOP_LUADIR */
+  }
+  return false;
+}
+
+/* Pushes the stack as text, the first line being the innermost Lua frame that is a script's. */
 static void push_frames(lua_State *L) {
   luaL_Buffer b;
   luaL_buffinit(L, &b);
@@ -22,7 +34,7 @@ static void push_frames(lua_State *L) {
   int shown = 0;
   for (int level = 1; shown < MAX_FRAMES && lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline < 0) continue;
+    if (ar.currentline < 0 || (shown == 0 && al_is_own_source(ar.source))) continue;
     lua_pushfstring(L, shown++ ? "\n\t%s:%d" : "%s:%d", ar.short_src, ar.currentline);
     luaL_addvalue(&b);
   }
@@ -46,21 +58,21 @@ void al_push_place(lua_State *L, al_ctx *ctx, int idx) {
   lua_remove(L, -2);
 }
 
-/* ", created at x.lua:3" if it is known. */
-static void add_place(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
+void al_push_place_text(lua_State *L, al_ctx *ctx, int idx) {
   al_push_place(L, ctx, idx);
   const char *text = lua_tostring(L, -1);
-  if (!text) {
-    lua_pop(L, 1);
-    return;
-  }
-  const char *end = strchr(text, '\n');
-  lua_pushfstring(L, " created at %s", text);
-  if (end) {
-    lua_pushlstring(L, lua_tostring(L, -1), strlen(" created at ") + (size_t)(end - text));
-    lua_remove(L, -2);
+  if (!text || !*text) {
+    lua_pushliteral(L, "");
+  } else {
+    lua_pushliteral(L, " created at ");
+    lua_pushlstring(L, text, strcspn(text, "\n"));
+    lua_concat(L, 2);
   }
   lua_remove(L, -2);
+}
+
+static void add_place(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
+  al_push_place_text(L, ctx, idx);
   luaL_addvalue(b);
 }
 

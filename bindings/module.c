@@ -15,6 +15,7 @@
 #include "lcontext.h"
 #include "lfd.h"
 #include "lfuture.h"
+#include "lgenerator.h"
 #include "lhandle.h"
 #include "lloop.h"
 #include "lnet.h"
@@ -50,7 +51,7 @@ static openlib *const openlibs[] = {
     al_selector_openlib,    al_buffer_openlib,   al_addr_openlib,     al_fd_openlib,       al_signal_openlib,
     al_socket_openlib,      al_pipe_openlib,     al_resolve_openlib,  al_protocol_openlib, al_transport_openlib,
     al_server_openlib,      al_net_openlib,      al_listen_openlib,   al_waitlist_openlib, al_testing_openlib,
-    al_future_openlib_late,
+    al_future_openlib_late, al_generator_openlib,
 };
 
 /* As getenv, but for the interpreter's -E. */

@@ -36,6 +36,7 @@ for home, names in pairs {
     "ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "as_completed", "gather", "shield", "wait", "wait_for",
   },
   ["aloop.taskgroups"] = { "TaskGroup" },
+  ["aloop.generators"] = { "async_generator" },
   ["aloop.runners"] = { "Runner", "run" },
   ["aloop.helpers"] = { "defer", "partial", "set_log_handler", "shlex_quote", "try" },
 } do

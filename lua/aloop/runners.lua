@@ -43,7 +43,8 @@ local function cancel_all_tasks(loop)
   end
 end
 
---- Ends a loop that doesn't run: cancels and awaits its tasks, then closes it, even if that fails.
+--- Ends a loop that doesn't run: cancels and awaits its tasks, closes its asynchronous generators, then the loop
+--- itself, even if any of that fails.
 ---@param loop aloop.EventLoop
 function runners.shut_down(loop)
   local _ <close> = loop
@@ -53,6 +54,7 @@ function runners.shut_down(loop)
     end,
   })
   cancel_all_tasks(loop)
+  loop:run_until_complete(function() loop:shutdown_asyncgens() end)
 end
 
 --- Runs coroutines one after the other on one loop, which it makes at the first and closes at `close()` or `<close>`.
