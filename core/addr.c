@@ -87,6 +87,12 @@ bool al__addr_equal(const al_addr *a, const al_addr *b) {
   return a->len == b->len && !memcmp(&a->ss, &b->ss, a->len);
 }
 
+const char *al__addr_path(const al_addr *addr) {
+  if (al__addr_family(addr) != AF_UNIX || addr->len <= offsetof(struct sockaddr_un, sun_path)) return NULL;
+  const char *path = un_const(addr)->sun_path;
+  return path[0] ? path : NULL;
+}
+
 uint16_t al__addr_port(const al_addr *addr) {
   switch (al__addr_family(addr)) {
   case AF_INET: return ntohs(in4_const(addr)->sin_port);

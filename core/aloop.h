@@ -335,6 +335,11 @@ typedef struct al_protocol_ops {
   void (*pause_writing)(al_protocol *protocol);
   void (*resume_writing)(al_protocol *protocol);
   void (*connection_lost)(al_protocol *protocol, int error); /* 0: end of data, close or abort */
+  /* Of datagram transports, instead of the four about streams of bytes. data and from (len 0: it has no name) are lent
+   * until it returns. An error is one of a datagram sent earlier, or being sent, or of receiving; it ends nothing. It may
+   * come from inside al_datagram_sendto. */
+  void (*datagram_received)(al_protocol *protocol, const char *data, size_t len, const al_addr *from);
+  void (*error_received)(al_protocol *protocol, int error);
 } al_protocol_ops;
 
 struct al_protocol { /* embedded in its owner, which keeps it until connection_lost has returned */
@@ -398,6 +403,30 @@ al_loop *al_transport_loop(const al_transport *transport);                      
 int al_transport_fd(const al_transport *transport);                             /* -1 once closed */
 int al_transport_peername(al_transport *transport, al_addr *addr); /* also after close; -ENOTCONN if there is none */
 int al_transport_sockname(al_transport *transport, al_addr *addr);
+
+/* ---- datagram: transports of datagrams --------------------------------------------------------------------------------------- */
+
+typedef struct al_datagram_options {
+  int family, proto;
+  const al_addr *local, *remote; /* to bind to, to connect to; may be NULL. A stale socket file at local is removed */
+  bool reuse_port, allow_broadcast; /* allow_broadcast: remote is not connected to */
+} al_datagram_options;
+
+/* Makes a socket for al_datagram_new and returns its descriptor, or -errno; then *failed (may be NULL) is the address that
+ * would not do, or NULL. */
+int al_datagram_open(const al_datagram_options *options, const al_addr **failed);
+
+/* Makes a datagram transport over a non-blocking socket: see al_stream_new. remote (may be NULL) is where datagrams without
+ * an address go if the socket isn't connected. Pausing reading, writing an end and al_transport_write are not for it;
+ * the rest of section transport is. Each datagram that waits to be sent counts 8 bytes more than it has. */
+int al_datagram_new(al_loop *loop, int fd, const al_addr *remote, al_protocol *protocol, al_handle *started,
+                    al_transport **transport);
+
+/* Sends now, or keeps a copy when the kernel takes none. addr NULL: to the remote address. What is wrong with the datagram
+ * or the way is told to error_received. Results: 0, -EDESTADDRREQ (there is no remote address), -EISCONN (there is one,
+ * and addr is another), -ENOMEM. On a closed transport it is dropped, with a warning from the 5th on. */
+int al_datagram_sendto(al_transport *transport, const char *data, size_t len, const al_addr *addr);
+int al_datagram_remote(const al_transport *transport, al_addr *addr); /* -ENOTCONN if there is none */
 
 /* ---- server ------------------------------------------------------------------------------------------------------------------ */
 

@@ -7,10 +7,12 @@
  *     It is idle when that calls done, which may submit it again or free it.
  *  2. done is called from dispatch only, never from inside submit, cancel, wait or close_fd. (At close: from close.)
  *  3. Bytes handed to done are lent until it returns.
- *  4. One op per descriptor and direction (RECV, RECV_INTO, ACCEPT, POLL for reading | SEND, CONNECT, POLL for writing).
+ *  4. One op per descriptor and direction (RECV, RECV_INTO, RECVFROM, ACCEPT, POLL for reading | SEND, SENDTO, CONNECT,
+ *     POLL for writing).
  *     A cancelled op no longer counts. A POLL gives way to the next op, with -ECANCELED (its user may have closed the
  *     descriptor behind our back); for any other submit may return -EBUSY (the ring need not notice).
  *  5. After cancel, an armed op may still complete with AL_OP_MORE (what had arrived already), then comes the final one.
+ *     Datagrams that were received and not delivered yet are lost.
  *  6. dispatch stops after the completion during which the loop was broken (al__loop_broken); the rest comes with the
  *     next dispatch, before anything new.
  *
@@ -33,6 +35,11 @@ typedef enum al_op_kind {
   AL_OP_ACCEPT,
   /* one shot to addr: 0 or an error */
   AL_OP_CONNECT,
+  /* armed: done(n >= 0, MORE) for each datagram, with its bytes and its sender lent, at most AL_DATAGRAMS a turn;
+   * done(error, MORE) for an error that says nothing of the next one (ECONNREFUSED); final: any other error */
+  AL_OP_RECVFROM,
+  /* one shot: 0 when the datagram is sent, or an error. The owner has tried already */
+  AL_OP_SENDTO,
   /* armed, level-triggered: done(AL_POLL_IN or _OUT, MORE) in each turn in which it holds; final: error.
    * With AL_POLL_ONCE one shot: done(AL_POLL_IN or _OUT), or an error */
   AL_OP_POLL
@@ -77,6 +84,14 @@ struct al_op {
     struct { /* CONNECT: the address stays the owner's until done */
       const al_addr *addr;
     } connect;
+    struct { /* RECVFROM */
+      const char *data;
+      const al_addr *from; /* len 0: it has no name */
+    } recvfrom;
+    struct {                   /* SENDTO: both stay the owner's until done */
+      const struct iovec *iov; /* one */
+      const al_addr *to;       /* NULL: the socket is connected */
+    } sendto;
   } u;
   /* Machine-private space, so that an op needs no allocation. The ring keeps msghdr-like state elsewhere. */
   uint32_t tag;
@@ -88,6 +103,7 @@ static inline bool al_op_is_idle(const al_op *op) { return op->state == AL_OP_ID
 /* Fairness, each number with its reason. */
 #define AL_READ_SIZE (256 * 1024) /* the most bytes a descriptor delivers in one turn: asyncio's */
 #define AL_EVENTS_PER_WAIT 1024   /* bounds a turn; what is left comes with the next wait */
+#define AL_DATAGRAMS 16           /* from here on, receiving more in one system call saves next to nothing */
 
 typedef struct al_io_ops {
   const char *name; /* "epoll", "poll", "select", "uring" */

@@ -46,7 +46,8 @@ typedef struct ready {
   int n_events, next_event;
   bool closing;
   al__shared shared; /* see al__op_read */
-  al_addr peer;      /* lent to done of ACCEPT */
+  al__datagrams *datagrams;
+  al_addr peer; /* lent to done of ACCEPT */
   al__event events[AL_EVENTS_PER_WAIT];
 } ready;
 
@@ -55,6 +56,7 @@ typedef struct ready {
 static int side_of(const al_op *op) {
   switch (op->kind) {
   case AL_OP_SEND:
+  case AL_OP_SENDTO:
   case AL_OP_CONNECT: return WRITES;
   case AL_OP_POLL: return op->events & AL_POLL_OUT ? WRITES : READS;
   default: return READS;
@@ -146,14 +148,18 @@ static void sweep(ready *self) {
 
 /* ---- submit and cancel ------------------------------------------------------------------------------------------- */
 
+static void retry_later(ready *self, al_op *op) {
+  op->state = OP_RETRYING;
+  al__ops_append(&self->retries.ops, op);
+}
+
 /* Begins to connect; also a second time. */
 static void connect_op(ready *self, al_op *op) {
   int err = al__sock_connect(op->fd, op->u.connect.addr);
   if (err == -EINPROGRESS) {
     park(self, op);
   } else if (al__must_retry(op, err)) {
-    op->state = OP_RETRYING;
-    al__ops_append(&self->retries.ops, op);
+    retry_later(self, op);
   } else {
     finish(self, op, err);
   }
@@ -184,6 +190,7 @@ static void ready_cancel(al_loop *loop, al_op *op) {
   ready *self = loop->machine;
   al_assert(op->state != AL_OP_IDLE);
   if (op->state == OP_FINISHED) return;
+  al__datagrams_forget(self->datagrams, op);
   if (op->state == OP_RETRYING)
     al__ops_remove(&self->retries.ops, op);
   else
@@ -238,9 +245,20 @@ static void on_readable(al_loop *loop, al_op *op) {
     end(loop, op, (int)n);
 }
 
+static void on_datagrams(al_loop *loop, al_op *op) {
+  ready *self = loop->machine;
+  int result;
+  if (!al__datagrams_receive(loop, &self->datagrams, op, &result)) end(loop, op, result);
+}
+
 static void on_writable(al_loop *loop, al_op *op) {
   ssize_t n = al__op_write(op);
-  if (n != -EAGAIN) end(loop, op, (int)n);
+  if (al__must_retry(op, (int)n)) {
+    unpark(loop->machine, op);
+    retry_later(loop->machine, op);
+  } else if (n != -EAGAIN) {
+    end(loop, op, (int)n);
+  }
 }
 
 static void on_acceptable(al_loop *loop, al_op *op) {
@@ -272,7 +290,9 @@ static void go_on(al_loop *loop, al_op *op, unsigned events) {
   switch ((al_op_kind)op->kind) {
   case AL_OP_RECV:
   case AL_OP_RECV_INTO: on_readable(loop, op); break;
-  case AL_OP_SEND: on_writable(loop, op); break;
+  case AL_OP_RECVFROM: on_datagrams(loop, op); break;
+  case AL_OP_SEND:
+  case AL_OP_SENDTO: on_writable(loop, op); break;
   case AL_OP_ACCEPT: on_acceptable(loop, op); break;
   case AL_OP_CONNECT: end(loop, op, al__sock_error(op->fd)); break;
   case AL_OP_POLL: on_polled(loop, op, events); break;
@@ -281,18 +301,28 @@ static void go_on(al_loop *loop, al_op *op, unsigned events) {
 
 /* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
+/* Is there something to dispatch from before? */
+static bool has_leftovers(const ready *self) {
+  return self->next_event < self->n_events || !al__ops_is_empty(&self->ending) ||
+         al__datagrams_are_left(self->datagrams);
+}
+
 static bool ready_flush(al_loop *loop) {
   ready *self = loop->machine;
   al__ops again = al__retries_take(&self->retries);
-  for (al_op *op; (op = al__ops_take(&again));) connect_op(self, op);
+  for (al_op *op; (op = al__ops_take(&again));) {
+    if (op->kind == AL_OP_CONNECT)
+      connect_op(self, op);
+    else
+      park(self, op);
+  }
   sweep(self);
-  return self->next_event < self->n_events || !al__ops_is_empty(&self->ending) || !al__ops_is_empty(&self->finished) ||
-         !al__ops_is_empty(&self->retries.ops);
+  return has_leftovers(self) || !al__ops_is_empty(&self->finished) || !al__ops_is_empty(&self->retries.ops);
 }
 
 static int ready_wait(al_loop *loop, int64_t timeout_ns) {
   ready *self = loop->machine;
-  if (self->next_event < self->n_events || !al__ops_is_empty(&self->ending)) return 1;
+  if (has_leftovers(self)) return 1;
   ready_flush(loop);
   timeout_ns = al__ops_is_empty(&self->finished) ? al__retries_limit(&self->retries, timeout_ns) : 0;
   int n = self->selector->wait(self->watched, self->events, AL_EVENTS_PER_WAIT, timeout_ns);
@@ -330,6 +360,7 @@ static void note_once(ready *self, const al__event *event) {
 static void ready_dispatch(al_loop *loop) {
   ready *self = loop->machine;
   al_op *op;
+  al__datagrams_go_on(loop, self->datagrams);
   while (!al__loop_broken(loop) && (op = al__ops_take(&self->ending))) al__op_end(loop, op, (int)op->tag);
   while (!al__loop_broken(loop) && self->next_event < self->n_events) {
     al__event *event = &self->events[self->next_event];
@@ -381,6 +412,7 @@ static void ready_close(al_loop *loop) {
   self->selector->close(self->watched);
   al__free(self->slots);
   al__shared_free(&self->shared);
+  al__datagrams_free(self->datagrams);
   al__free(self);
   loop->machine = NULL;
 }

@@ -68,7 +68,8 @@ typedef struct machine {
   unsigned collected; /* completions to be dispatched */
   unsigned in_kernel; /* ops that are ARMED or ENDING */
   al__shared shared;  /* see al__op_read */
-  al_addr peer;       /* lent to done of ACCEPT */
+  al__datagrams *datagrams;
+  al_addr peer; /* lent to done of ACCEPT */
   al__bufs bufs;
   struct msghdr msgs[AL_URING_SQ]; /* one for each submission, which needs it until it is submitted */
 } machine;
@@ -168,6 +169,7 @@ static int uring_submit(al_loop *loop, al_op *op) {
 static void uring_cancel(al_loop *loop, al_op *op) {
   machine *self = loop->machine;
   al_assert(op->state != AL_OP_IDLE);
+  al__datagrams_forget(self->datagrams, op);
   al__loop_io_changed(loop);
   if (op->state == OP_QUEUED || op->state == OP_RETRYING) {
     finish(self, op, -ECANCELED);
@@ -179,15 +181,18 @@ static void uring_cancel(al_loop *loop, al_op *op) {
 
 /* ---- handing over ------------------------------------------------------------------------------------------------ */
 
+/* Datagrams are polled for, and then received many at a time. */
+static bool is_datagram(const al_op *op) { return op->kind == AL_OP_RECVFROM || op->kind == AL_OP_SENDTO; }
+
 static bool goes_by_poll(const al_op *op) {
-  return op->kind == AL_OP_POLL || (op->flags & (AL_OP_NOT_SOCKET | OP_BY_POLL));
+  return op->kind == AL_OP_POLL || is_datagram(op) || (op->flags & (AL_OP_NOT_SOCKET | OP_BY_POLL));
 }
 
 static bool polls_once(const al_op *op) { return op->kind == AL_OP_POLL && op->events & AL_POLL_ONCE; }
 
 static unsigned poll_mask(const al_op *op) {
   if (op->kind == AL_OP_POLL) return op->events & AL_POLL_OUT ? POLLOUT : POLLIN;
-  return op->kind == AL_OP_SEND || op->kind == AL_OP_CONNECT ? POLLOUT : POLLIN;
+  return op->kind == AL_OP_SEND || op->kind == AL_OP_SENDTO || op->kind == AL_OP_CONNECT ? POLLOUT : POLLIN;
 }
 
 static void prepare_recv(struct io_uring_sqe *sqe, const al_op *op) {
@@ -227,6 +232,8 @@ static void prepare(machine *self, struct io_uring_sqe *sqe, al_op *op) {
   case AL_OP_CONNECT:
     io_uring_prep_connect(sqe, op->fd, al__addr_sa(op->u.connect.addr), op->u.connect.addr->len);
     break;
+  case AL_OP_RECVFROM:
+  case AL_OP_SENDTO:
   case AL_OP_POLL: break; /* gone by poll */
   }
 }
@@ -369,6 +376,24 @@ static void on_accept(al_loop *loop, al_op *op, const completion *got) {
   }
 }
 
+/* The op, which is queued, may send or receive datagrams. */
+static void on_datagram(al_loop *loop, al_op *op) {
+  machine *self = loop->machine;
+  int result;
+  if (op->kind == AL_OP_RECVFROM) {
+    if (!al__datagrams_receive(loop, &self->datagrams, op, &result)) end(loop, op, result);
+    return;
+  }
+  result = (int)al__op_write(op);
+  if (al__must_retry(op, result)) {
+    unlist(self, op);
+    op->state = OP_RETRYING;
+    al__ops_append(&self->retries.ops, op);
+  } else if (result != -EAGAIN) {
+    end(loop, op, result);
+  }
+}
+
 /* A poll has come true: for the op itself, or for the system call that it waits for. */
 static void on_poll(al_loop *loop, al_op *op, int result) {
   machine *self = loop->machine;
@@ -387,6 +412,10 @@ static void on_poll(al_loop *loop, al_op *op, int result) {
   queue(self, op); /* first: done and lend may cancel it */
   if (op->kind == AL_OP_POLL) {
     al__op_call(loop, op, op->events, AL_OP_MORE);
+    return;
+  }
+  if (is_datagram(op)) {
+    on_datagram(loop, op);
     return;
   }
   ssize_t n = op->kind == AL_OP_SEND ? al__op_write(op) : al__op_read(op, &self->shared);
@@ -492,20 +521,25 @@ static bool has_finished(const machine *self) {
   return !al__ops_is_empty(&self->finished) || !al__ops_is_empty(&self->ending);
 }
 
+/* Is there something to dispatch from before? */
+static bool has_leftovers(const machine *self) {
+  return self->collected || !al__ops_is_empty(&self->ending) || al__datagrams_are_left(self->datagrams);
+}
+
 static bool uring_flush(al_loop *loop) {
   machine *self = loop->machine;
   if (!self->collected && !io_uring_cq_ready(&self->ring) && !own(self)) {
     hand_over_all(self);
     io_uring_submit(&self->ring); /* what it doesn't take now it takes with the next wait */
   }
-  return self->collected || io_uring_cq_ready(&self->ring) || has_finished(self) ||
+  return has_leftovers(self) || io_uring_cq_ready(&self->ring) || has_finished(self) ||
          !al__ops_is_empty(&self->retries.ops);
 }
 
 static int uring_wait(al_loop *loop, int64_t timeout_ns) {
   machine *self = loop->machine;
   int err = 0;
-  if (self->collected || !al__ops_is_empty(&self->ending)) return 1;
+  if (has_leftovers(self)) return 1;
   if (is_own(self) || !io_uring_cq_ready(&self->ring)) {
     err = own(self);
     if (err) return err;
@@ -522,6 +556,7 @@ static void uring_dispatch(al_loop *loop) {
   machine *self = loop->machine;
   completion got;
   al_op *op;
+  al__datagrams_go_on(loop, self->datagrams);
   while (!al__loop_broken(loop) && (op = al__ops_take(&self->ending))) al__op_end(loop, op, (int)op->tag);
   while (!al__loop_broken(loop) && self->collected) {
     self->collected--;
@@ -584,6 +619,7 @@ static void uring_close(al_loop *loop) {
   al__bufs_free(&self->bufs);
   al__free(self->tickets);
   al__shared_free(&self->shared);
+  al__datagrams_free(self->datagrams);
   al__free(self);
   loop->machine = NULL;
 }

@@ -59,15 +59,22 @@ static inline void al__op_end(al_loop *loop, al_op *op, int result) {
   al__op_call(loop, op, result, 0);
 }
 
-/* ---- connects to Unix listeners with a full backlog: nothing to wait for, so they are tried again and again ---- */
+/* ---- connects to Unix listeners with a full backlog, and some datagrams: nothing to wait for, so they are tried again
+ * and again ---- */
 
 typedef struct al__retries {
   al__ops ops;
   int64_t at_ns;
 } al__retries;
 
+static inline bool al__is_unix(const al_addr *addr) { return addr && addr->len && addr->ss.ss_family == AF_UNIX; }
+
+/* A socket that isn't connected is writable whatever the state of the one that it sends to; nor does it tell when the
+ * network's queues (ENOBUFS) have room again. */
 static inline bool al__must_retry(const al_op *op, int result) {
-  return result == -EAGAIN && op->kind == AL_OP_CONNECT && op->u.connect.addr->ss.ss_family == AF_UNIX;
+  if (op->kind == AL_OP_CONNECT) return result == -EAGAIN && al__is_unix(op->u.connect.addr);
+  if (op->kind == AL_OP_SENDTO) return result == -ENOBUFS || (result == -EAGAIN && al__is_unix(op->u.sendto.to));
+  return false;
 }
 al__ops al__retries_take(al__retries *retries); /* all, if it is time; else none */
 /* The timeout of a wait, with regard to them. */
@@ -88,7 +95,20 @@ static inline void al__shared_free(al__shared *shared) { al__free(shared->block)
 /* Reads a piece for a RECV or RECV_INTO. n > 0, 0 at the end of data, -EAGAIN: not now, or an error. Calls lend,
  * which may do what it likes: if it cancelled the op, nothing is read and -EAGAIN returned. */
 ssize_t al__op_read(al_op *op, al__shared *shared);
-ssize_t al__op_write(al_op *op); /* SEND: n > 0, -EAGAIN: not now, or an error */
+ssize_t al__op_write(al_op *op); /* SEND: n > 0, SENDTO: 0; -EAGAIN: not now, or an error */
+
+/* ---- datagrams: received several at a time into memory of the machine, delivered one by one ---- */
+
+typedef struct al__datagrams al__datagrams;
+
+/* RECVFROM: receives what has come (the memory is made at first use) and calls done for each. False: *end is the op's
+ * final result. */
+bool al__datagrams_receive(al_loop *loop, al__datagrams **datagrams, al_op *op, int *end);
+/* Calls done for those left when the loop was broken. */
+void al__datagrams_go_on(al_loop *loop, al__datagrams *datagrams);
+bool al__datagrams_are_left(const al__datagrams *datagrams);
+void al__datagrams_forget(al__datagrams *datagrams, const al_op *op); /* the op is cancelled */
+void al__datagrams_free(al__datagrams *datagrams);
 
 /* ACCEPT: the error is of one connection, which is gone, not of the listener (see accept(2)): the next may wait
  * behind it. */

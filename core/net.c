@@ -15,9 +15,6 @@
 #include <netdb.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #define DEFAULT_BACKLOG 100
 
@@ -391,28 +388,12 @@ int al_server_bind(al_server *server, const struct addrinfo *list, const al_list
   return err;
 }
 
-/* The path of a Unix socket's address; NULL if it is abstract. */
-static const char *path_of(const al_addr *addr) {
-  const struct sockaddr_un *sun = (const struct sockaddr_un *)&addr->ss;
-  return sun->sun_path[0] ? sun->sun_path : NULL;
-}
-
-/* Removes a socket file that a server left behind. What is no socket stays, and bind tells. */
-static void remove_stale(const char *path) {
-  struct stat st;
-  int err = stat(path, &st);
-  if (!err && !S_ISSOCK(st.st_mode)) return;
-  if (!err) err = unlink(path);
-  if (err && errno != ENOENT)
-    al_log(AL_LOG_ERROR, NULL, "Unable to check or remove stale UNIX socket '%s': %s", path, al_strerror(-errno));
-}
-
 int al_server_bind_unix(al_server *server, const al_addr *addr, const al_listen_options *options) {
   if (al__addr_family(addr) != AF_UNIX) return -EINVAL;
-  const char *path = path_of(addr);
+  const char *path = al__addr_path(addr);
   int fd = al__sock_open(AF_UNIX, SOCK_STREAM, 0);
   if (fd < 0) return fd;
-  if (path) remove_stale(path);
+  al__sock_remove_stale(addr);
   int err = al__sock_bind(fd, addr);
   if (!err) err = al_server_add(server, fd, backlog_of(options), options && options->keep_file ? NULL : path);
   if (err) al__fd_close(fd);

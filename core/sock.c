@@ -74,6 +74,18 @@ ssize_t al__sock_send(int fd, const struct iovec *iov, int n) {
   return sent;
 }
 
+int al__sock_sendto(int fd, const void *data, size_t len, const al_addr *to) {
+  ssize_t sent;
+  CALL(sent, sendto(fd, data, len, MSG_NOSIGNAL, to ? al__addr_sa(to) : NULL, to ? to->len : 0));
+  return (int)AL_MIN(sent, 0);
+}
+
+int al__sock_recvmany(int fd, struct mmsghdr *msgs, unsigned n) {
+  int got;
+  CALL(got, recvmmsg(fd, msgs, n, MSG_DONTWAIT, NULL));
+  return got;
+}
+
 int al__sock_shutdown(int fd, int how) { return check(shutdown(fd, how)); }
 
 int al__sock_error(int fd) {
@@ -109,6 +121,19 @@ int al__sock_set_keepalive(int fd, bool on) { return al__sock_set_int(fd, SOL_SO
 int al__sock_set_reuse_address(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_REUSEADDR, on); }
 int al__sock_set_reuse_port(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_REUSEPORT, on); }
 int al__sock_set_v6only(int fd, bool on) { return al__sock_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, on); }
+
+int al__sock_set_broadcast(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_BROADCAST, on); }
+
+void al__sock_remove_stale(const al_addr *addr) {
+  const char *path = al__addr_path(addr);
+  struct stat st;
+  if (!path) return;
+  int err = stat(path, &st);
+  if (!err && !S_ISSOCK(st.st_mode)) return;
+  if (!err) err = unlink(path);
+  if (err && errno != ENOENT)
+    al_log(AL_LOG_ERROR, NULL, "Unable to check or remove stale UNIX socket '%s': %s", path, al_strerror(-errno));
+}
 
 int al__sock_info(int fd, int *family, int *type, int *protocol) {
   int err = 0;

@@ -18,7 +18,10 @@ int al__sock_listen(int fd, int backlog);
 int al__sock_connect(int fd, const al_addr *addr);     /* 0; -EINPROGRESS: writable when done, then al__sock_error;
                                                       -EAGAIN: the backlog of a Unix listener is full */
 ssize_t al__sock_recv(int fd, void *base, size_t len); /* 0 at the end of data */
-ssize_t al__sock_send(int fd, const struct iovec *iov, int n); /* bytes sent */
+ssize_t al__sock_send(int fd, const struct iovec *iov, int n);                /* bytes sent */
+int al__sock_sendto(int fd, const void *data, size_t len, const al_addr *to); /* 0; to NULL: it is connected */
+struct mmsghdr;
+int al__sock_recvmany(int fd, struct mmsghdr *msgs, unsigned n); /* how many datagrams; never waits */
 int al__sock_shutdown(int fd, int how);
 int al__sock_error(int fd); /* takes SO_ERROR: 0 or -errno */
 int al__sock_name(int fd, al_addr *addr);
@@ -31,6 +34,10 @@ int al__sock_set_keepalive(int fd, bool on);
 int al__sock_set_reuse_address(int fd, bool on);
 int al__sock_set_reuse_port(int fd, bool on);
 int al__sock_set_v6only(int fd, bool on);
+int al__sock_set_broadcast(int fd, bool on);
+
+/* Removes the socket file that an earlier owner of the address left behind. What is no socket stays, and bind tells. */
+void al__sock_remove_stale(const al_addr *addr);
 
 /* What a socket is; each may be NULL. -ENOTSOCK, -EBADF. */
 int al__sock_info(int fd, int *family, int *type, int *protocol);

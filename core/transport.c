@@ -327,6 +327,7 @@ static void log_reading(const al_transport *transport, const char *what) {
 bool al_transport_is_reading(const al_transport *transport) { return al__transport_is_open_for_reading(transport); }
 
 int al_transport_pause_reading(al_transport *transport) {
+  if (!transport->ops->pause_reading) return -ENOTSUP;
   if (!al__transport_is_open_for_reading(transport)) return 0;
   transport->paused = true;
   log_reading(transport, "pauses");
@@ -346,7 +347,7 @@ int al_transport_resume_reading(al_transport *transport) {
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-static void drop_write(al_transport *transport) {
+void al__transport_drop_write(al_transport *transport) {
   if (transport->conn_lost >= AL_LOST_WRITES_WARNED)
     al_log(AL_LOG_WARNING, NULL, "socket.send() raised exception.");
   else
@@ -357,13 +358,14 @@ int al_transport_write(al_transport *transport, const char *data, size_t len, co
   if (transport->eof_written) return -EPIPE;
   if (len == 0) return 0;
   if (transport->conn_lost) {
-    drop_write(transport);
+    al__transport_drop_write(transport);
     return 0;
   }
   return transport->ops->write(transport, data, len, keeper, ud);
 }
 
 int al_transport_write_eof(al_transport *transport) {
+  if (!transport->ops->write_eof) return -ENOTSUP;
   if (transport->closing || transport->eof_written) return 0;
   transport->eof_written = true;
   return transport->ops->write_eof(transport);
@@ -413,7 +415,7 @@ void al__transport_shrunk(al_transport *transport) {
 void al_transport_set_protocol(al_transport *transport, al_protocol *protocol) {
   if (transport->lost_done) return; /* no callback will come */
   transport->protocol = protocol ? protocol : &mute;
-  transport->ops->protocol_changed(transport);
+  if (transport->ops->protocol_changed) transport->ops->protocol_changed(transport);
 }
 
 al_protocol *al_transport_protocol(const al_transport *transport) {

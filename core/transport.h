@@ -31,15 +31,15 @@ typedef struct al__transport_ops {
   void (*turn)(al_transport *transport);  /* the handle `turn`, queued by the kind, runs */
   /* For good, for closing is set already: cancels what reads, drops what was received and not yet delivered. */
   void (*stop_reading)(al_transport *transport);
-  int (*pause_reading)(al_transport *transport);  /* paused was just set */
+  int (*pause_reading)(al_transport *transport);  /* paused was just set; NULL: this can't be asked for */
   int (*resume_reading)(al_transport *transport); /* paused was just cleared */
   /* al_transport_write, once it is clear that the connection is there and len > 0. */
   int (*write)(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud);
-  int (*write_eof)(al_transport *transport); /* eof_written was just set */
+  int (*write_eof)(al_transport *transport); /* eof_written was just set; NULL: it has no end */
   size_t (*buffered)(const al_transport *transport);
-  void (*drop)(al_transport *transport);          /* forgets what is unsent; cancels what sends */
-  bool (*is_idle)(const al_transport *transport); /* no operation is in flight */
-  void (*protocol_changed)(al_transport *transport);
+  void (*drop)(al_transport *transport);             /* forgets what is unsent; cancels what sends */
+  bool (*is_idle)(const al_transport *transport);    /* no operation is in flight */
+  void (*protocol_changed)(al_transport *transport); /* may be NULL */
 } al__transport_ops;
 
 /* A socket address that outlives its socket: an IP address takes no further memory. */
@@ -94,6 +94,9 @@ void al__transport_lose(al_transport *transport, int error);
 /* To be called when an operation has ended or begun: closes the descriptor if its time has come, tells the owner
  * whether the transport is busy. It may be gone afterwards. */
 void al__transport_settle(al_transport *transport);
+
+/* Notes that something was written to a lost connection. */
+void al__transport_drop_write(al_transport *transport);
 
 /* Calls pause_writing if the buffer stands above the high mark, resume_writing if it is down to the low one. Both may
  * change anything, and free the transport when no turn is running. */
