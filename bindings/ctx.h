@@ -41,6 +41,7 @@ typedef struct l_task l_task;     /* ltask.h */
   X(ReadTransport, "ReadTransport", BaseTransport)                        \
   X(WriteTransport, "WriteTransport", BaseTransport)                      \
   X(Transport, "Transport", ReadTransport)                                \
+  X(DatagramTransport, "DatagramTransport", BaseTransport)                \
   X(BaseProtocol, "BaseProtocol", Object)                                 \
   X(Protocol, "Protocol", BaseProtocol)                                   \
   X(BufferedProtocol, "BufferedProtocol", BaseProtocol)                   \

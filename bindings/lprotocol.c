@@ -4,13 +4,15 @@
  *
  * asyncio's rules for errors: one raised in data_received, eof_received, get_buffer or buffer_updated is reported
  * (unless it is an OSError) and ends the connection, of which connection_lost then gets it; one raised in pause_writing
- * or resume_writing is reported; in connection_made and connection_lost it is reported as that of any callback.
+ * or resume_writing is reported; in connection_made and connection_lost it is reported as that of any callback, and so it
+ * is in datagram_received and error_received, which end nothing.
  *
  * SPDX-License-Identifier: MIT */
 #include "lprotocol.h"
 
 #include "lbuffer.h"
 #include "lcontext.h"
+#include "ldatagram.h"
 #include "lhandle.h"
 #include "lloop.h"
 #include "lrepr.h"
@@ -321,6 +323,47 @@ static void on_connection_lost(al_protocol *protocol, int error) {
   upcall_end_inside(&u);
 }
 
+typedef struct datagram {
+  const char *data;
+  size_t len;
+  const al_addr *from;
+} datagram;
+
+enum { METHOD = 1, PROTOCOL, SENDERS, DATAGRAM }; /* stack of datagram_received_body */
+
+static int datagram_received_body(lua_State *L) {
+  const datagram *d = lua_touserdata(L, DATAGRAM);
+  al_senders_push(L, SENDERS, d->from);
+  lua_replace(L, DATAGRAM);
+  lua_pushlstring(L, d->data, d->len);
+  lua_replace(L, SENDERS);
+  lua_call(L, 3, 0);
+  return 0;
+}
+
+static void on_datagram_received(al_protocol *protocol, const char *data, size_t len, const al_addr *from) {
+  upcall u;
+  if (!upcall_begin_inside(&u, protocol)) return; /* datagrams do get lost */
+  datagram d = {data, len, from};
+  lua_pushcfunction(u.L, datagram_received_body);
+  push_method(&u, AL_M_datagram_received);
+  lua_getiuservalue(u.L, TRANSPORT, AL_TRANSPORT_UV_OWN);
+  lua_pushlightuserdata(u.L, &d);
+  if (al_pcall(u.L, 4, 0) != LUA_OK) report(&u, "Exception in callback protocol.datagram_received()");
+  upcall_end_inside(&u);
+}
+
+static void on_error_received(al_protocol *protocol, int error) {
+  upcall u;
+  if (!upcall_begin_inside(&u, protocol)) return;
+  push_loss(&u, error);
+  int arg = lua_gettop(u.L);
+  push_method(&u, AL_M_error_received);
+  lua_pushvalue(u.L, arg);
+  if (al_pcall(u.L, 2, 0) != LUA_OK) report(&u, "Exception in callback protocol.error_received()");
+  upcall_end_inside(&u);
+}
+
 /* ---- classification ---------------------------------------------------------------------------------------------- */
 
 /* The base classes' methods: they do nothing, and so are the same as none. */
@@ -365,7 +408,8 @@ static const char getter_text[] =
     "local p = ... "
     "local get_buffer = p.get_buffer or nil "
     "return p.connection_made, not get_buffer and p.data_received or nil, get_buffer, "
-    "get_buffer and p.buffer_updated, p.eof_received, p.pause_writing, p.resume_writing, p.connection_lost";
+    "get_buffer and p.buffer_updated, p.eof_received, p.pause_writing, p.resume_writing, p.connection_lost, "
+    "p.datagram_received, p.error_received";
 
 static void *hash_methods(const void *const *method) {
   uintptr_t hash = 0;
@@ -466,7 +510,7 @@ static const luaL_Reg subprocess_methods[] = {
 
 /* The class of most protocols has an answer for each method, so that no lookup goes further. */
 static void answer_all(lua_State *L, al_ctx *ctx) {
-  static const char *const others[] = {"get_buffer", "buffer_updated", NULL};
+  static const char *const others[] = {"get_buffer", "buffer_updated", "datagram_received", "error_received", NULL};
   al_class_methods(L, ctx, AL_C_Protocol, base_methods);
   al_pushclass(L, ctx, AL_C_Protocol);
   for (const char *const *name = others; *name; name++) {

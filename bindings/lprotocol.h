@@ -22,7 +22,9 @@
   X(eof_received)              \
   X(pause_writing)             \
   X(resume_writing)            \
-  X(connection_lost)
+  X(connection_lost)           \
+  X(datagram_received)         \
+  X(error_received)
 
 /* The user values of a method set: its methods. */
 typedef enum al_method {

@@ -144,12 +144,14 @@ static bool answer_at_once(lua_State *L, al_ctx *ctx, const l_question *q, int h
   const struct addrinfo *h = &q->hints;
   long port = numeric_port(L, ctx, host + 1);
   al_addr addr;
-  if (port < 0 || lua_type(L, host) != LUA_TSTRING || (h->ai_protocol && h->ai_protocol != IPPROTO_TCP)) return false;
+  int type = h->ai_socktype, proto = type == SOCK_DGRAM ? IPPROTO_UDP : IPPROTO_TCP;
+  if (port < 0 || lua_type(L, host) != LUA_TSTRING) return false;
+  if (h->ai_protocol && h->ai_protocol != IPPROTO_TCP && h->ai_protocol != IPPROTO_UDP) return false;
   const char *text = lua_tostring(L, host);
   if (strchr(text, '%') || strlen(text) != lua_rawlen(L, host)) return false;
   if (al_addr_ip(&addr, text, (uint16_t)port, 0, 0) < 0) return false;
   if (h->ai_family != AF_UNSPEC && h->ai_family != addr.ss.ss_family) return false;
-  add(push_list(L, 1), addr.ss.ss_family, SOCK_STREAM, IPPROTO_TCP, (struct sockaddr *)&addr.ss, addr.len);
+  add(push_list(L, 1), addr.ss.ss_family, type, proto, (struct sockaddr *)&addr.ss, addr.len);
   return true;
 }
 

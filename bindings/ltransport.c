@@ -172,6 +172,8 @@ l_transport *al_transport_make_kind(lua_State *L, al_ctx *ctx, const l_transport
   t->tag = &al_transport_tag;
   t->self = t;
   t->fd = *fd;
+  t->class = (uint8_t)kind->class;
+  if (kind->fill) kind->fill(L, box, *fd);
   al_protocol *p = take_protocol(L, t, box, protocol, last);
   take_context(L, t, box);
   if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, box);
@@ -511,16 +513,22 @@ static const luaL_Reg write_methods[] = {{"write", transport_write},
                                          {"writelines", transport_writelines},
                                          {"can_write_eof", transport_can_write_eof},
                                          {"write_eof", transport_write_eof},
-                                         {"abort", transport_abort},
-                                         {"get_write_buffer_size", transport_get_write_buffer_size},
-                                         {"get_write_buffer_limits", transport_get_write_buffer_limits},
-                                         {"set_write_buffer_limits", transport_set_write_buffer_limits},
                                          {NULL, NULL}};
+static const luaL_Reg flow_methods[] = {{"abort", transport_abort},
+                                        {"get_write_buffer_size", transport_get_write_buffer_size},
+                                        {"get_write_buffer_limits", transport_get_write_buffer_limits},
+                                        {"set_write_buffer_limits", transport_set_write_buffer_limits},
+                                        {NULL, NULL}};
+
+void al_transport_write_side(lua_State *L, al_ctx *ctx, al_class class) {
+  al_class_methods(L, ctx, class, flow_methods);
+}
 
 void al_transport_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseTransport, base_methods);
   al_class_methods(L, ctx, AL_C_ReadTransport, read_methods);
   al_class_methods(L, ctx, AL_C_WriteTransport, write_methods);
+  al_transport_write_side(L, ctx, AL_C_WriteTransport);
   lua_newtable(L);
   lua_createtable(L, 0, 1);
   lua_pushliteral(L, "v");

@@ -24,10 +24,10 @@ typedef struct l_transport {
   const void *tag;      /* &al_transport_tag: see al_check_transport */
   al_transport *t;      /* one reference; NULL in a half-made object only */
   al_ctx *ctx;
-  const void *self; /* its own address; NULL once it is finalized */
-  int slot;         /* its anchor, until it is closed; empty while nothing is in flight */
-  int fd;           /* as it was, for reports */
-  uint8_t context_kind;
+  const void *self;            /* its own address; NULL once it is finalized */
+  int slot;                    /* its anchor, until it is closed; empty while nothing is in flight */
+  int fd;                      /* as it was, for reports */
+  uint8_t context_kind, class; /* al_class */
   bool closed;
 } l_transport;
 
@@ -48,6 +48,7 @@ typedef struct l_transport_kind {
   int own_values; /* user values from AL_TRANSPORT_UV_OWN on */
   /* Makes the core's transport, as al_stream_new does. how: what the caller of al_transport_make_kind handed in. */
   int (*open)(const void *how, al_loop *loop, int fd, al_protocol *protocol, al_handle *started, al_transport **made);
+  void (*fill)(lua_State *L, int box, int fd); /* sets the own values of the userdata at box; may be NULL */
 } l_transport_kind;
 
 /* Over a connected stream socket; how is the peer's address (al_addr), or NULL. */
@@ -79,6 +80,9 @@ void al_warn_unclosed(lua_State *L, al_ctx *ctx, int idx, const char *what, cons
 
 /* Raises RuntimeError if a live transport of the loop owns fd. */
 void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd);
+
+/* Adds the methods about the write buffer, and abort, to a class of transports that isn't a WriteTransport. */
+void al_transport_write_side(lua_State *L, al_ctx *ctx, al_class class);
 
 void al_transport_openlib(lua_State *L, al_ctx *ctx);
 

@@ -13,6 +13,7 @@
 #include "laddr.h"
 #include "lbuffer.h"
 #include "lcontext.h"
+#include "ldatagram.h"
 #include "lfd.h"
 #include "lfuture.h"
 #include "lgenerator.h"
@@ -50,7 +51,7 @@ static openlib *const openlibs[] = {
     al_scope_openlib,    al_timeout_openlib,  al_group_openlib,
     al_selector_openlib,    al_buffer_openlib,   al_addr_openlib,     al_fd_openlib,       al_signal_openlib,
     al_socket_openlib,      al_pipe_openlib,     al_resolve_openlib,  al_protocol_openlib, al_transport_openlib,
-    al_server_openlib,      al_net_openlib,      al_listen_openlib,   al_waitlist_openlib, al_testing_openlib,
+    al_server_openlib,      al_net_openlib,      al_listen_openlib,   al_datagram_openlib,   al_waitlist_openlib, al_testing_openlib,
     al_future_openlib_late, al_generator_openlib,
 };
 
