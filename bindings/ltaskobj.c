@@ -1,12 +1,9 @@
-/* ltaskobj.c - what a task tells: its name, stack, context, cancellation counts; current_task and all_tasks.
+/* ltaskobj.c - what a task tells: its name, context, cancellation counts; current_task and all_tasks.
  *
  * SPDX-License-Identifier: MIT */
 #include "lcontext.h"
 #include "lloop.h"
-#include "lrepr.h"
 #include "ltask.h"
-
-#include <stdio.h>
 
 static l_task *check_task(lua_State *L, al_ctx *ctx) {
   l_future *f = al_test_future(L, ctx, 1);
@@ -64,46 +61,6 @@ static int task_get_context(lua_State *L) {
   return 1;
 }
 
-/* The frames of the task's coroutine, innermost last as in asyncio; those of C functions are left out. */
-static int task_get_stack(lua_State *L) {
-  l_task *t = check_task(L, al_ctx_of(L));
-  lua_newtable(L);
-  lua_Debug ar;
-  int n = 0;
-  while (t->co && lua_getstack(t->co, n, &ar)) n++;
-  for (int level = n - 1, i = 0; level >= 0; level--) {
-    lua_getstack(t->co, level, &ar);
-    lua_getinfo(t->co, "Sln", &ar);
-    if (ar.currentline < 0) continue;
-    lua_createtable(L, 0, 3);
-    lua_pushstring(L, ar.short_src);
-    lua_setfield(L, -2, "source");
-    lua_pushinteger(L, ar.currentline);
-    lua_setfield(L, -2, "currentline");
-    lua_pushstring(L, ar.name);
-    lua_setfield(L, -2, "name");
-    lua_rawseti(L, -2, ++i);
-  }
-  return 1;
-}
-
-/* print_stack(): the same on stderr, as a Lua traceback. */
-static int task_print_stack(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  l_task *t = check_task(L, ctx);
-  al_future_repr(L, ctx, &t->f, 1);
-  const char *repr = lua_tostring(L, -1);
-  if (!t->co) {
-    lua_pushfstring(L, "No stack for %s\n", repr);
-  } else {
-    luaL_traceback(L, t->co, lua_pushfstring(L, "Stack of %s", repr), 0);
-    lua_pushliteral(L, "\n");
-    lua_concat(L, 2);
-  }
-  fputs(lua_tostring(L, -1), stderr);
-  return 0;
-}
-
 static int current_task(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = lua_isnoneornil(L, 1) ? NULL : al_check_loop(L, ctx, 1);
@@ -127,10 +84,13 @@ static int all_tasks(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg task_methods[] = {
-    {"cancelling", task_cancelling}, {"uncancel", task_uncancel},       {"get_name", task_get_name},
-    {"set_name", task_set_name},     {"get_coro", task_get_coro},       {"get_context", task_get_context},
-    {"get_stack", task_get_stack},   {"print_stack", task_print_stack}, {NULL, NULL}};
+static const luaL_Reg task_methods[] = {{"cancelling", task_cancelling},
+                                        {"uncancel", task_uncancel},
+                                        {"get_name", task_get_name},
+                                        {"set_name", task_set_name},
+                                        {"get_coro", task_get_coro},
+                                        {"get_context", task_get_context},
+                                        {NULL, NULL}};
 static const luaL_Reg functions[] = {{"current_task", current_task}, {"all_tasks", all_tasks}, {NULL, NULL}};
 
 void al_task_openlib(lua_State *L, al_ctx *ctx) {

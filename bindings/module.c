@@ -18,6 +18,7 @@
 #include "lfuture.h"
 #include "lgenerator.h"
 #include "lhandle.h"
+#include "linspect.h"
 #include "lloop.h"
 #include "lnet.h"
 #include "lpipe.h"
@@ -25,9 +26,9 @@
 #include "lreport.h"
 #include "lrequire.h"
 #include "lresolve.h"
+#include "lscope.h"
 #include "lselector.h"
 #include "lserver.h"
-#include "lscope.h"
 #include "lsigint.h"
 #include "lsignal.h"
 #include "lsocket.h"
@@ -43,17 +44,49 @@
 
 typedef void openlib(lua_State *L, al_ctx *ctx);
 
-/* Each adds its functions to the table on top, and its methods to classes; bases before subclasses. */
+/* Each adds its functions to the table on top, and its methods to classes; bases before subclasses.
+ * One a line, for all rooms add to it. */
+/* clang-format off */
 static openlib *const openlibs[] = {
-    al_class_openlib,       al_error_openlib,    al_abstract_openlib, al_context_openlib,  al_handle_openlib,
-    al_loop_openlib,        al_schedule_openlib, al_report_openlib,   al_future_openlib,   al_task_openlib,
-    al_create_openlib,      al_sleep_openlib,    al_coro_openlib,     al_sigint_openlib,   al_main_openlib,
-    al_scope_openlib,    al_timeout_openlib,  al_group_openlib,
-    al_selector_openlib,    al_buffer_openlib,   al_addr_openlib,     al_fd_openlib,       al_signal_openlib,
-    al_socket_openlib,      al_pipe_openlib,     al_resolve_openlib,  al_protocol_openlib, al_transport_openlib,
-    al_server_openlib,      al_net_openlib,      al_listen_openlib,   al_datagram_openlib,   al_waitlist_openlib, al_testing_openlib,
-    al_future_openlib_late, al_generator_openlib,
+    al_class_openlib,
+    al_error_openlib,
+    al_abstract_openlib,
+    al_context_openlib,
+    al_handle_openlib,
+    al_loop_openlib,
+    al_schedule_openlib,
+    al_report_openlib,
+    al_future_openlib,
+    al_task_openlib,
+    al_create_openlib,
+    al_sleep_openlib,
+    al_coro_openlib,
+    al_sigint_openlib,
+    al_main_openlib,
+    al_scope_openlib,
+    al_timeout_openlib,
+    al_group_openlib,
+    al_selector_openlib,
+    al_buffer_openlib,
+    al_addr_openlib,
+    al_fd_openlib,
+    al_signal_openlib,
+    al_socket_openlib,
+    al_pipe_openlib,
+    al_resolve_openlib,
+    al_protocol_openlib,
+    al_transport_openlib,
+    al_server_openlib,
+    al_net_openlib,
+    al_listen_openlib,
+    al_datagram_openlib,
+    al_waitlist_openlib,
+    al_testing_openlib,
+    al_future_openlib_late,
+    al_inspect_openlib,
+    al_generator_openlib,
 };
+/* clang-format on */
 
 /* As getenv, but for the interpreter's -E. */
 static const char *environment(lua_State *L, const char *name) {

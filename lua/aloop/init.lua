@@ -37,6 +37,10 @@ for home, names in pairs {
   },
   ["aloop.taskgroups"] = { "TaskGroup" },
   ["aloop.generators"] = { "async_generator" },
+  ["aloop.graph"] = {
+    "capture_call_graph", "format_call_graph", "future_add_to_awaited_by", "future_discard_from_awaited_by",
+    "print_call_graph",
+  },
   ["aloop.runners"] = { "Runner", "run" },
   ["aloop.helpers"] = { "defer", "partial", "set_log_handler", "shlex_quote", "try" },
 } do

@@ -1,0 +1,199 @@
+-- tools.lua: what a running program is asked from outside: the tree of its tasks (SIGQUIT, `aloop pstree`) and their
+-- list (`aloop ps`), as text. Each task is written in full once, so that the text grows as the number of tasks does.
+-- SPDX-License-Identifier: MIT
+
+local core = require "aloop.core"
+local graph = require "aloop.graph"
+
+local tools = {}
+
+local MAX_INDENT = 32 -- deeper ones are not indented further
+local MAX_FRAMES = 10 -- of each task, the newest
+
+-- ---- the tree --------------------------------------------------------------------
+
+local function show_frame(frame)
+  local name = frame.name:gsub("^function <.*>$", "function") -- the place follows
+  return ("%s %s:%d"):format(name, frame.source, frame.currentline)
+end
+
+-- Array of the newest frames as text, the newest first.
+local function show_frames(frames)
+  local texts = {}
+  for i = #frames, math.max(1, #frames - MAX_FRAMES + 1), -1 do texts[#texts + 1] = show_frame(frames[i]) end
+  if #frames > MAX_FRAMES then texts[#texts + 1] = "..." end
+  return texts
+end
+
+local function add_frames(lines, prefix, frames)
+  for _, text in ipairs(show_frames(frames)) do lines[#lines + 1] = prefix .. text end
+end
+
+-- One task: its line and its frames. rest: what stands before the lines below its first one.
+local function add_task(lines, node, head, rest, depth)
+  local note = depth > MAX_INDENT and (" (depth %d)"):format(depth) or ""
+  lines[#lines + 1] = ("%s(T) %s: %s%s"):format(head, node.name, graph.describe(node), note)
+  add_frames(lines, rest .. (#node.awaits > 0 and "│       " or "        "), node.task:get_stack(MAX_FRAMES + 1))
+end
+
+-- Those of the list that were not written yet, and how many were.
+local function split(list, shown)
+  local new, old = {}, 0
+  for _, node in ipairs(list) do
+    if shown[node] then old = old + 1 else new[#new + 1] = node end
+  end
+  return new, old
+end
+
+local function push_children(todo, item, shown)
+  local new, old = split(item.node.awaits, shown)
+  if old > 0 then
+    local names = old == 1 and #new == 0 and item.node.awaits[1].name or old .. " tasks"
+    todo[#todo + 1] = { text = names .. " (shown above)", prefix = item.rest, depth = item.depth + 1, last = true }
+  end
+  for i = #new, 1, -1 do
+    shown[new[i]] = true
+    todo[#todo + 1] = { node = new[i], prefix = item.rest, depth = item.depth + 1, last = i == #new and old == 0 }
+  end
+end
+
+-- Writes the node and all below it that was not written yet.
+local function add_tree(lines, root, shown)
+  shown[root] = true
+  local todo = { { node = root, prefix = "", depth = 0, last = true } }
+  while #todo > 0 do
+    local item = table.remove(todo)
+    local indented = item.depth <= MAX_INDENT
+    local head = item.prefix .. (indented and (item.last and "└── " or "├── ") or "")
+    item.rest = item.prefix .. (indented and (item.last and "    " or "│   ") or "")
+    if item.node then
+      add_task(lines, item.node, head, item.rest, item.depth)
+      push_children(todo, item, shown)
+    else
+      lines[#lines + 1] = head .. item.text
+    end
+  end
+end
+
+-- Walks from a node that nobody outside of cycles waits for to one that it meets twice. Marks what it has seen.
+local function find_cycle(node, seen)
+  local path, place = {}, {}
+  while node and not place[node] and not seen[node] do
+    path[#path + 1] = node
+    place[node] = #path
+    local next_node
+    for _, awaited in ipairs(node.awaits) do
+      if place[awaited] or not seen[awaited] then next_node = awaited end
+    end
+    node = next_node
+  end
+  for _, passed in ipairs(path) do seen[passed] = true end
+  return node and place[node] and table.move(path, place[node], #path, 1, {}) or nil
+end
+
+local MAX_NAMES = 20
+
+local function describe_cycle(cycle)
+  local names = {}
+  for i = 1, math.min(#cycle, MAX_NAMES) do names[i] = cycle[i].name end
+  if #cycle > MAX_NAMES then names[#names + 1] = ("(%d more)"):format(#cycle - MAX_NAMES) end
+  names[#names + 1] = cycle[1].name
+  return "cycle: " .. table.concat(names, " → ")
+end
+
+-- Roots first; what is left waits in a circle, or for one.
+local function add_forest(lines, nodes)
+  local shown, seen = {}, {}
+  for _, node in ipairs(nodes) do
+    if #node.awaited_by == 0 then add_tree(lines, node, shown) end
+  end
+  for node in next, shown do seen[node] = true end
+  for _, node in ipairs(nodes) do
+    if not shown[node] then
+      local cycle = find_cycle(node, seen)
+      if cycle then lines[#lines + 1] = describe_cycle(cycle) end
+      add_tree(lines, node, shown)
+    end
+  end
+end
+
+local function count(n)
+  return n == 1 and "1 task" or n .. " tasks"
+end
+
+-- ---- what is asked for --------------------------------------------------------------------
+
+-- The frames of what runs when the question interrupts it, as a list of lines.
+local function add_running(lines, running)
+  if not running or #running == 0 then return end
+  lines[#lines + 1] = "running:"
+  add_frames(lines, "        ", running)
+end
+
+--- The tree of all tasks.
+---@param running? table[] the frames of the Lua code that was interrupted, the oldest first
+---@return string
+function tools.pstree(running)
+  local nodes = graph.snapshot()
+  local lines = { count(#nodes) }
+  if #nodes == 0 then lines[1] = "no tasks" end
+  add_forest(lines, nodes)
+  add_running(lines, running)
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local COLUMNS = { "task id", "task name", "waits for", "stack", "awaited by" }
+
+local function stack_of(node)
+  return table.concat(show_frames(node.task:get_stack(MAX_FRAMES + 1)), " <- ")
+end
+
+local MAX_AWAITERS = 3
+
+local function awaiters_of(node)
+  local names = {}
+  for i = 1, math.min(#node.awaited_by, MAX_AWAITERS) do names[i] = node.awaited_by[i].name end
+  local more = #node.awaited_by - MAX_AWAITERS
+  if more > 0 then names[#names + 1] = ("(%d more)"):format(more) end
+  return table.concat(names, ", ")
+end
+
+local function row_of(node)
+  local waits = graph.describe(node):gsub("^waits for ", "")
+  return { ("%p"):format(node.task), node.name, waits, stack_of(node), awaiters_of(node) }
+end
+
+-- Left-aligned columns; the last one as it is.
+local function format_rows(rows)
+  local widths = {}
+  for _, row in ipairs(rows) do
+    for i, text in ipairs(row) do widths[i] = math.max(widths[i] or 0, math.min(#text, 60)) end
+  end
+  local lines = {}
+  for n, row in ipairs(rows) do
+    local cells = {}
+    for i, text in ipairs(row) do cells[i] = text .. (" "):rep(i < #row and widths[i] - #text or 0) end
+    lines[n] = table.concat(cells, "  "):gsub("%s+$", "")
+  end
+  return lines
+end
+
+--- The list of all tasks, a line each.
+---@param running? table[]
+---@return string
+function tools.ps(running)
+  local rows = { COLUMNS }
+  for _, node in ipairs((graph.snapshot())) do rows[#rows + 1] = row_of(node) end
+  local lines = #rows > 1 and format_rows(rows) or { "no tasks" }
+  add_running(lines, running)
+  return table.concat(lines, "\n") .. "\n"
+end
+
+--- The answer to a question from outside.
+---@param kind string "ps" or "pstree"
+---@param interrupted boolean a script's code was interrupted for it: tell where
+function tools.answer(kind, interrupted)
+  return tools[kind](interrupted and core.running_frames() or nil)
+end
+
+return tools
