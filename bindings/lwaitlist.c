@@ -1,5 +1,5 @@
-/* lwaitlist.c - core.wait_list: those who wait in a lock, an event, a queue, in the order in which they came. What they
- * wait for, and whom to wake when, is decided in Lua (locks.lua, queues.lua).
+/* lwaitlist.c - core.wait_list: the tasks that wait in a lock, an event, a queue, in the order in which they came. What
+ * they wait for, and whom to wake when, is decided in Lua (locks.lua, queues.lua).
  *
  * A waiting task stands in the list by the handle of its timer, which it does not need meanwhile: so waiting allocates
  * nothing, and one that is cancelled leaves from anywhere at once. It also leaves when it is woken, that is before it
@@ -25,13 +25,13 @@ struct wait_list {
 };
 
 /* Upvalue 2 of all functions here is the lists' metatable. */
-static wait_list *check_list(lua_State *L) {
+static wait_list *check_list(lua_State *L, int arg) {
   wait_list *list = NULL;
-  if (lua_type(L, 1) == LUA_TUSERDATA && lua_getmetatable(L, 1)) {
-    if (lua_rawequal(L, -1, lua_upvalueindex(2))) list = lua_touserdata(L, 1);
+  if (lua_type(L, arg) == LUA_TUSERDATA && lua_getmetatable(L, arg)) {
+    if (lua_rawequal(L, -1, lua_upvalueindex(2))) list = lua_touserdata(L, arg);
     lua_pop(L, 1);
   }
-  if (!list) al_typeerror(L, 1, "wait list");
+  if (!list) al_typeerror(L, arg, "wait list");
   return list;
 }
 
@@ -40,21 +40,28 @@ static l_task *of_handle(al_link *link) {
   return (l_task *)(void *)((char *)timer - offsetof(l_task, timer));
 }
 
-/* wait_list(owner, [list]): a new list; it is bound to the same loop as the other list, if there is one. */
+/* Pushes the list that knows the loop of the one at idx. */
+static void push_first(lua_State *L, const wait_list *list, int idx) {
+  if (list->first == list) {
+    lua_pushvalue(L, idx);
+  } else {
+    lua_getiuservalue(L, idx, UV_FIRST);
+  }
+}
+
+/* new(owner, [list]): a new list; it is bound to the same loop as the other list, if there is one. */
 static int new_list(lua_State *L) {
   lua_settop(L, 2);
+  wait_list *other = lua_isnil(L, 2) ? NULL : check_list(L, 2);
   wait_list *list = lua_newuserdatauv(L, sizeof *list, UV_COUNT);
-  *list = (wait_list){.first = list};
+  *list = (wait_list){.first = other ? other->first : list};
   al_list_init(&list->waiting);
   lua_pushvalue(L, 1);
   lua_setiuservalue(L, 3, UV_OWNER);
-  if (!lua_isnil(L, 2)) {
-    lua_pushvalue(L, 2);
-    lua_replace(L, 1);
-    list->first = check_list(L)->first;
+  if (other) {
+    push_first(L, other, 2);
     lua_setiuservalue(L, 3, UV_FIRST);
   }
-  lua_settop(L, 3);
   lua_pushvalue(L, lua_upvalueindex(2));
   lua_setmetatable(L, 3);
   return 1;
@@ -67,25 +74,21 @@ static int raise_other_loop(lua_State *L, al_ctx *ctx) {
   return al_raise(L, ctx, AL_C_RuntimeError, "%s is bound to a different event loop", luaL_tolstring(L, -1, NULL));
 }
 
-/* The first who waits binds the list to the loop. */
+/* The first who waits binds the list to the loop of his task. */
 static void bind_to(lua_State *L, al_ctx *ctx, wait_list *list, l_loop *loop) {
   if (list->first->loop == loop) return;
   if (list->first->loop) raise_other_loop(L, ctx);
-  if (list->first == list) {
-    lua_pushvalue(L, 1);
-  } else {
-    lua_getiuservalue(L, 1, UV_FIRST);
-  }
+  push_first(L, list, 1);
   al_pushloop(L, loop);
   lua_setiuservalue(L, -2, UV_LOOP);
   lua_pop(L, 1);
   list->first->loop = loop;
 }
 
-/* list:bind(): raises RuntimeError if the list belongs to a loop other than the task's. */
+/* bind(list): raises RuntimeError if the list belongs to a loop other than the task's. */
 static int list_bind(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  wait_list *list = check_list(L);
+  wait_list *list = check_list(L, 1);
   bind_to(L, ctx, list, al_check_wait(L, ctx, "wait")->f.loop);
   return 0;
 }
@@ -105,18 +108,17 @@ static int wait_over(lua_State *L, int status, lua_KContext extra) {
   return 2;
 }
 
-/* list:wait() ⧗: nothing once it is woken; or the CancelledError that is to be raised, and whether it had been woken
- * before. Who calls it has called check_wait. */
+/* wait(list, [name]) ⧗: nothing once it is woken; or the CancelledError that is to be raised, and whether it had been
+ * woken before. name is that of the Lua function which calls it, unless that has called check(name). */
 static int list_wait(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  wait_list *list = check_list(L);
-  if (!al_may_wait(L, ctx)) al_check_wait(L, ctx, "wait");
+  wait_list *list = check_list(L, 1);
+  if (lua_gettop(L) > 1 || !al_may_wait(L, ctx)) al_check_wait(L, ctx, luaL_optstring(L, 2, "wait"));
   l_task *t = ctx->current;
-  bind_to(L, ctx, list, t->f.loop);
+  if (list->first->loop != t->f.loop) bind_to(L, ctx, list, t->f.loop);
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, 1, UV_OWNER);
   lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
-  lua_pop(L, 1);
   t->sleeping.abandon = leave;
   t->sleeping.what = "object";
   t->sleeping.task = t;
@@ -126,23 +128,28 @@ static int list_wait(lua_State *L) {
   return al_suspend(L, 0, wait_over);
 }
 
-/* list:wake([n = 1]): the n tasks that came first go on in the next turn; returns how many there were. */
+static bool wake_first(wait_list *list) {
+  if (al_list_is_empty(&list->waiting)) return false;
+  l_task *t = of_handle(list->waiting.next);
+  al_handle_cancel(&t->timer.handle);
+  t->woken = true;
+  al_wake(&t->sleeping);
+  return true;
+}
+
+/* wake(list, [n = 1]): the n tasks that came first go on in the next turn; returns how many there were. */
 static int list_wake(lua_State *L) {
-  wait_list *list = check_list(L);
-  lua_Number n = luaL_optnumber(L, 2, 1);
+  wait_list *list = check_list(L, 1);
+  lua_Number n = lua_isnoneornil(L, 2) ? 1 : luaL_checknumber(L, 2);
   lua_Integer woken = 0;
-  for (; (lua_Number)woken < n && !al_list_is_empty(&list->waiting); woken++) {
-    l_task *t = of_handle(list->waiting.next);
-    al_handle_cancel(&t->timer.handle);
-    t->woken = true;
-    al_wake(&t->sleeping);
-  }
+  while ((lua_Number)woken < n && wake_first(list)) woken++;
   lua_pushinteger(L, woken);
   return 1;
 }
 
-static int list_len(lua_State *L) {
-  wait_list *list = check_list(L);
+/* count(list): how many wait. */
+static int list_count(lua_State *L) {
+  wait_list *list = check_list(L, 1);
   lua_Integer n = 0;
   for (al_link *link = list->waiting.next; link != &list->waiting; link = link->next) n++;
   lua_pushinteger(L, n);
@@ -151,13 +158,13 @@ static int list_len(lua_State *L) {
 
 /* ---- for the functions that wait --------------------------------------------------------------------------------- */
 
-/* check_wait(name): raises unless the Lua function of this name, which calls it, may wait. */
-static int check_wait(lua_State *L) {
+/* check(name): raises unless the Lua function of this name, which calls it, may wait. */
+static int check(lua_State *L) {
   al_check_wait(L, al_ctx_of(L), luaL_checkstring(L, 1));
   return 0;
 }
 
-/* rethrow(err): raises what list:wait() gave back, as the cancellation of the current task. */
+/* rethrow(err): raises what wait() gave back, as the cancellation of the current task. */
 static int rethrow(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   if (ctx->current) ctx->current->told = true;
@@ -179,27 +186,15 @@ bool al_task_push_owner(lua_State *L, al_ctx *ctx, l_task *t) {
   return true;
 }
 
-/* Adds the functions, with the context and the value on top (kept) as upvalues, to the table at idx. */
-static void add_functions(lua_State *L, al_ctx *ctx, int idx, const luaL_Reg *functions) {
-  lua_pushvalue(L, idx);
-  lua_pushlightuserdata(L, ctx);
-  lua_pushvalue(L, -3);
-  luaL_setfuncs(L, functions, 2);
-  lua_pop(L, 1);
-}
-
 void al_waitlist_openlib(lua_State *L, al_ctx *ctx) {
-  static const luaL_Reg methods[] = {
-      {"bind", list_bind}, {"wait", list_wait}, {"wake", list_wake}, {"__len", list_len}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {
-      {"wait_list", new_list}, {"check_wait", check_wait}, {"rethrow", rethrow}, {NULL, NULL}};
-  int core = lua_gettop(L), metatable = core + 1;
-  lua_createtable(L, 0, 8);
-  add_functions(L, ctx, metatable, methods);
-  lua_pushvalue(L, metatable);
-  lua_setfield(L, metatable, "__index");
+  static const luaL_Reg functions[] = {{"new", new_list},    {"bind", list_bind},   {"wait", list_wait},
+                                       {"wake", list_wake},  {"count", list_count}, {"check", check},
+                                       {"rethrow", rethrow}, {NULL, NULL}};
+  lua_newtable(L);
+  lua_pushlightuserdata(L, ctx);
+  lua_createtable(L, 0, 1); /* the lists' metatable */
   lua_pushliteral(L, "wait list");
-  lua_setfield(L, metatable, "__name");
-  add_functions(L, ctx, core, functions);
-  lua_settop(L, core);
+  lua_setfield(L, -2, "__name");
+  luaL_setfuncs(L, functions, 2);
+  lua_setfield(L, -2, "wait_list");
 }

@@ -41,6 +41,8 @@ for home, names in pairs {
     "capture_call_graph", "format_call_graph", "future_add_to_awaited_by", "future_discard_from_awaited_by",
     "print_call_graph",
   },
+  ["aloop.locks"] = { "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore" },
+  ["aloop.queues"] = { "LifoQueue", "PriorityQueue", "Queue" },
   ["aloop.runners"] = { "Runner", "run" },
   ["aloop.helpers"] = { "defer", "partial", "set_log_handler", "shlex_quote", "try" },
 } do
