@@ -135,6 +135,7 @@ struct al_ctx {
   uint64_t task_names; /* the N of the next Task-N */
   size_t n_unread;     /* futures in AL_SLOT_UNREAD that still are */
   int n_coroutines;    /* in AL_SLOT_COROUTINES */
+  struct l_sockops *sockops; /* lsockops.c's */
 };
 
 /* The anchors with a fixed place. */

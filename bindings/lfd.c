@@ -5,6 +5,7 @@
 #include "lfd.h"
 
 #include "lloop.h"
+#include "lsockops.h"
 #include "ltransport.h"
 
 #include <errno.h>
@@ -80,12 +81,15 @@ static void retire(al_ctx *ctx, lua_State *L) {
 void al_watch_begin(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, int handle) {
   l_handle *h = lua_touserdata(L, handle);
   push_places(L, uservalue);
-  lua_rawgeti(L, -1, key);
+  if (lua_rawgeti(L, -1, key) == LUA_TNIL) { /* the place is made now, for nothing may raise once it is anchored */
+    lua_pushboolean(L, false);
+    lua_rawseti(L, -3, key);
+  }
+  h->keep = true;
+  al_handle_anchor(L, ctx, handle, h);
   lua_pushvalue(L, handle);
   lua_rawseti(L, -3, key);
   lua_remove(L, -2);
-  h->keep = true;
-  al_handle_anchor(L, ctx, handle, h);
 }
 
 void al_watch_commit(lua_State *L, al_ctx *ctx) { retire(ctx, L); }
@@ -166,12 +170,14 @@ static int add(lua_State *L, const direction *d) {
   al_check_fd_free(L, ctx, loop->loop, fd);
   l_handle *h = al_handle_make(L, ctx, loop, false, 3);
   al_watch_begin(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd), 3);
-  int err = d->add(loop->loop, fd, &h->t.handle, NULL);
+  al_handle *old;
+  int err = d->add(loop->loop, fd, &h->t.handle, &old);
   if (err) {
     al_watch_undo(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd), 3);
     return al_raise_os(L, ctx, err, NULL, NULL);
   }
   al_watch_commit(L, ctx);
+  al_sockops_replaced(ctx, old);
   return 0;
 }
 
@@ -180,13 +186,14 @@ static int remove_watch(lua_State *L, const direction *d) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
   int fd = al_check_fd(L, ctx, 2);
-  bool watched = false;
+  al_handle *watched = NULL;
   if (!al_loop_is_closed(loop->loop)) {
     al_check_fd_free(L, ctx, loop->loop, fd);
-    watched = d->remove(loop->loop, fd) != NULL;
+    watched = d->remove(loop->loop, fd);
   }
   if (watched) al_watch_end(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd));
-  lua_pushboolean(L, watched);
+  al_sockops_replaced(ctx, watched);
+  lua_pushboolean(L, watched != NULL);
   return 1;
 }
 

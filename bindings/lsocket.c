@@ -7,6 +7,7 @@
 #include "laddr.h"
 #include "lbuffer.h"
 #include "lfd.h"
+#include "lsockops.h"
 #include "ltransport.h"
 
 #include <arpa/inet.h>
@@ -74,7 +75,10 @@ void al_push_server_socket(lua_State *L, al_ctx *ctx, al_server *server, int fd)
 }
 
 static void close_own(l_socket *s) {
-  if (s->fd >= 0 && !s->transport && !s->server) close(s->fd);
+  if (s->fd >= 0 && !s->transport && !s->server) {
+    al_sockops_closing(s);
+    close(s->fd);
+  }
   if (!s->server) s->fd = -1;
 }
 
@@ -189,11 +193,12 @@ static int socket_fileno(lua_State *L) {
 }
 
 static int socket_dup(lua_State *L) {
-  int fd = fcntl(check_any_fd(L), F_DUPFD_CLOEXEC, 0);
-  if (fd < 0) return raise_errno(L);
+  const l_socket *from = check_any(L);
   l_socket *s = new_socket(L, al_ctx_of(L), AL_C_Socket);
-  s->fd = fd;
-  learn(s, fd);
+  s->fd = fcntl(check_any_fd(L), F_DUPFD_CLOEXEC, 0);
+  if (s->fd < 0) return raise_errno(L);
+  learn(s, s->fd);
+  s->blocking = from->blocking;
   return 1;
 }
 
@@ -338,16 +343,22 @@ static int socket_listen(lua_State *L) {
   return listen(fd, opt_int(L, 2, 128)) < 0 ? raise_errno(L) : 0;
 }
 
-static int socket_accept(lua_State *L) {
-  int fd = check_fd(L), conn;
+int al_socket_accept(lua_State *L, al_ctx *ctx, int fd) {
   al_addr peer = {.len = sizeof peer.ss};
-  l_socket *s = new_socket(L, al_ctx_of(L), AL_C_Socket);
-  RETRY(conn, accept4(fd, (struct sockaddr *)&peer.ss, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC));
-  if (conn < 0) return raise_errno(L);
-  s->fd = conn;
-  learn(s, conn);
+  l_socket *s = new_socket(L, ctx, AL_C_Socket);
+  RETRY(s->fd, accept4(fd, (struct sockaddr *)&peer.ss, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (s->fd < 0) {
+    lua_pop(L, 1);
+    return -errno;
+  }
+  learn(s, s->fd);
   al_pushaddr(L, &peer);
-  return 2;
+  return 0;
+}
+
+static int socket_accept(lua_State *L) {
+  int err = al_socket_accept(L, al_ctx_of(L), check_fd(L));
+  return err ? al_raise_os(L, al_ctx_of(L), err, NULL, NULL) : 2;
 }
 
 static int socket_connect(lua_State *L) {
@@ -454,8 +465,11 @@ static int socket_recvfrom_into(lua_State *L) {
 static int socket_setblocking(lua_State *L) {
   int fd = check_fd(L), flags = fcntl(fd, F_GETFL);
   luaL_checkany(L, 2);
-  int wanted = lua_toboolean(L, 2) ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
-  return flags < 0 || fcntl(fd, F_SETFL, wanted) < 0 ? raise_errno(L) : 0;
+  bool blocking = lua_toboolean(L, 2);
+  int wanted = blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
+  if (flags < 0 || fcntl(fd, F_SETFL, wanted) < 0) return raise_errno(L);
+  check_socket(L)->blocking = blocking;
+  return 0;
 }
 
 static int socket_getblocking(lua_State *L) {

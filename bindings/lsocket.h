@@ -14,6 +14,9 @@ typedef struct l_socket {
   al_transport *transport; /* whose it is: one reference */
   al_server *server;       /* the same */
   int family, type, proto;
+  bool blocking; /* as setblocking() has left it */
+  struct l_sock_wait
+      *waits[2]; /* who waits for it to be readable, writable (lsockops.c): they hear when it is closed */
 } l_socket;
 
 /* The descriptor; -1 if it is closed. */
@@ -21,6 +24,10 @@ int al_socket_fd(const l_socket *socket);
 
 /* Pushes a Socket that owns *fd; *fd becomes -1. When this raises it is still the caller's. */
 l_socket *al_push_socket(lua_State *L, al_ctx *ctx, int *fd);
+
+/* Accepts a connection of the listening descriptor: pushes its Socket and the peer's address and returns 0, or pushes
+ * nothing and returns -errno. */
+int al_socket_accept(lua_State *L, al_ctx *ctx, int fd);
 
 /* Push a TransportSocket: of a transport's socket, or of socket fd of a server. */
 void al_push_transport_socket(lua_State *L, al_ctx *ctx, al_transport *transport);

@@ -32,6 +32,7 @@
 #include "lsigint.h"
 #include "lsignal.h"
 #include "lsocket.h"
+#include "lsockops.h"
 #include "ltask.h"
 #include "ltesting.h"
 #include "ltransport.h"
@@ -71,7 +72,7 @@ static openlib *const openlibs[] = {
     al_addr_openlib,
     al_fd_openlib,
     al_signal_openlib,
-    al_socket_openlib,
+    al_socket_openlib,   al_sockops_openlib,
     al_pipe_openlib,
     al_resolve_openlib,
     al_protocol_openlib,
