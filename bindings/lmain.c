@@ -20,6 +20,10 @@ void al_main_settle(lua_State *L, al_ctx *ctx) {
   l_task *t = ctx->main_task;
   if (!t || t->settled) return;
   l_loop *loop = al_current_loop(L, ctx); /* pushes it */
+  if (t->settled) {                       /* a policy of a script's was asked, and settled it by what it did */
+    lua_pop(L, 1);
+    return;
+  }
   al_ctx_anchors(L, ctx);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, AL_SLOT_MAIN_LOOP);

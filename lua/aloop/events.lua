@@ -24,21 +24,44 @@ events.AbstractEventLoopPolicy = AbstractEventLoopPolicy
 local DefaultEventLoopPolicy = AbstractEventLoopPolicy:extend("DefaultEventLoopPolicy")
 events.DefaultEventLoopPolicy = DefaultEventLoopPolicy
 
--- A loop was set, or unset, by a script: from then on the main chunk's isn't made unasked.
-local was_set = false
+-- What each default policy knows: loop, the current one, and was_set: a script has set it, or unset it, and from then on
+-- the main chunk's isn't made unasked. Weak: policies come and go.
+local states = setmetatable({}, { __mode = "k" })
+
+local policy ---@type aloop.AbstractEventLoopPolicy?
+local making = false -- the main chunk's loop is being made: whoever is asked for it meanwhile has none
+
+local function state_of(self)
+  local state = states[self]
+  if not state then
+    state = {}
+    states[self] = state
+  end
+  return state
+end
+
+-- The bindings know the current loop of the policy that is installed.
+local function set_current(self, loop)
+  state_of(self).loop = loop
+  if self == policy then core.set_current_loop(loop) end
+end
 
 --- The current loop. In a main chunk that has none yet it is made now.
 ---@return aloop.EventLoop
 function DefaultEventLoopPolicy:get_event_loop()
-  local loop = core.get_current_loop()
-  if not loop and not was_set and core.in_main_chunk() then loop = core.default_loop() end
+  local state = state_of(self)
+  local loop = state.loop
+  if not loop and not state.was_set and not making and core.in_main_chunk() then loop = core.default_loop() end
   return loop or error(core.RuntimeError("There is no current event loop"))
 end
 
 ---@param loop? aloop.EventLoop nil: there is none from now on
 function DefaultEventLoopPolicy:set_event_loop(loop)
-  was_set = true
-  core.set_current_loop(loop)
+  if loop ~= nil and not core.isinstance(loop, core.AbstractEventLoop) then
+    check.bad_argument(1, "set_event_loop", "AbstractEventLoop", loop, 0)
+  end
+  state_of(self).was_set = true
+  set_current(self, loop)
 end
 
 -- What -X selector and -X proactor ask for, as the core names machines.
@@ -55,7 +78,22 @@ function DefaultEventLoopPolicy:new_event_loop()
   return make()
 end
 
-local policy ---@type aloop.AbstractEventLoopPolicy?
+-- Whatever has the three methods, but for the classes: they are called to make one.
+local function is_policy(value)
+  if type(value) ~= "table" and type(value) ~= "userdata" or check.typename(value) == "class" then return false end
+  for _, method in ipairs { "get_event_loop", "set_event_loop", "new_event_loop" } do
+    local has, f = pcall(function() return value[method] end)
+    if not has or not check.is_callable(f) then return false end
+  end
+  return true
+end
+
+-- A policy of a script's own may give anything; what is no loop is told at once.
+local function checked(loop, method)
+  if core.isinstance(loop, core.AbstractEventLoop) then return loop end
+  local text = "the event loop policy's %s() gave no event loop (AbstractEventLoop expected, got %s)"
+  error(core.RuntimeError(text:format(method, check.typename(loop))))
+end
 
 --- The policy of this Lua state.
 ---@return aloop.AbstractEventLoopPolicy
@@ -67,21 +105,18 @@ end
 --- Installs a policy; nil brings the default one back.
 ---@param new? aloop.AbstractEventLoopPolicy
 function events.set_event_loop_policy(new)
-  if new ~= nil and type(new) ~= "table" and type(new) ~= "userdata" then
+  if new ~= nil and not is_policy(new) then
     check.bad_argument(1, "set_event_loop_policy", "AbstractEventLoopPolicy", new)
   end
-  for _, method in ipairs { "get_event_loop", "set_event_loop", "new_event_loop" } do
-    if new ~= nil and not check.is_callable(new[method]) then
-      check.bad_argument(1, "set_event_loop_policy", "AbstractEventLoopPolicy", new)
-    end
-  end
   policy = new
+  local state = new and states[new]
+  core.set_current_loop(state and state.loop)
 end
 
 --- The running loop; outside of one, the policy's current loop.
 ---@return aloop.EventLoop
 function events.get_event_loop()
-  return core.running_loop_or_nil() or events.get_event_loop_policy():get_event_loop()
+  return core.running_loop_or_nil() or checked(events.get_event_loop_policy():get_event_loop(), "get_event_loop")
 end
 
 --- Makes a loop the current one of this Lua state (nil: none).
@@ -96,7 +131,22 @@ end
 --- A new loop, which is not yet the current one.
 ---@return aloop.EventLoop
 function events.new_event_loop()
-  return events.get_event_loop_policy():new_event_loop()
+  return checked(events.get_event_loop_policy():new_event_loop(), "new_event_loop")
+end
+
+-- What a policy of the script's own has as the current loop, or nil.
+local function loop_of_policy(current)
+  if getmetatable(current) == DefaultEventLoopPolicy then return nil end
+  local former <close> = setmetatable({}, { __close = function() making = false end }) -- luacheck: ignore 211
+  making = true
+  local ok, loop = pcall(current.get_event_loop, current)
+  return ok and core.isinstance(loop, core.AbstractEventLoop) and loop or nil
+end
+
+--- The loop is about to be closed: it is no more the current one. A policy of the script's own doesn't hear of it.
+---@param loop aloop.EventLoop
+function events.forget(loop)
+  if core.get_current_loop() == loop then set_current(events.get_event_loop_policy(), nil) end
 end
 
 --- The loop on which a main chunk runs that waits and has set none: a policy of the script's own is asked first. If
@@ -104,13 +154,11 @@ end
 ---@return aloop.EventLoop
 function events.make_main_loop()
   local current = events.get_event_loop_policy()
-  if getmetatable(current) ~= DefaultEventLoopPolicy then
-    local ok, loop = pcall(current.get_event_loop, current)
-    if ok and core.isinstance(loop, core.AbstractEventLoop) then return loop end
-  end
-  local loop = current:new_event_loop()
+  local loop = loop_of_policy(current)
+  if loop then return loop end
+  loop = checked(current:new_event_loop(), "new_event_loop")
   core.set_quiet(loop, true)
-  core.set_current_loop(loop)
+  set_current(current, loop)
   return loop
 end
 

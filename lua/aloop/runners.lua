@@ -46,13 +46,10 @@ end
 --- Ends a loop that doesn't run: cancels and awaits its tasks, closes its asynchronous generators, then the loop
 --- itself, even if any of that fails.
 ---@param loop aloop.EventLoop
-function runners.shut_down(loop)
+---@param forget? fun(loop: aloop.EventLoop) called before the loop is closed
+function runners.shut_down(loop, forget)
   local _ <close> = loop
-  local _ <close> = setmetatable({}, {
-    __close = function()
-      if core.get_current_loop() == loop then core.set_current_loop(nil) end
-    end,
-  })
+  local _ <close> = setmetatable({}, { __close = function() (forget or events.forget)(loop) end })
   cancel_all_tasks(loop)
   loop:run_until_complete(function() loop:shutdown_asyncgens() end)
 end
@@ -77,7 +74,10 @@ function Runner:get_loop()
   if self.closed then error(core.RuntimeError("Runner is closed")) end
   if self.loop then return self.loop end
   self.loop = (self.loop_factory or events.new_event_loop)()
-  if not self.loop_factory then events.set_event_loop(self.loop) end
+  if not self.loop_factory then
+    events.set_event_loop(self.loop)
+    self.is_set = true
+  end
   if self.debug ~= nil then self.loop:set_debug(self.debug) end
   self.context = core.copy_context()
   return self.loop
@@ -134,7 +134,7 @@ function Runner:close()
   if self.closed then return end
   local loop = self.loop
   self.closed, self.loop = true, nil
-  if loop then runners.shut_down(loop) end
+  if loop then runners.shut_down(loop, self.is_set and function() events.set_event_loop(nil) end) end
 end
 Runner.__close = Runner.close
 

@@ -119,6 +119,21 @@ static void call_soon_threadsafe_may_come_from_another_thread(void) {
       "end");
 }
 
+static void each_thread_has_its_own_current_loop(void) {
+  run("local aloop = require 'aloop' "
+      "local loop <close> = aloop.new_event_loop() "
+      "aloop.set_event_loop(loop) "
+      "in_other_state [[ "
+      "  local aloop = require 'aloop' "
+      "  assert(not pcall(aloop.get_event_loop)) "
+      "  local loop <close> = aloop.new_event_loop() "
+      "  aloop.set_event_loop(loop) "
+      "  assert(aloop.get_event_loop() == loop) "
+      "]] "
+      "assert(aloop.get_event_loop() == loop) "
+      "aloop.set_event_loop(nil)");
+}
+
 static void the_running_loop_is_the_threads_own(void) {
   run("local aloop = require 'aloop' "
       "aloop.run(function() "
@@ -163,6 +178,7 @@ static void waiting_in_another_thread_is_refused(void) {
 int main(void) {
   RUN(debug_mode_refuses_scheduling_from_another_thread);
   RUN(call_soon_threadsafe_may_come_from_another_thread);
+  RUN(each_thread_has_its_own_current_loop);
   RUN(the_running_loop_is_the_threads_own);
   RUN(signal_handlers_are_refused_outside_the_main_thread);
   RUN(waiting_in_another_thread_is_refused);
