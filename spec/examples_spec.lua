@@ -69,6 +69,20 @@ describe("example", function()
     assert.equal("Hello\n", output_of "partial")
   end)
 
+  it("policy_selector makes all loops wait by select", function() -- row: example.policy_selector
+    local expected = "<SelectorEventLoop running=false closed=false debug=false>\nslept on select\n"
+    assert.equal(expected, output_of "policy_selector")
+  end)
+
+  it("shutdown_asyncgens closes what a run has left open", function() -- row: example.shutdown_asyncgens
+    assert.equal("reading: 21\nsensor released\nmain is done\tloop closed\n", output_of "shutdown_asyncgens")
+  end)
+
+  it("async_generator counts, and closes what is left early", function()
+    local expected = "1\t1\n2\t4\n3\t9\nticker closed\n2\t4\n4\t16\nticker closed\n"
+    assert.equal(expected, output_of "async_generator")
+  end)
+
   it("loop_selector runs on select", function() -- row: example.loop_selector
     assert.equal("running on select\n", output_of "loop_selector")
   end)
