@@ -81,7 +81,8 @@ typedef struct connecting {
   size_t n_errors;
   al_addr peer;
   int interleave;
-  bool all_errors;
+  bool all_errors, happy_eyeballs;
+  int64_t delay_ns; /* between attempts, for happy eyeballs */
   const char *path; /* of a Unix socket */
 } connecting;
 
@@ -225,7 +226,9 @@ static void check_not_empty(lua_State *L, al_ctx *ctx, int idx) {
 static int connect_to_list(lua_State *L, al_ctx *ctx, connecting *c) {
   if (c->interleave > 0) interleave(L, c->interleave);
   al_connect_options options = {.list = al_addrs_first(lua_touserdata(L, ADDRS)),
-                                .local_list = al_addrs_first(lua_touserdata(L, LOCAL_ADDRS))};
+                                .local_list = al_addrs_first(lua_touserdata(L, LOCAL_ADDRS)),
+                                .happy_eyeballs = c->happy_eyeballs,
+                                .delay_ns = c->delay_ns};
   return begin_connecting(L, ctx, c, &options);
 }
 
@@ -273,16 +276,22 @@ static void check_local_addr(lua_State *L, const char *f) {
   lua_pop(L, 1);
 }
 
-/* A delay makes the families alternate unless it is said otherwise, as in asyncio. */
-static int check_interleave(lua_State *L, al_ctx *ctx, const char *f) {
+#define MAX_DELAY_S 1e9 /* longer is never */
+
+static void check_delay(lua_State *L, al_ctx *ctx, connecting *c, const char *f) {
   int type = al_option(L, OPTIONS, "happy_eyeballs_delay");
+  lua_Number delay = lua_tonumber(L, -1);
   if (type != LUA_TNIL && type != LUA_TNUMBER) al_option_error(L, f, "happy_eyeballs_delay", "number", -1);
-  if (type == LUA_TNUMBER && !(lua_tonumber(L, -1) >= 0))
-    al_raise(L, ctx, AL_C_ValueError, "happy_eyeballs_delay must not be negative");
+  if (!(delay >= 0)) al_raise(L, ctx, AL_C_ValueError, "happy_eyeballs_delay must not be negative");
+  c->happy_eyeballs = type == LUA_TNUMBER;
+  c->delay_ns = (int64_t)((delay < MAX_DELAY_S ? delay : MAX_DELAY_S) * 1e9);
   lua_pop(L, 1);
-  int n = al_int_option(L, OPTIONS, f, "interleave", type == LUA_TNUMBER ? 1 : 0);
-  if (n < 0) al_raise(L, ctx, AL_C_ValueError, "interleave must not be negative");
-  return n;
+}
+
+/* A delay makes the families alternate unless it is said otherwise, as in asyncio. */
+static void check_interleave(lua_State *L, al_ctx *ctx, connecting *c, const char *f) {
+  c->interleave = al_int_option(L, OPTIONS, f, "interleave", c->happy_eyeballs ? 1 : 0);
+  if (c->interleave < 0) al_raise(L, ctx, AL_C_ValueError, "interleave must not be negative");
 }
 
 static void read_options(lua_State *L, al_ctx *ctx, connecting *c) {
@@ -291,7 +300,8 @@ static void read_options(lua_State *L, al_ctx *ctx, connecting *c) {
                                         .ai_protocol = al_int_option(L, OPTIONS, f, "proto", 0),
                                         .ai_flags = al_int_option(L, OPTIONS, f, "flags", 0),
                                         .ai_socktype = SOCK_STREAM};
-  c->interleave = check_interleave(L, ctx, f);
+  check_delay(L, ctx, c, f);
+  check_interleave(L, ctx, c, f);
   c->all_errors = al_bool_option(L, OPTIONS, f, "all_errors", false);
   check_local_addr(L, f);
 }

@@ -428,6 +428,15 @@ int al_datagram_new(al_loop *loop, int fd, const al_addr *remote, al_protocol *p
 int al_datagram_sendto(al_transport *transport, const char *data, size_t len, const al_addr *addr);
 int al_datagram_remote(const al_transport *transport, al_addr *addr); /* -ENOTCONN if there is none */
 
+/* ---- pipe: one way only ------------------------------------------------------------------------------------------------------ */
+
+/* Make a transport over the end of a pipe or FIFO, over a terminal or another character device, or over a stream socket,
+ * which it makes non-blocking and owns from then on; all else as al_stream_new. -EINVAL: fd is of no such kind (a file).
+ * A reader closes after eof_received, whatever that returns. A writer closes when nobody reads any more: connection_lost
+ * gets -EPIPE if something was unsent, else 0. Its write_eof closes it once all is sent. */
+int al_pipe_reader_new(al_loop *loop, int fd, al_protocol *protocol, al_handle *started, al_transport **transport);
+int al_pipe_writer_new(al_loop *loop, int fd, al_protocol *protocol, al_handle *started, al_transport **transport);
+
 /* ---- server ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct al_server_ops {
@@ -480,8 +489,9 @@ void al_resolve_cancel(al_resolve *request); /* its callback won't come */
 /* ---- net: endpoints by name --------------------------------------------------------------------------------------------------- */
 
 typedef struct al_connect al_connect;
-typedef struct al_connect_error { /* one attempt that failed */
+typedef struct al_connect_error { /* one attempt that failed, or an address that it could not be bound to */
   int error;
+  int attempt;                       /* which one, from 0 on */
   char message[AL_ADDR_STRLEN + 96]; /* names what was tried and the address */
 } al_connect_error;
 
@@ -492,11 +502,16 @@ typedef struct al_connect_options {
   const struct addrinfo *local_list;      /* with list: bound before connecting; may be NULL */
   int family, proto, flags;               /* as getaddrinfo's hints */
   const char *local_host, *local_service; /* bound before connecting; NULL: not */
+  /* RFC 8305: the next attempt begins when the one before has failed, or after delay_ns if that comes first; the first to
+   * succeed is taken and the others are closed. Else it begins only when the one before has failed. */
+  bool happy_eyeballs;
+  int64_t delay_ns;
 } al_connect_options;
 
-/* fd >= 0: connected, the callback's from then on; peer is its address. Else an error for each attempt (at least one). */
+/* fd >= 0: connected, the callback's from then on; peer is its address. Else at least one error, in the order of attempts. */
 typedef void al_connected_fn(void *data, int fd, const al_addr *peer, const al_connect_error *errors, size_t n);
-/* Resolves, then tries the addresses in order until one connects. The callback comes once, from a later turn. */
+/* Resolves, then tries the addresses, beginning in their order, until one connects. The callback comes once, from a later
+ * turn. */
 int al_connect_start(al_loop *loop, const al_connect_options *options, void *data, al_connected_fn *connected,
                      al_connect **request);
 void al_connect_cancel(al_connect *request); /* its callback won't come; nothing stays open */

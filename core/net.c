@@ -20,19 +20,30 @@
 
 /* ---- connecting -------------------------------------------------------------------------------------------------- */
 
+typedef struct attempt { /* at one address; lives until its operation has ended, maybe longer than its al_connect */
+  al_op op;
+  al_loop *loop;
+  al_connect *connect; /* NULL: nobody waits any more */
+  struct attempt *next;
+  int number, fd;
+  al_addr addr;
+} attempt;
+
 struct al_connect {
   al_loop *loop;
   al_link in_room;
   void *data;
   al_connected_fn *connected;
-  al_handle begin;                      /* the first attempt, if nothing is to be resolved */
-  al_resolve *resolving;                /* the host, then the local host; NULL: neither now */
-  al_op op;                             /* CONNECT of the attempt in progress */
-  int fd;                               /* its socket, or -1 */
-  bool cancelled;                       /* nobody waits any more; gone once op has ended */
-  al_addr addr;                         /* where it goes */
+  al_handle begin;       /* the first attempt, if nothing is to be resolved */
+  al_resolve *resolving; /* the host, then the local host; NULL: neither now */
+  al_timer stagger;      /* the next attempt, if none fails before */
+  attempt *attempts;     /* that go on, the latest first */
+  int n_attempts;        /* how many were begun */
+  bool happy_eyeballs;
+  int64_t delay_ns;
+  al_addr addr;                         /* where to go if it was given */
   struct addrinfo *found, *found_local; /* what was looked up; NULL if addresses were given */
-  const struct addrinfo *next;          /* what to try; NULL if an address was given */
+  const struct addrinfo *next;          /* what to try */
   const struct addrinfo *local;         /* what to bind to */
   char *local_host, *local_service;
   struct addrinfo hints;
@@ -40,7 +51,39 @@ struct al_connect {
   size_t n_errors, size_errors;
 };
 
+static void attempt_close(attempt *a) {
+  if (a->fd < 0) return;
+  if (a->loop->closed)
+    al__fd_close(a->fd);
+  else
+    a->loop->io->close_fd(a->loop, a->fd);
+  a->fd = -1;
+}
+
+/* Takes the attempt, whose operation has ended, out of its list, and frees it. */
+static void attempt_free(attempt *a) {
+  if (a->connect) {
+    attempt **place = &a->connect->attempts;
+    while (*place != a) place = &(*place)->next;
+    *place = a->next;
+  }
+  attempt_close(a);
+  al__free(a);
+}
+
+/* Those that go on are closed as soon as their operations have ended. */
+static void forget_attempts(al_connect *c) {
+  while (c->attempts) {
+    attempt *a = c->attempts;
+    c->attempts = a->next;
+    a->connect = NULL;
+    a->loop->io->cancel(a->loop, &a->op);
+  }
+}
+
 static void connect_free(al_connect *c) {
+  forget_attempts(c);
+  al_timer_cancel(&c->stagger);
   if (c->in_room.next) al__link_remove(&c->in_room);
   if (c->found) freeaddrinfo(c->found);
   if (c->found_local) freeaddrinfo(c->found_local);
@@ -50,32 +93,44 @@ static void connect_free(al_connect *c) {
   al__free(c);
 }
 
-/* Remembers why an attempt failed. Without memory the error is kept and the text is lost. */
-__attribute__((format(printf, 3, 4))) static void add_error(al_connect *c, int error, const char *format, ...) {
+/* Makes room for an error of an attempt, behind those of the same one and of earlier ones; NULL without memory. */
+static al_connect_error *insert_error(al_connect *c, int number) {
   void *errors = c->errors;
   int err = al__array_grow(&errors, &c->size_errors, sizeof(*c->errors), c->n_errors + 1);
   c->errors = errors;
-  if (err) return;
-  al_connect_error *entry = &c->errors[c->n_errors++];
+  if (err) return NULL;
+  size_t i = c->n_errors++;
+  for (; i > 0 && c->errors[i - 1].attempt > number; i--) c->errors[i] = c->errors[i - 1];
+  return &c->errors[i];
+}
+
+/* Remembers why an attempt failed. */
+__attribute__((format(printf, 4, 5))) static void add_error(al_connect *c, int number, int error, const char *format,
+                                                            ...) {
+  al_connect_error *entry = insert_error(c, number);
   va_list args;
+  if (!entry) return;
   va_start(args, format);
   vsnprintf(entry->message, sizeof(entry->message), format, args);
   va_end(args);
   entry->error = error;
+  entry->attempt = number;
 }
 
-static void connect_succeed(al_connect *c) {
+static void connect_succeed(al_connect *c, attempt *a) {
   al_connected_fn *connected = c->connected;
   void *data = c->data;
-  int fd = c->fd;
+  int fd = a->fd;
   al_addr peer;
-  if (al__sock_peer(fd, &peer)) peer = c->addr; /* asked, for 0.0.0.0 is not where a connection to it leads */
+  if (al__sock_peer(fd, &peer)) peer = a->addr; /* asked, for 0.0.0.0 is not where a connection to it leads */
+  a->fd = -1;
+  attempt_free(a);
   connect_free(c);
   connected(data, fd, &peer, NULL, 0);
 }
 
 static void connect_fail(al_connect *c) {
-  static const al_connect_error no_memory = {-ENOMEM, "Cannot allocate memory"};
+  static const al_connect_error no_memory = {.error = -ENOMEM, .message = "Cannot allocate memory"};
   if (c->n_errors)
     c->connected(c->data, -1, NULL, c->errors, c->n_errors);
   else
@@ -83,95 +138,116 @@ static void connect_fail(al_connect *c) {
   connect_free(c);
 }
 
-static void connect_close(al_connect *c) {
-  if (c->fd < 0) return;
-  if (c->loop->closed)
-    al__fd_close(c->fd);
-  else
-    c->loop->io->close_fd(c->loop, c->fd);
-  c->fd = -1;
-}
-
 /* asyncio's wording, so that messages can be compared. */
-static void add_bind_error(al_connect *c, int error, const al_addr *addr) {
+static void add_bind_error(const attempt *a, int error, const al_addr *addr) {
   char address[AL_ADDR_STRLEN], reason[64];
   snprintf(reason, sizeof(reason), "%s", al_strerror(error));
   for (char *p = reason; *p; p++) *p = (char)tolower((unsigned char)*p);
   al_addr_format(addr, address, sizeof(address));
-  add_error(c, error, "error while attempting to bind on address %s: %s", address, reason);
+  add_error(a->connect, a->number, error, "error while attempting to bind on address %s: %s", address, reason);
 }
 
-static void add_connect_error(al_connect *c, int error) {
+static void add_connect_error(const attempt *a, int error) {
   char address[AL_ADDR_STRLEN];
-  al_addr_format(&c->addr, address, sizeof(address));
-  add_error(c, error, "Connect call failed %s: %s", address, al_strerror(error));
+  al_addr_format(&a->addr, address, sizeof(address));
+  add_error(a->connect, a->number, error, "Connect call failed %s: %s", address, al_strerror(error));
 }
 
 /* Binds the socket to the first local address of its family that will do. */
-static int bind_local(al_connect *c, int family) {
+static int bind_local(const attempt *a) {
+  al_connect *c = a->connect;
+  int family = al__addr_family(&a->addr);
   size_t errors = c->n_errors;
   if (!c->local) return 0;
   for (const struct addrinfo *ai = c->local; ai; ai = ai->ai_next) {
     al_addr addr;
     if (ai->ai_family != family) continue;
     al__addr_set(&addr, ai->ai_addr, ai->ai_addrlen);
-    int err = al__sock_bind(c->fd, &addr);
+    int err = al__sock_bind(a->fd, &addr);
     if (!err) return 0;
-    add_bind_error(c, err, &addr);
+    add_bind_error(a, err, &addr);
   }
   if (c->n_errors == errors)
-    add_error(c, -EADDRNOTAVAIL, "no matching local address with family=%s found",
+    add_error(c, a->number, -EADDRNOTAVAIL, "no matching local address with family=%s found",
               family == AF_INET    ? "AF_INET"
               : family == AF_INET6 ? "AF_INET6"
                                    : "other");
   return -EADDRNOTAVAIL;
 }
 
-/* Begins an attempt at c->addr. An error was remembered, and nothing is left open. */
-static int connect_attempt(al_connect *c, int family, int type, int protocol) {
-  c->fd = al__sock_open(family, type, protocol);
-  if (c->fd < 0) {
-    add_connect_error(c, c->fd);
-    return c->fd;
+static void connect_on_done(al_loop *loop, al_op *op, int result, unsigned flags);
+
+static attempt *attempt_new(al_connect *c, const al_addr *addr) {
+  attempt *a = al__calloc(1, sizeof(*a));
+  if (!a) return NULL;
+  a->loop = c->loop;
+  a->connect = c;
+  a->fd = -1;
+  a->number = c->n_attempts++;
+  a->addr = *addr;
+  a->next = c->attempts;
+  c->attempts = a;
+  return a;
+}
+
+/* Begins an attempt. An error was remembered, and nothing is left open. */
+static int attempt_begin(al_connect *c, const al_addr *addr, int type, int protocol) {
+  attempt *a = attempt_new(c, addr);
+  if (!a) return -ENOMEM;
+  int err = a->fd = al__sock_open(al__addr_family(addr), type, protocol);
+  if (err < 0) {
+    add_connect_error(a, err);
+    goto fail;
   }
-  int err = bind_local(c, family);
-  if (err) {
-    connect_close(c);
-    return err;
-  }
-  c->op.fd = c->fd;
-  c->op.u.connect.addr = &c->addr;
-  err = c->loop->io->submit(c->loop, &c->op);
+  err = bind_local(a);
+  if (err) goto fail;
+  a->op = (al_op){.done = connect_on_done, .kind = AL_OP_CONNECT, .fd = a->fd, .u.connect.addr = &a->addr};
+  err = c->loop->io->submit(c->loop, &a->op);
   if (!err) return 0;
-  add_connect_error(c, err);
-  connect_close(c);
+  add_connect_error(a, err);
+fail:
+  attempt_free(a);
   return err;
 }
 
+/* Begins the next attempt; ends if there is none, and none goes on. */
 static void connect_next(al_connect *c) {
+  al_timer_cancel(&c->stagger);
   while (c->next) {
     const struct addrinfo *ai = c->next;
+    al_addr addr;
     c->next = ai->ai_next;
-    al__addr_set(&c->addr, ai->ai_addr, ai->ai_addrlen);
-    if (connect_attempt(c, ai->ai_family, ai->ai_socktype, ai->ai_protocol) == 0) return;
+    al__addr_set(&addr, ai->ai_addr, ai->ai_addrlen);
+    if (attempt_begin(c, &addr, ai->ai_socktype, ai->ai_protocol)) continue;
+    if (c->next && c->happy_eyeballs) /* without memory for the timer: when this one fails */
+      al_timer_set(c->loop, &c->stagger, al_time_ns() + c->delay_ns);
+    return;
   }
-  connect_fail(c);
+  if (!c->attempts) connect_fail(c);
+}
+
+static void connect_on_stagger(al_loop *loop, al_handle *handle) {
+  (void)loop;
+  connect_next(AL_CONTAINER(handle, al_connect, stagger.handle));
 }
 
 static void connect_on_done(al_loop *loop, al_op *op, int result, unsigned flags) {
-  al_connect *c = AL_CONTAINER(op, al_connect, op);
+  attempt *a = AL_CONTAINER(op, attempt, op);
+  al_connect *c = a->connect;
   (void)loop;
   (void)flags;
-  if (c->cancelled) {
-    connect_close(c);
-    connect_free(c);
-  } else if (result < 0) {
-    add_connect_error(c, result);
-    connect_close(c);
-    connect_next(c);
-  } else {
-    connect_succeed(c);
+  if (!c) {
+    attempt_free(a); /* it may even have succeeded: too late */
+    return;
   }
+  if (result >= 0) {
+    connect_succeed(c, a);
+    return;
+  }
+  bool latest = a == c->attempts;
+  add_connect_error(a, result);
+  attempt_free(a);
+  if (latest || !c->attempts) connect_next(c);
 }
 
 static void connect_on_begin(al_loop *loop, al_handle *handle) {
@@ -179,13 +255,13 @@ static void connect_on_begin(al_loop *loop, al_handle *handle) {
   (void)loop;
   if (c->next)
     connect_next(c);
-  else if (connect_attempt(c, al__addr_family(&c->addr), SOCK_STREAM, 0))
+  else if (attempt_begin(c, &c->addr, SOCK_STREAM, 0))
     connect_fail(c);
 }
 
 /* ---- connecting: names ------------------------------------------------------------------------------------------- */
 
-static void add_resolve_error(al_connect *c, int error) { add_error(c, error, "%s", al_strerror(error)); }
+static void add_resolve_error(al_connect *c, int error) { add_error(c, 0, error, "%s", al_strerror(error)); }
 
 static void connect_on_local(void *data, int error, struct addrinfo *res) {
   al_connect *c = data;
@@ -220,22 +296,13 @@ static void connect_on_found(void *data, int error, struct addrinfo *res) {
 void al_connect_cancel(al_connect *request) {
   if (request->resolving) al_resolve_cancel(request->resolving);
   al_handle_cancel(&request->begin);
-  if (al_op_is_idle(&request->op)) {
-    connect_free(request);
-    return;
-  }
-  request->cancelled = true;
-  request->loop->io->cancel(request->loop, &request->op);
+  connect_free(request);
 }
 
 static void room_close(al_loop *loop, void *state) {
   al_link *all = state;
   (void)loop;
-  while (!al__link_is_empty(all)) {
-    al_connect *c = AL_CONTAINER(all->next, al_connect, in_room);
-    al__link_remove(&c->in_room);
-    if (!c->cancelled) al_connect_cancel(c);
-  }
+  while (!al__link_is_empty(all)) al_connect_cancel(AL_CONTAINER(all->next, al_connect, in_room));
   al__free(all);
 }
 
@@ -245,8 +312,8 @@ static void room_dump(const al_loop *loop, void *state, int fd) {
   (void)loop;
   for (const al_link *link = all->next; link != all; link = link->next) {
     const al_connect *c = AL_CONTAINER(link, al_connect, in_room);
-    if (c->fd >= 0)
-      al__dump_line(fd, "connecting fd=%d to %s\n", c->fd, al_addr_format(&c->addr, address, sizeof(address)));
+    for (const attempt *a = c->attempts; a; a = a->next)
+      al__dump_line(fd, "connecting fd=%d to %s\n", a->fd, al_addr_format(&a->addr, address, sizeof(address)));
   }
 }
 
@@ -292,9 +359,10 @@ int al_connect_start(al_loop *loop, const al_connect_options *options, void *dat
   c->loop = loop;
   c->data = data;
   c->connected = connected;
-  c->fd = -1;
-  c->op = (al_op){.done = connect_on_done, .kind = AL_OP_CONNECT};
+  c->happy_eyeballs = options->happy_eyeballs;
+  c->delay_ns = AL_MAX(options->delay_ns, 0);
   al_handle_init(&c->begin, connect_on_begin);
+  al_timer_init(&c->stagger, connect_on_stagger);
   int err = connect_begin(c, options);
   if (err) {
     connect_free(c);
