@@ -121,6 +121,7 @@ struct al_ctx {
   l_loop *running;   /* the loop that runs in this state, or NULL */
   l_loop *loops;     /* all that were not finalized */
   l_task *current;   /* the task being stepped, or NULL */
+  lua_State *innermost; /* the coroutine resumed last by ours of coroutine.*, or NULL: it may be the one that runs */
   lua_State *co_top; /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
   l_task *main_task; /* while a main chunk runs */
   lua_State *co_blocked; /* a coroutine below co_top that can't be suspended now, or NULL */

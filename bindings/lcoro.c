@@ -90,11 +90,13 @@ static int yield_from_body(lua_State *L, lua_State *co, int n) {
 
 static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
   al_ctx *ctx = al_ctx_of(L);
-  lua_State *former = ctx->co_top, *former_blocked = ctx->co_blocked;
+  lua_State *former = ctx->co_top, *former_blocked = ctx->co_blocked, *outer = ctx->innermost;
   int n = 0;
   if (former == L) ctx->co_top = co; /* else aloop has lost track: a foreign resume is on the way */
   if (!ctx->co_blocked && !lua_isyieldable(L)) ctx->co_blocked = L;
+  ctx->innermost = co;
   int status = lua_resume(co, L, nargs, &n);
+  ctx->innermost = outer;
   ctx->co_top = former;
   ctx->co_blocked = former_blocked;
   if (status == LUA_YIELD) {

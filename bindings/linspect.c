@@ -455,13 +455,14 @@ static int future_callbacks(lua_State *L) {
   return 1;
 }
 
-/* living_tasks() → array of all unfinished tasks of this state, whatever their loop; the main chunk's first */
+/* living_tasks() → array of all unfinished tasks of this state, whatever their loop; the main chunk's first, unless it has
+ * not come to need a loop yet */
 static int living_tasks(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_newtable(L);
   lua_Integer n = 0;
   l_task *main = ctx->main_task;
-  if (main && main->f.state == AL_FUTURE_PENDING && main->slot) {
+  if (main && main->f.state == AL_FUTURE_PENDING && main->slot && main->settled) {
     al_task_pushself(L, ctx, main);
     lua_rawseti(L, -2, ++n);
   }
@@ -476,10 +477,13 @@ static int living_tasks(lua_State *L) {
   return 1;
 }
 
-/* running_frames([limit]) → the frames of what runs now, the function that asked left out */
+/* running_frames([limit]) → the frames of what runs now: of the coroutine that asks, and of those of its task outside it */
 static int running_frames(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
   lua_Integer limit = luaL_optinteger(L, 1, -1);
-  al_push_frames(L, L, limit);
+  lua_State *chain[MAX_CHAIN], *co = ctx->current ? ctx->current->co : NULL;
+  int n = chain_of(L, co, chain);
+  al_push_frames(L, n > 0 && chain[n - 1] == L ? co : L, limit);
   return 1;
 }
 

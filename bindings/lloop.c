@@ -9,10 +9,12 @@
 
 #include "lcontext.h"
 #include "lhandle.h"
+#include "lquery.h"
 #include "lrepr.h"
 #include "lsigint.h"
 #include "ltask.h"
 #include "ltesting.h"
+#include "lwatchdog.h"
 
 #include <math.h>
 #include <string.h>
@@ -285,7 +287,10 @@ int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   ctx->co_top = ctx->co_blocked = NULL;
   ctx->running = loop;
   al_sigint_attach(ctx, loop);
+  al_query_attach(ctx, loop);
+  al_watchdog_loop(ctx, loop);
   int error = al_loop_run_forever(loop->loop);
+  al_watchdog_loop(ctx, former);
   ctx->running = former;
   ctx->current = o.current;
   ctx->co_top = o.co_top;
@@ -396,6 +401,7 @@ static int close_loop(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   int status = lua_pcall(L, 1, 0, 0);
   al_task_forget_all(L, ctx, loop);
   al_sigint_detach(ctx, loop);
+  al_query_detach(ctx, loop);
   al_loop_close(loop->loop);
   drop_handles(L, ctx, idx, AL_LOOP_UV_WATCHES);
   drop_handles(L, ctx, idx, AL_LOOP_UV_SIGNALS);

@@ -9,6 +9,7 @@
 #include "lsigint.h"
 
 #include "lloop.h"
+#include "lquery.h"
 #include "ltask.h"
 
 #include <errno.h>
@@ -100,6 +101,7 @@ static void interrupted(lua_State *L, lua_Debug *ar) {
     return;
   }
   set_hooks(NULL);
+  al_query_again();
   while (take_one())
     if (answer(L, top)) lua_error(L);
 }

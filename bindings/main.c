@@ -2,16 +2,20 @@
  * they ask to run (LUA_INIT, -e, -l, the script, the prompt) runs in one main task, in order, so that any of it may
  * wait.
  *
- * What is the process's to decide is decided here and nowhere else: SIGPIPE, SIGINT, the exit status.
+ * What is the process's to decide is decided here and nowhere else: SIGPIPE, SIGINT, SIGQUIT, the exit status.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop_lua.h"
 #include "lalloc.h"
 #include "lloop.h"
+#include "lps.h"
+#include "lquery.h"
 #include "lsigint.h"
 #include "ltask.h"
+#include "lwatchdog.h"
 #include "module.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,6 +33,7 @@ typedef struct run {
   char problem[128];                                  /* what is wrong with the options */
   const char *machine;                                /* -X selector, -X proactor */
   bool debug;
+  double watchdog_s; /* 0: none */
 
   /* where the main task is */
   enum { AT_INIT, AT_OPTIONS, AT_SCRIPT, AT_PROMPT, AT_END } at;
@@ -39,6 +44,7 @@ typedef struct run {
 } run;
 
 static const char usage[] = "usage: aloop [options] [script [args]]\n"
+                            "       aloop ps PID | aloop pstree PID\n"
                             "Available options are:\n"
                             "  -e stat   execute string 'stat'\n"
                             "  -i        enter interactive mode after executing 'script'\n"
@@ -52,10 +58,15 @@ static const char usage[] = "usage: aloop [options] [script [args]]\n"
                             "            choose how the loop waits\n"
                             "  -X proactor\n"
                             "            use the completion-based loop (io_uring)\n"
+                            "  -X watchdog=SECONDS\n"
+                            "            tell on stderr where Lua is when it keeps the loop waiting so long\n"
                             "  --        stop handling options\n"
                             "  -         stop handling options and execute stdin\n"
                             "  --help    show this and exit\n"
-                            "  --version show version information and exit\n";
+                            "  --version show version information and exit\n"
+                            "  ps PID    list the tasks of a running aloop, and what each waits for\n"
+                            "  pstree PID\n"
+                            "            show who waits for whom; SIGQUIT has a process write that to stderr\n";
 
 static bool __attribute__((format(printf, 2, 3))) bad(run *r, const char *format, ...) {
   va_list args;
@@ -65,11 +76,21 @@ static bool __attribute__((format(printf, 2, 3))) bad(run *r, const char *format
   return false;
 }
 
+static bool parse_watchdog(run *r, const char *text) {
+  char *end;
+  double seconds = strtod(text, &end);
+  if (*text == '\0' || *end != '\0' || !isfinite(seconds) || seconds < 0.001 || seconds > 1e6)
+    return bad(r, "bad time for the watchdog: '%s'", text);
+  r->watchdog_s = seconds;
+  return true;
+}
+
 static bool parse_x(run *r, const char *value) {
   static const char *const machines[] = {"epoll", "poll", "select", NULL};
   if (strcmp(value, "debug") == 0) return r->debug = true;
   if (strcmp(value, "dev") == 0) return r->debug = r->dev = true;
   if (strcmp(value, "proactor") == 0) return (r->machine = "uring") != NULL;
+  if (strncmp(value, "watchdog=", 9) == 0) return parse_watchdog(r, value + 9);
   if (strncmp(value, "selector=", 9) != 0) return bad(r, "unrecognized option '-X %s'", value);
   for (const char *const *name = machines; *name; name++)
     if (strcmp(value + 9, *name) == 0) return (r->machine = *name) != NULL;
@@ -281,6 +302,11 @@ static void set_up_loops(lua_State *L, al_ctx *ctx, const run *r) {
   lua_pop(L, 1);
 }
 
+static void start_watchdog(const run *r) {
+  int err = r->watchdog_s > 0 ? al_watchdog_start(r->watchdog_s) : 0;
+  if (err) fprintf(stderr, "aloop: there is no watchdog: %s\n", al_strerror(err));
+}
+
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 static void print_error(lua_State *L, const run *r) {
@@ -331,6 +357,8 @@ static int run_interpreter(lua_State *L) {
   if (r->dev) lua_warning(L, "@on", 0);
   set_up_loops(L, ctx, r);
   ignore_sigpipe();
+  al_query_begin(L, ctx);
+  start_watchdog(r);
   lua_gc(L, LUA_GCRESTART);
   lua_gc(L, LUA_GCGEN, 0, 0);
   al_ctx_pushfunction(L, ctx, on_sigint);
@@ -346,6 +374,8 @@ static int run_interpreter(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
+  if (al_ps_is_command(argc, argv)) return al_ps_run(argc, argv);
+  al_query_early();
   run r = {.argc = argc, .argv = argv, .option = 1, .status = EXIT_SUCCESS};
   if (!parse(&r)) {
     fprintf(stderr, "aloop: %s\n%s", r.problem, usage);
@@ -367,6 +397,8 @@ int main(int argc, char **argv) {
     fprintf(stderr, "aloop: %s\n", lua_tostring(L, -1));
     r.status = EXIT_FAILURE;
   }
+  al_watchdog_end();
+  al_query_end();
   lua_close(L);
   al_alloc_end(alloc);
   return r.status;

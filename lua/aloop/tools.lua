@@ -189,11 +189,29 @@ function tools.ps(running)
   return table.concat(lines, "\n") .. "\n"
 end
 
+-- The frames of this module on top of those of the code that was interrupted.
+local function without_own(frames)
+  local n = #frames
+  while n > 0 and frames[n].source:find("aloop/tools.lua", 1, true) do n = n - 1 end
+  return table.move(frames, 1, n, 1, {})
+end
+
+--- Where Lua is, and in which task: the rest of the watchdog's line and the lines below it.
+---@param running table[]
+---@return string
+function tools.where(running)
+  local lines = {}
+  local ok, task = pcall(core.current_task)
+  lines[1] = ok and task and (" in task %s, at"):format(task:get_name()) or " at"
+  add_frames(lines, "        ", running)
+  return table.concat(lines, "\n") .. "\n"
+end
+
 --- The answer to a question from outside.
----@param kind string "ps" or "pstree"
+---@param kind string "ps", "pstree" or "where"
 ---@param interrupted boolean a script's code was interrupted for it: tell where
 function tools.answer(kind, interrupted)
-  return tools[kind](interrupted and core.running_frames() or nil)
+  return tools[kind](interrupted and without_own(core.running_frames()) or nil)
 end
 
 return tools
