@@ -159,8 +159,11 @@ static int timeout_close(lua_State *L) {
 
 static int timeout_when(lua_State *L) {
   timeout *t = check(L, al_ctx_of(L));
-  if (!t->limited) return 0;
-  lua_pushnumber(L, t->when);
+  if (t->limited) {
+    lua_pushnumber(L, t->when);
+  } else {
+    lua_pushnil(L);
+  }
   return 1;
 }
 

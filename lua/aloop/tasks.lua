@@ -63,8 +63,8 @@ end
 
 -- Makes futures of awaitables, all of which are looked at first: one that is refused leaves no task behind. A function
 -- becomes a task each time it stands there, anything else once.
-local function ensure_futures(name, awaitables, loop)
-  for i = 1, #awaitables do
+local function ensure_futures(name, awaitables, n, loop)
+  for i = 1, n do
     local value = awaitables[i]
     if not check.is_awaitable(value) then
       local text = "bad argument #%d to '%s' (awaitable expected, got %s; pass the function, don't call it)"
@@ -75,7 +75,8 @@ local function ensure_futures(name, awaitables, loop)
     end
   end
   local made, futures = {}, {}
-  for i, value in ipairs(awaitables) do
+  for i = 1, n do
+    local value = awaitables[i]
     local future = made[value] or core.ensure_future(value)
     if type(value) ~= "function" then made[value] = future end
     futures[i] = future
@@ -136,20 +137,17 @@ local function wait_for_all(futures, return_exceptions)
   if self.cancelled then error(core.CancelledError(self.message), 0) end
 end
 
--- gather(a, b, ..., [options]) or gather({a, b}, [options]) → list, options
-local function gather_arguments(first, ...)
-  if type(first) == "table" and not check.is_awaitable(first) then return first, ... end
-  local list = { first, ... }
-  local n = select("#", first, ...)
-  local last = list[n]
-  if n > 0 and type(last) == "table" and not check.is_awaitable(last) then
-    list[n] = nil
-    return list, last
-  end
-  for i = 1, n do
-    if list[i] == nil then list[i] = false end -- no awaitable, and no hole
-  end
-  return list
+local function is_plain_table(value)
+  return type(value) == "table" and not check.is_awaitable(value)
+end
+
+-- gather(a, b, ..., [options]) or gather({a, b}, [options]) → list, its length, options
+local function gather_arguments(...)
+  local list = table.pack(...)
+  local first, last, n = list[1], list[list.n], list.n
+  if is_plain_table(first) then return first, #first, list[2] end
+  if n > 0 and is_plain_table(last) then return list, n - 1, last end
+  return list, n, nil
 end
 
 --- Runs awaitables at the same time and waits for them: one value each, in order. The first error is raised at once,
@@ -159,10 +157,9 @@ end
 ---@return any ...
 function tasks.gather(...)
   local loop = core.waiting_loop("gather")
-  local list, options = gather_arguments(...)
+  local list, n, options = gather_arguments(...)
   options = check.options(2, "gather", options, { return_exceptions = "boolean" })
-  local futures = ensure_futures("gather", list, loop)
-  local n = #futures
+  local futures = ensure_futures("gather", list, n, loop)
   if n == 0 then return end
   wait_for_all(futures, options.return_exceptions)
   local values = {}
@@ -306,7 +303,7 @@ function tasks.as_completed(list, options)
   check_list("as_completed", list)
   options = check.options(2, "as_completed", options, { timeout = "number" })
   check_timeout("as_completed", "timeout", options.timeout)
-  local futures = distinct(ensure_futures("as_completed", list, loop))
+  local futures = distinct(ensure_futures("as_completed", list, #list, loop))
   local self = setmetatable({ futures = futures, done = {}, waiters = {}, handed = 0, left = #futures }, Completed)
   function self.on_done(future)
     self.left = self.left - 1
