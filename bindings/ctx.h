@@ -45,6 +45,9 @@ typedef struct l_task l_task;     /* ltask.h */
   X(BaseProtocol, "BaseProtocol", Object)                                 \
   X(Protocol, "Protocol", BaseProtocol)                                   \
   X(BufferedProtocol, "BufferedProtocol", BaseProtocol)                   \
+  X(StreamReaderProtocol, "StreamReaderProtocol", Protocol)               \
+  X(StreamReader, "StreamReader", Object)                                 \
+  X(StreamWriter, "StreamWriter", Object)                                 \
   X(DatagramProtocol, "DatagramProtocol", BaseProtocol)                   \
   X(SubprocessProtocol, "SubprocessProtocol", BaseProtocol)               \
   X(Buffer, "Buffer", Object)                                             \

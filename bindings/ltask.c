@@ -323,7 +323,7 @@ static void resume_in_context(al_ctx *ctx, lua_State *L, l_task *t, int self) {
 /* One step of the task whose userdata is at self of L. */
 void al_task_run_step(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   deliver_cancel(ctx, t);
-  if (t->throwing && !t->started) { /* its body never begins */
+  if (t->throwing && !t->started && !t->begins) { /* its body never begins */
     lua_settop(t->co, 0);
     t->must_cancel = true;
     end_task(ctx, L, t, self, 0, false);

@@ -71,6 +71,7 @@ struct l_task {
   bool is_main, settled; /* the main chunk; its loop is known */
   bool reraised;         /* an error of a task that it awaited was raised in it */
   bool woken;            /* from a wait list */
+  bool begins;           /* its body is in C, and begins even if it was cancelled before: it has something to end */
   bool exposed;          /* its thread was given to a script: it isn't used again */
 };
 

@@ -355,8 +355,7 @@ static int raise_write_error(lua_State *L, int err, const char *f) {
   return al_raise_os(L, ctx, err, NULL, NULL);
 }
 
-/* write(data, [i, j]) */
-static int transport_write(lua_State *L) {
+int al_transport_write_data(lua_State *L) {
   l_transport *t = al_check_transport(L, 1);
   size_t len;
   bool is_string = lua_type(L, 2) == LUA_TSTRING;
@@ -509,7 +508,7 @@ static const luaL_Reg read_methods[] = {{"is_reading", transport_is_reading},
                                         {"pause_reading", transport_pause_reading},
                                         {"resume_reading", transport_resume_reading},
                                         {NULL, NULL}};
-static const luaL_Reg write_methods[] = {{"write", transport_write},
+static const luaL_Reg write_methods[] = {{"write", al_transport_write_data},
                                          {"writelines", transport_writelines},
                                          {"can_write_eof", transport_can_write_eof},
                                          {"write_eof", transport_write_eof},

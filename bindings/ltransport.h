@@ -70,6 +70,9 @@ void al_transport_adopt(lua_State *L, int transport, int idx);
  * connected. */
 void al_transport_keep(lua_State *L, int transport, int idx);
 
+/* Its method write(data, [i, j]): the transport is at 1, a part of it behind. */
+int al_transport_write_data(lua_State *L);
+
 /* Writes <Transport fd=7 read=polling write=<idle, bufsize=0>>; returns buf. */
 const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size);
 #define AL_TRANSPORT_STRLEN 128

@@ -33,6 +33,7 @@
 #include "lsignal.h"
 #include "lsocket.h"
 #include "lsockops.h"
+#include "lstream.h"
 #include "ltask.h"
 #include "ltesting.h"
 #include "ltransport.h"
@@ -83,6 +84,9 @@ static openlib *const openlibs[] = {
     al_datagram_openlib,
     al_waitlist_openlib,
     al_testing_openlib,
+    al_reader_openlib,
+    al_stream_openlib,
+    al_writer_openlib,
     al_future_openlib_late,
     al_inspect_openlib,
     al_generator_openlib,

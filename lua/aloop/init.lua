@@ -44,6 +44,7 @@ for home, names in pairs {
   ["aloop.locks"] = { "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore" },
   ["aloop.queues"] = { "LifoQueue", "PriorityQueue", "Queue" },
   ["aloop.runners"] = { "Runner", "run" },
+  ["aloop.streams"] = { "open_connection", "open_unix_connection", "start_server", "start_unix_server" },
   ["aloop.helpers"] = { "defer", "partial", "set_log_handler", "shlex_quote", "try" },
 } do
   for _, name in ipairs(names) do

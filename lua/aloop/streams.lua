@@ -1,0 +1,103 @@
+-- streams.lua: connections and servers as pairs of a StreamReader and a StreamWriter. Those are in the bindings
+-- (lreader.c, lwriter.c); what is here puts them on top of the loop's own functions.
+-- SPDX-License-Identifier: MIT
+
+local core = require "aloop.core"
+local check = require "aloop.check"
+
+local streams = {}
+
+local DEFAULT_LIMIT = 65536
+
+local function names(list)
+  local set = { limit = "number" }
+  for name in list:gmatch "%S+" do
+    set[name] = true
+  end
+  return set
+end
+
+local TLS = " ssl ssl_handshake_timeout ssl_shutdown_timeout "
+local CONNECTION = names("family proto flags sock local_addr server_hostname happy_eyeballs_delay interleave all_errors"
+  .. TLS)
+local UNIX_CONNECTION = names("sock server_hostname" .. TLS)
+local SERVER = names("family flags sock backlog reuse_address reuse_port keep_alive start_serving" .. TLS)
+local UNIX_SERVER = names("sock backlog start_serving cleanup_socket" .. TLS)
+
+-- The limit, and the options without it.
+local function split(name, options)
+  local rest = {}
+  for key, value in pairs(options) do
+    rest[key] = value
+  end
+  local limit = rest.limit or DEFAULT_LIMIT
+  rest.limit = nil
+  if math.type(limit) ~= "integer" then
+    error(("bad option 'limit' to '%s' (integer expected, got float)"):format(name), 3)
+  end
+  return limit, rest
+end
+
+-- Makes the reader and the protocol; connect(loop, factory) the transport.
+local function connect(limit, make_transport, ...)
+  local reader = core.StreamReader { limit = limit }
+  local protocol = core.StreamReaderProtocol(reader)
+  local transport = make_transport(core.default_loop(), function() return protocol end, ...)
+  return reader, core.StreamWriter(transport, protocol, reader)
+end
+
+--- Connects to host and port. The options are those of loop:create_connection, and limit (65536): how long a line may
+--- be, and half of what is read ahead.
+---@async
+---@param host? string
+---@param port? integer|string
+---@param options? table
+---@return aloop.StreamReader reader
+---@return aloop.StreamWriter writer
+function streams.open_connection(host, port, options)
+  if host ~= nil and type(host) ~= "string" then check.bad_argument(1, "open_connection", "string", host) end
+  local limit, rest = split("open_connection", check.options(3, "open_connection", options, CONNECTION))
+  return connect(limit, core.default_loop().create_connection, host, port, rest)
+end
+
+--- Connects to the Unix socket at path. The options are those of loop:create_unix_connection, and limit.
+---@async
+---@param path? string
+---@param options? table
+---@return aloop.StreamReader reader
+---@return aloop.StreamWriter writer
+function streams.open_unix_connection(path, options)
+  if path ~= nil and type(path) ~= "string" then check.bad_argument(1, "open_unix_connection", "string", path) end
+  local limit, rest = split("open_unix_connection", check.options(2, "open_unix_connection", options, UNIX_CONNECTION))
+  return connect(limit, core.default_loop().create_unix_connection, path, rest)
+end
+
+--- Serves on host and port: calls client_connected_cb(reader, writer) as a task for each connection. An error in it is
+--- reported, and the connection closed. The options are those of loop:create_server, and limit.
+---@async
+---@param client_connected_cb fun(reader: aloop.StreamReader, writer: aloop.StreamWriter)
+---@param host? string|string[]
+---@param port? integer|string
+---@param options? table
+---@return aloop.Server
+function streams.start_server(client_connected_cb, host, port, options)
+  check.callable(1, "start_server", client_connected_cb)
+  local limit, rest = split("start_server", check.options(4, "start_server", options, SERVER))
+  local factory = core.stream_factory(client_connected_cb, limit)
+  return core.default_loop():create_server(factory, host, port, rest)
+end
+
+--- As start_server, on the Unix socket at path. The options are those of loop:create_unix_server, and limit.
+---@async
+---@param client_connected_cb fun(reader: aloop.StreamReader, writer: aloop.StreamWriter)
+---@param path? string
+---@param options? table
+---@return aloop.Server
+function streams.start_unix_server(client_connected_cb, path, options)
+  check.callable(1, "start_unix_server", client_connected_cb)
+  local limit, rest = split("start_unix_server", check.options(3, "start_unix_server", options, UNIX_SERVER))
+  local factory = core.stream_factory(client_connected_cb, limit)
+  return core.default_loop():create_unix_server(factory, path, rest)
+end
+
+return streams
