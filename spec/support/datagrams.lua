@@ -1,0 +1,95 @@
+-- datagrams.lua - both ends of datagrams, as specs need them: a protocol that records and can be waited for, endpoints
+-- with it. What waits needs a task.
+-- SPDX-License-Identifier: MIT
+
+local aloop = require "aloop"
+
+local datagrams = {}
+
+-- A protocol that records and can be waited for.
+local Datagrams = aloop.DatagramProtocol:extend("Datagrams")
+
+datagrams.Datagrams = Datagrams
+
+function Datagrams:init(loop)
+  self.loop, self.events, self.got, self.senders, self.errors = loop, {}, {}, {}, {}
+end
+
+function Datagrams:note(event)
+  if self.is_lost then error(event .. " after connection_lost") end
+  self.events[#self.events + 1] = event
+  if self.waiter and not self.waiter:done() then self.waiter:set_result() end
+end
+
+function Datagrams:connection_made(transport)
+  self.transport = transport
+  self:note("made")
+end
+
+function Datagrams:datagram_received(data, addr)
+  self.got[#self.got + 1] = data
+  self.senders[#self.senders + 1] = addr or false
+  self:note("datagram")
+end
+
+function Datagrams:error_received(e)
+  self.errors[#self.errors + 1] = e
+  self:note("error")
+end
+
+function Datagrams:pause_writing() self:note("pause") end
+function Datagrams:resume_writing() self:note("resume") end
+
+function Datagrams:connection_lost(e)
+  self:note("lost")
+  self.is_lost, self.reason = true, e
+end
+
+function Datagrams:wait(cond)
+  while not cond(self) do
+    self.waiter = self.loop:create_future()
+    self.waiter:await()
+  end
+end
+
+function Datagrams:count(event)
+  local n = 0
+  for _, e in ipairs(self.events) do
+    if e == event then n = n + 1 end
+  end
+  return n
+end
+
+function Datagrams:wait_got(n)
+  self:wait(function() return #self.got >= n end)
+  return self.got
+end
+
+function Datagrams:close()
+  self.transport:close()
+  self:wait(function() return self.is_lost end)
+  return self.reason
+end
+
+-- An endpoint: its protocol, and its transport.
+function datagrams.endpoint(loop, local_addr, remote_addr, options)
+  local protocol = Datagrams(loop)
+  local transport, same = loop:create_datagram_endpoint(function() return protocol end, local_addr, remote_addr, options)
+  assert(protocol == same and protocol.transport == transport)
+  return protocol, transport
+end
+
+function datagrams.sockname(transport) return transport:get_extra_info("sockname") end
+
+-- Has the loop's names looked up by a script's function while body runs.
+function datagrams.with_resolver(loop, getaddrinfo, body)
+  local is_ring = aloop.isinstance(loop, aloop.ProactorEventLoop)
+  local class = is_ring and aloop.ProactorEventLoop or aloop.SelectorEventLoop
+  local Resolving = class:extend("Resolving")
+  Resolving.getaddrinfo = getaddrinfo
+  debug.setmetatable(loop, Resolving)
+  body()
+  debug.setmetatable(loop, class)
+end
+
+return datagrams
