@@ -467,6 +467,11 @@ static void push_socket(lua_State *L, al_ctx *ctx, l_transport *t) {
 }
 
 static bool push_info(lua_State *L, al_ctx *ctx, l_transport *t, const char *name) {
+  if (t->class == AL_C_ReadTransport || t->class == AL_C_WriteTransport) { /* of a pipe */
+    if (strcmp(name, "pipe") != 0) return false;
+    lua_getiuservalue(L, 1, AL_TRANSPORT_UV_OWN);
+    return true;
+  }
   if (strcmp(name, "peername") == 0) return push_name(L, t->t, al_transport_peername);
   if (strcmp(name, "sockname") == 0) return push_name(L, t->t, al_transport_sockname);
   if (strcmp(name, "socket") == 0) {

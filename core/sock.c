@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -179,10 +180,34 @@ ssize_t al__fd_read(int fd, void *base, size_t len) {
   return n;
 }
 
-ssize_t al__fd_write(int fd, const struct iovec *iov, int n) {
+static ssize_t write_some(int fd, const struct iovec *iov, int n) {
   ssize_t sent;
   CALL(sent, n == 1 ? write(fd, iov->iov_base, iov->iov_len) : writev(fd, iov, n));
   return sent;
+}
+
+static bool sigpipe_is_ignored(void) {
+  struct sigaction action;
+  return sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+/* Keeps the signal that a write gives to this thread from doing anything, without touching what the program does with
+ * it. */
+static ssize_t write_silently(int fd, const struct iovec *iov, int n) {
+  static const struct timespec at_once = {0, 0};
+  sigset_t mine, former, pending;
+  sigemptyset(&mine);
+  sigaddset(&mine, SIGPIPE);
+  sigpending(&pending);
+  if (pthread_sigmask(SIG_BLOCK, &mine, &former)) return write_some(fd, iov, n);
+  ssize_t sent = write_some(fd, iov, n);
+  if (sent == -EPIPE && !sigismember(&pending, SIGPIPE)) sigtimedwait(&mine, NULL, &at_once);
+  pthread_sigmask(SIG_SETMASK, &former, NULL);
+  return sent;
+}
+
+ssize_t al__fd_write(int fd, const struct iovec *iov, int n) {
+  return sigpipe_is_ignored() ? write_some(fd, iov, n) : write_silently(fd, iov, n);
 }
 
 static int set_flag(int fd, int get, int set, int flag, bool on) {

@@ -51,7 +51,7 @@ int al__fd_kind(int fd);     /* an al_fd_kind, or -EBADF */
 int al__fd_pipe(int fds[2]); /* fds[0] reads, fds[1] writes */
 int al__fd_eventfd(void);
 ssize_t al__fd_read(int fd, void *base, size_t len);
-ssize_t al__fd_write(int fd, const struct iovec *iov, int n); /* on a pipe: may raise SIGPIPE */
+ssize_t al__fd_write(int fd, const struct iovec *iov, int n); /* no SIGPIPE from it, either */
 int al__fd_set_nonblocking(int fd, bool on);
 int al__fd_set_cloexec(int fd, bool on);
 bool al__fd_is_open(int fd);

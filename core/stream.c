@@ -4,10 +4,8 @@
  * own buffers.
  *
  * SPDX-License-Identifier: MIT */
-#include "transport.h"
+#include "stream.h"
 
-#include "base.h"
-#include "buf.h"
 #include "loop.h"
 #include "mem.h"
 #include "sock.h"
@@ -16,43 +14,15 @@
 #include <string.h>
 
 #define SEND_SIZE (1024 * 1024) /* the most bytes a SEND: what a turn spends on copying for one peer is bounded */
-#define SEND_IOVECS 32
 #define KEEP_SIZE \
   (8 * 1024) /* the rest of a write is kept rather than copied from here on: keeping costs some 100 ns */
 
-typedef struct stream_out { /* what is unsent; made when a write can't be sent at once */
-  al_op op;
-  struct al_stream *stream;
-  al_buf buf;
-  bool dropped; /* the operation ends, then this is freed */
-  struct iovec iov[SEND_IOVECS];
-} stream_out;
-
-typedef struct stream_piece { /* what arrived while the protocol wanted nothing */
-  struct stream_piece *next;
-  size_t len, taken;
-  char bytes[];
-} stream_piece;
-
-typedef struct al_stream {
-  al_transport base;
-  al_op recv;
-  stream_out *out; /* NULL: nothing is unsent */
-  stream_piece *pieces, **pieces_end;
-  const char *lent; /* the protocol's memory that the machine reads into, until buffer_updated */
-  int end;          /* has_end: 0 or the error that ended reading and is not told yet */
-  bool has_end : 1;
-  bool ended : 1;     /* the end was told, or is about to */
-  bool cancelled : 1; /* RECV was cancelled and has not ended yet */
-} al_stream;
-
-static inline al_stream *stream_of(al_transport *transport) { return AL_CONTAINER(transport, al_stream, base); }
 static inline al_protocol *protocol_of(const al_stream *stream) { return stream->base.protocol; }
 static inline bool is_buffered(const al_protocol *protocol) {
   return protocol->ops->get_buffer && protocol->ops->buffer_updated;
 }
 
-static bool stream_is_idle(const al_transport *transport) {
+bool al__stream_is_idle(const al_transport *transport) {
   const al_stream *stream = AL_CONTAINER(transport, al_stream, base);
   return al_op_is_idle(&stream->recv) && (!stream->out || al_op_is_idle(&stream->out->op));
 }
@@ -60,23 +30,23 @@ static bool stream_is_idle(const al_transport *transport) {
 /* ---- reading: what is kept --------------------------------------------------------------------------------------- */
 
 static int pieces_append(al_stream *stream, const char *data, size_t len) {
-  stream_piece *piece = al__malloc(sizeof(*piece) + len);
+  al__stream_piece *piece = al__malloc(sizeof(*piece) + len);
   if (!piece) return -ENOMEM;
-  *piece = (stream_piece){.len = len};
+  *piece = (al__stream_piece){.len = len};
   memcpy(piece->bytes, data, len);
   *stream->pieces_end = piece;
   stream->pieces_end = &piece->next;
   return 0;
 }
 
-static stream_piece *pieces_pop(al_stream *stream) {
-  stream_piece *piece = stream->pieces;
+static al__stream_piece *pieces_pop(al_stream *stream) {
+  al__stream_piece *piece = stream->pieces;
   stream->pieces = piece->next;
   if (!stream->pieces) stream->pieces_end = &stream->pieces;
   return piece;
 }
 
-static void pieces_push(al_stream *stream, stream_piece *piece) { /* back to the front */
+static void pieces_push(al_stream *stream, al__stream_piece *piece) { /* back to the front */
   piece->next = stream->pieces;
   if (!piece->next) stream->pieces_end = &piece->next;
   stream->pieces = piece;
@@ -153,7 +123,7 @@ static void stream_tell_end(al_stream *stream, int result) {
   }
   if (t->loop->debug) al_log(AL_LOG_DEBUG, NULL, "%s fd=%d received EOF", t->ops->name, t->fd);
   bool keep_open = protocol->ops->eof_received && protocol->ops->eof_received(protocol);
-  if (!keep_open) al_transport_close(t);
+  if (!keep_open || stream->is_pipe) al_transport_close(t);
 }
 
 static void stream_read(al_stream *stream);
@@ -163,7 +133,7 @@ static void stream_catch_up(al_stream *stream) {
   al_transport *t = &stream->base;
   bool broken = false;
   while (stream->pieces && al__transport_is_open_for_reading(t) && !broken) {
-    stream_piece *piece = pieces_pop(stream);
+    al__stream_piece *piece = pieces_pop(stream);
     piece->taken += stream_feed(stream, piece->bytes + piece->taken, piece->len - piece->taken);
     if (piece->taken < piece->len && !t->closing)
       pieces_push(stream, piece);
@@ -248,24 +218,24 @@ static int stream_lend(al_op *op, char **base, size_t *len) {
   return 0;
 }
 
-static void stream_protocol_changed(al_transport *transport) {
-  al_stream *stream = stream_of(transport);
+void al__stream_protocol_changed(al_transport *transport) {
+  al_stream *stream = al__stream_of(transport);
   stream->recv.u.recv.lend = is_buffered(transport->protocol) ? stream_lend : NULL;
   stream->lent = NULL;
 }
 
-static void stream_stop_reading(al_transport *transport) {
-  stream_cancel_read(stream_of(transport));
-  pieces_free(stream_of(transport));
+void al__stream_stop_reading(al_transport *transport) {
+  stream_cancel_read(al__stream_of(transport));
+  pieces_free(al__stream_of(transport));
 }
 
-static int stream_pause_reading(al_transport *transport) {
-  stream_cancel_read(stream_of(transport));
+int al__stream_pause_reading(al_transport *transport) {
+  stream_cancel_read(al__stream_of(transport));
   return 0;
 }
 
-static int stream_resume_reading(al_transport *transport) {
-  al_stream *stream = stream_of(transport);
+int al__stream_resume_reading(al_transport *transport) {
+  al_stream *stream = al__stream_of(transport);
   if (!transport->made) return 0;
   if (stream->pieces || stream->has_end)
     al_call_soon(transport->loop, &transport->turn);
@@ -276,19 +246,19 @@ static int stream_resume_reading(al_transport *transport) {
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-static void out_free(stream_out *out) {
+static void out_free(al__stream_out *out) {
   out->stream->out = NULL;
   al__buf_clear(&out->buf);
   al__free(out);
 }
 
-static size_t stream_buffered(const al_transport *transport) {
+size_t al__stream_buffered(const al_transport *transport) {
   const al_stream *stream = AL_CONTAINER(transport, al_stream, base);
   return stream->out && !stream->out->dropped ? stream->out->buf.size : 0;
 }
 
-static void stream_drop(al_transport *transport) {
-  stream_out *out = stream_of(transport)->out;
+void al__stream_drop(al_transport *transport) {
+  al__stream_out *out = al__stream_of(transport)->out;
   if (!out) return;
   if (al_op_is_idle(&out->op)) {
     out_free(out);
@@ -299,11 +269,11 @@ static void stream_drop(al_transport *transport) {
 }
 
 static void stream_send(al_stream *stream) {
-  stream_out *out = stream->out;
+  al__stream_out *out = stream->out;
   al_transport *t = &stream->base;
   if (!al_op_is_idle(&out->op)) return;
   out->op.u.send.iov = out->iov;
-  out->op.u.send.n = al__buf_iov(&out->buf, out->iov, SEND_IOVECS, SEND_SIZE);
+  out->op.u.send.n = al__buf_iov(&out->buf, out->iov, AL_SEND_IOVECS, SEND_SIZE);
   int err = t->loop->io->submit(t->loop, &out->op);
   if (err) al__transport_fatal(t, err, "Fatal write error on socket transport");
 }
@@ -320,7 +290,7 @@ static void stream_flushed(al_stream *stream) {
 }
 
 static void stream_on_sent(al_loop *loop, al_op *op, int result, unsigned flags) {
-  stream_out *out = AL_CONTAINER(op, stream_out, op);
+  al__stream_out *out = AL_CONTAINER(op, al__stream_out, op);
   al_stream *stream = out->stream;
   (void)loop;
   (void)flags;
@@ -339,11 +309,11 @@ static void stream_on_sent(al_loop *loop, al_op *op, int result, unsigned flags)
   al__transport_settle(&stream->base);
 }
 
-static stream_out *stream_need_out(al_stream *stream) {
+static al__stream_out *stream_need_out(al_stream *stream) {
   if (stream->out) return stream->out;
-  stream_out *out = al__malloc(sizeof(*out));
+  al__stream_out *out = al__malloc(sizeof(*out));
   if (!out) return NULL;
-  memset(out, 0, offsetof(stream_out, iov));
+  memset(out, 0, offsetof(al__stream_out, iov));
   out->stream = stream;
   out->op.done = stream_on_sent;
   out->op.kind = AL_OP_SEND;
@@ -352,7 +322,7 @@ static stream_out *stream_need_out(al_stream *stream) {
   return out;
 }
 
-static int out_lend(stream_out *out, const char *data, size_t len, const al_keeper *keeper, void *token) {
+static int out_lend(al__stream_out *out, const char *data, size_t len, const al_keeper *keeper, void *token) {
   int err = al__buf_lend(&out->buf, data, len, keeper->unhold, token);
   if (err) keeper->unhold(token);
   return err;
@@ -361,18 +331,23 @@ static int out_lend(stream_out *out, const char *data, size_t len, const al_keep
 /* Keeps data from n on. */
 static int stream_keep_rest(al_stream *stream, const char *data, size_t len, size_t n, const al_keeper *keeper,
                             void *ud) {
-  stream_out *out = stream_need_out(stream);
+  al__stream_out *out = stream_need_out(stream);
   if (!out) return -ENOMEM;
   void *token = keeper && len - n >= KEEP_SIZE ? keeper->hold(ud, data, len) : NULL;
   if (token) return out_lend(out, data + n, len - n, keeper, token);
   return al__buf_append(&out->buf, data + n, len - n);
 }
 
-static int stream_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
-  al_stream *stream = stream_of(transport);
+static ssize_t send_now(const al_stream *stream, const char *data, size_t len) {
+  struct iovec iov = {.iov_base = (char *)data, .iov_len = len};
+  return (stream->is_pipe ? al__fd_write : al__sock_send)(stream->base.fd, &iov, 1);
+}
+
+int al__stream_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
+  al_stream *stream = al__stream_of(transport);
   ssize_t sent = 0;
-  if (stream_buffered(transport) == 0) {
-    sent = al__sock_send(transport->fd, &(struct iovec){.iov_base = (char *)data, .iov_len = len}, 1);
+  if (al__stream_buffered(transport) == 0) {
+    sent = send_now(stream, data, len);
     if (sent == (ssize_t)len) return 0;
     if (sent < 0 && sent != -EAGAIN) {
       al__transport_fatal(transport, (int)sent, "Fatal write error on socket transport");
@@ -391,43 +366,51 @@ static int stream_write(al_transport *transport, const char *data, size_t len, c
 }
 
 static int stream_write_eof(al_transport *transport) {
-  return stream_buffered(transport) == 0 ? al__sock_shutdown(transport->fd, SHUT_WR) : 0;
+  return al__stream_buffered(transport) == 0 ? al__sock_shutdown(transport->fd, SHUT_WR) : 0;
 }
 
 /* ---- birth ------------------------------------------------------------------------------------------------------- */
 
-static void stream_start(al_transport *transport) { stream_read(stream_of(transport)); }
-static void stream_turn(al_transport *transport) { stream_catch_up(stream_of(transport)); }
+void al__stream_start(al_transport *transport) { stream_read(al__stream_of(transport)); }
+void al__stream_turn(al_transport *transport) { stream_catch_up(al__stream_of(transport)); }
 
 static const al__transport_ops stream_ops = {
     .name = "stream",
-    .start = stream_start,
-    .turn = stream_turn,
-    .stop_reading = stream_stop_reading,
-    .pause_reading = stream_pause_reading,
-    .resume_reading = stream_resume_reading,
-    .write = stream_write,
+    .drops = "socket.send()",
+    .start = al__stream_start,
+    .turn = al__stream_turn,
+    .stop_reading = al__stream_stop_reading,
+    .pause_reading = al__stream_pause_reading,
+    .resume_reading = al__stream_resume_reading,
+    .write = al__stream_write,
     .write_eof = stream_write_eof,
-    .buffered = stream_buffered,
-    .drop = stream_drop,
-    .is_idle = stream_is_idle,
-    .protocol_changed = stream_protocol_changed,
+    .buffered = al__stream_buffered,
+    .drop = al__stream_drop,
+    .is_idle = al__stream_is_idle,
+    .protocol_changed = al__stream_protocol_changed,
 };
+
+int al__stream_init(al_stream *stream, const al__transport_ops *ops, al_loop *loop, int fd, const al_addr *peer,
+                    al_protocol *protocol) {
+  int err = al__transport_init(&stream->base, ops, loop, fd, peer, protocol);
+  if (err) return err;
+  stream->recv.done = stream_on_recv;
+  stream->recv.kind = AL_OP_RECV;
+  stream->recv.fd = fd;
+  stream->pieces_end = &stream->pieces;
+  al__stream_protocol_changed(&stream->base);
+  return 0;
+}
 
 int al_stream_new(al_loop *loop, int fd, const al_addr *peer, al_protocol *protocol, al_handle *started,
                   al_transport **transport) {
   al_stream *stream = al__calloc(1, sizeof(*stream));
   if (!stream) return -ENOMEM;
-  int err = al__transport_init(&stream->base, &stream_ops, loop, fd, peer, protocol);
+  int err = al__stream_init(stream, &stream_ops, loop, fd, peer, protocol);
   if (err) {
     al__free(stream);
     return err;
   }
-  stream->recv.done = stream_on_recv;
-  stream->recv.kind = AL_OP_RECV;
-  stream->recv.fd = fd;
-  stream->pieces_end = &stream->pieces;
-  stream_protocol_changed(&stream->base);
   int family = al__transport_family(&stream->base);
   if (family == AF_INET || family == AF_INET6) al__sock_set_nodelay(fd, true);
   al__transport_begin(&stream->base, started);

@@ -349,7 +349,7 @@ int al_transport_resume_reading(al_transport *transport) {
 
 void al__transport_drop_write(al_transport *transport) {
   if (transport->conn_lost >= AL_LOST_WRITES_WARNED)
-    al_log(AL_LOG_WARNING, NULL, "socket.send() raised exception.");
+    al_log(AL_LOG_WARNING, NULL, "%s raised exception.", transport->ops->drops);
   else
     transport->conn_lost++;
 }

@@ -27,6 +27,7 @@
 /* What a kind does. All get a transport that is not finished, free aside. */
 typedef struct al__transport_ops {
   const char *name;                       /* "stream" */
+  const char *drops;                      /* "socket.send()": for warnings of writes that were dropped */
   void (*start)(al_transport *transport); /* connection_made has returned: reading may begin */
   void (*turn)(al_transport *transport);  /* the handle `turn`, queued by the kind, runs */
   /* For good, for closing is set already: cancels what reads, drops what was received and not yet delivered. */

@@ -263,7 +263,7 @@ helper.each_loop(function(kind, new_loop)
         local unix <close> = S.socket(S.AF_UNIX)
         unix:bind("\0aloop-sock-" .. client:fileno() .. tostring(unix):match("fd=(%d+)") .. os.time())
         unix:listen(0)
-        local clients, task = {}, nil
+        local clients, task = {}
         repeat
           clients[#clients + 1] = S.socket(S.AF_UNIX)
           task = loop:create_task(function() return loop:sock_connect(clients[#clients], unix:getsockname()) end)
