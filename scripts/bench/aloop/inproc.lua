@@ -1,6 +1,6 @@
 -- inproc.lua - the loop's own work, measured inside one process: callbacks, timers, tasks.
 --
---   aloop inproc.lua chain|soon|timers|cancel|reset|reset.cancel|switch|switch100|tasks
+--   aloop inproc.lua chain|soon|timers|cancel|reset|reset.cancel|switch|switch100|tasks|queue
 --
 -- Prints ns=NANOSECONDS, CPU an operation.
 --
@@ -128,6 +128,23 @@ function bench.tasks()
       end
     end)
   end)
+  return n
+end
+
+-- Two tasks hand an item to and fro; a round is there and back.
+function bench.queue()
+  local there, back, n = aloop.Queue(), aloop.Queue(), 500000
+  local echo = loop:create_task(function()
+    for _ = 1, n do back:put(there:get()) end
+  end)
+  local asker = loop:create_task(function()
+    for i = 1, n do
+      there:put(i)
+      back:get()
+    end
+  end)
+  asker:await()
+  echo:await()
   return n
 end
 

@@ -132,7 +132,7 @@ local function python_programs(paths)
       echo = function(where) return py("py_echo.py", "protocol", where) end,
       http = function() return py "py_http.py" end,
       inproc = function(bench) return py("py_inproc.py", bench) end,
-      benches = set "chain soon timers cancel reset switch switch100 tasks",
+      benches = set "chain soon timers cancel reset switch switch100 tasks queue",
     }
     programs[#programs + 1] = {
       name = name .. "-buf",

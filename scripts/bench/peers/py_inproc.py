@@ -1,6 +1,6 @@
 """The loop's own work on asyncio or uvloop.
 
-    python3 py_inproc.py asyncio|uvloop chain|soon|timers|cancel|reset|switch|switch100|tasks
+    python3 py_inproc.py asyncio|uvloop chain|soon|timers|cancel|reset|switch|switch100|tasks|queue
 
 Prints ns=NANOSECONDS, CPU an operation. SPDX-License-Identifier: MIT
 """
@@ -124,6 +124,25 @@ async def tasks(loop):
     keep = set()
     await starter()
     await done
+    return n
+
+
+async def queue(loop):
+    n = 500000
+    there, back = asyncio.Queue(), asyncio.Queue()
+
+    async def echo():
+        for _ in range(n):
+            await back.put(await there.get())
+
+    async def ask():
+        for i in range(n):
+            await there.put(i)
+            await back.get()
+
+    echoing, asking = loop.create_task(echo()), loop.create_task(ask())
+    await asking
+    await echoing
     return n
 
 
