@@ -132,13 +132,16 @@ struct al_ctx {
   bool passing;          /* the error just raised has its traceback from further in: it stays, even that of a string */
   bool reraised;         /* outside of tasks, an error of a task was raised: its traceback stays as it is */
   int context_kind;      /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
+  int n_entered;         /* contexts in which a Context:run is */
   bool debug;            /* new loops are in debug mode: ALOOPDEBUG, -X debug */
   bool takes_sigint;     /* lsigint.h */
   bool ended;            /* by its finalizer: other finalizers may still come, and find nothing to work with */
   bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
   uint64_t task_names; /* the N of the next Task-N */
-  size_t n_unread;     /* futures in AL_SLOT_UNREAD that still are */
-  int n_coroutines;    /* in AL_SLOT_COROUTINES */
+  al_ctx *log_next;    /* lreport.c: the states with a log handler, and the thread that each is in */
+  uint64_t log_thread;
+  size_t n_unread;           /* futures in AL_SLOT_UNREAD that still are */
+  int n_coroutines;          /* in AL_SLOT_COROUTINES */
   struct l_sockops *sockops; /* lsockops.c's */
 };
 

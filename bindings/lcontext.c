@@ -270,6 +270,7 @@ static int run_done(lua_State *L, int status, lua_KContext former) {
   al_ctx *ctx = al_ctx_of(L);
   context *c = lua_touserdata(L, 1);
   c->entered = false;
+  ctx->n_entered--;
   lua_pushvalue(L, 2);
   al_context_swap(L, ctx, (int)former);
   lua_pop(L, 1);
@@ -278,11 +279,22 @@ static int run_done(lua_State *L, int status, lua_KContext former) {
   return lua_error(L);
 }
 
+/* Is the Context at idx what the running task or callback has? */
+static bool is_current(lua_State *L, al_ctx *ctx, int idx) {
+  if (ctx->context_kind != AL_CONTEXT_OBJECT) return false;
+  push_current(L, ctx);
+  bool same = lua_rawequal(L, -1, idx);
+  lua_pop(L, 1);
+  return same;
+}
+
 static int run(lua_State *L, al_ctx *ctx) {
   context *c = al_check(L, ctx, 1, AL_C_Context);
   al_check_callable(L, 2);
-  if (c->entered) return al_raise(L, ctx, AL_C_RuntimeError, "cannot enter context: it is entered already");
+  if (c->entered || is_current(L, ctx, 1))
+    return al_raise(L, ctx, AL_C_RuntimeError, "cannot enter context: it is entered already");
   c->entered = true;
+  ctx->n_entered++;
   lua_pushvalue(L, 1);
   int former = al_context_swap(L, ctx, AL_CONTEXT_OBJECT);
   lua_insert(L, 2);
@@ -290,6 +302,24 @@ static int run(lua_State *L, al_ctx *ctx) {
   lua_insert(L, 3);
   int nargs = lua_gettop(L) - 4;
   return run_done(L, lua_pcallk(L, nargs, LUA_MULTRET, 3, former, run_done), former);
+}
+
+void al_context_call(lua_State *L, al_ctx *ctx, int idx, int nargs) {
+  int f = lua_gettop(L) - nargs;
+  lua_pushvalue(L, idx);
+  int former = al_context_swap(L, ctx, AL_CONTEXT_OBJECT);
+  lua_insert(L, f); /* the former value */
+  al_ctx_pushfunction(L, ctx, al_traceback);
+  lua_insert(L, f + 1);
+  int status = lua_pcall(L, nargs, 0, f + 1);
+  lua_pushvalue(L, f);
+  al_context_swap(L, ctx, former);
+  lua_pop(L, 1);
+  if (status != LUA_OK) {
+    ctx->passing = true;
+    lua_error(L);
+  }
+  lua_settop(L, f - 1);
 }
 
 static int context_run(lua_State *L) { return run(L, al_ctx_of(L)); }
@@ -311,6 +341,18 @@ static int context_bind(lua_State *L) {
   lua_pushvalue(L, 2);
   lua_pushcclosure(L, bound, 3);
   return 1;
+}
+
+bool al_context_is_entered_in(lua_State *L, al_ctx *ctx) {
+  if (ctx->n_entered == 0) return false;
+  lua_Debug ar;
+  for (int level = 0; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "f", &ar);
+    lua_CFunction f = lua_tocfunction(L, -1);
+    lua_pop(L, 1);
+    if (f == context_run || f == bound) return true;
+  }
+  return false;
 }
 
 bool al_context_unbind(lua_State *L, al_ctx *ctx, int idx) {

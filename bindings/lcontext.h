@@ -26,6 +26,13 @@ void al_context_object(lua_State *L, al_ctx *ctx, int kind, int idx);
 /* A function made by ctx:bind: pushes its function and its Context in this order and returns true; else pushes nothing. */
 bool al_context_unbind(lua_State *L, al_ctx *ctx, int idx);
 
+/* Calls the function below the nargs values on top in the Context at idx, be it entered or not; results are dropped, errors
+ * raised. For reports; it can't be suspended. */
+void al_context_call(lua_State *L, al_ctx *ctx, int idx, int nargs);
+
+/* Does a Context:run stand on the stack of this coroutine? Costs next to nothing as long as none stands anywhere. */
+bool al_context_is_entered_in(lua_State *L, al_ctx *ctx);
+
 void al_context_openlib(lua_State *L, al_ctx *ctx);
 
 #endif

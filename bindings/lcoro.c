@@ -3,6 +3,7 @@
  * waits, the tag stays on top of its stack: to others it looks `normal`, for only its task may resume it.
  *
  * SPDX-License-Identifier: MIT */
+#include "lcontext.h"
 #include "lloop.h"
 #include "ltask.h"
 
@@ -148,9 +149,34 @@ static int yielded(lua_State *L, int status, lua_KContext extra) {
   return al_task_yielded(L, al_ctx_of(L));
 }
 
-static int coro_yield(lua_State *L) { return lua_yieldk(L, lua_gettop(L), 0, yielded); }
+/* Is L a coroutine that is the body of the current task? Its yields only give up a turn. */
+static bool is_body(lua_State *L, al_ctx *ctx) {
+  if (!ctx->current || ctx->current->co == L) return ctx->current != NULL;
+  al_task_pushself(L, ctx, ctx->current);
+  lua_getiuservalue(L, -1, AL_TASK_UV_CORO);
+  bool is = lua_tothread(L, -1) == L;
+  lua_pop(L, 2);
+  return is;
+}
 
-/* For generators.lua. generator_next(co): coroutine.resume, by one who may wait; else raises. */
+/* A value can't be handed out of a Context:run: whoever gets it would find itself in that context. */
+static int coro_yield(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (al_context_is_entered_in(L, ctx) && !is_body(L, ctx)) {
+    return al_raise(L, ctx, AL_C_RuntimeError,
+                    "coroutine.yield can't leave Context:run, which stands between it and who resumed the coroutine; "
+                    "run the coroutine in the context, or yield outside of it");
+  }
+  return lua_yieldk(L, lua_gettop(L), 0, yielded);
+}
+
+/* For generators.lua. check_wait(name): raises unless the Lua function of this name, which calls it, may wait. */
+static int check_wait(lua_State *L) {
+  al_check_wait(L, al_ctx_of(L), luaL_checkstring(L, 1));
+  return 0;
+}
+
+/* generator_next(co): coroutine.resume, by one who may wait; else raises. */
 static int generator_next(lua_State *L) {
   al_check_wait(L, al_ctx_of(L), "async_generator");
   lua_settop(L, 1);
@@ -341,7 +367,8 @@ static const luaL_Reg functions[] = {{"resume", coro_resume},   {"wrap", coro_wr
                                      {"yield", coro_yield},     {"status", coro_status},
                                      {"close", coro_close},     {"isyieldable", coro_isyieldable},
                                      {"running", coro_running}, {NULL, NULL}};
-static const luaL_Reg generator_functions[] = {{"generator_next", generator_next},
+static const luaL_Reg generator_functions[] = {{"check_wait", check_wait},
+                                               {"generator_next", generator_next},
                                                {"generator_throw", generator_throw},
                                                {"generator_raise", generator_raise},
                                                {NULL, NULL}};

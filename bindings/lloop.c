@@ -10,6 +10,7 @@
 #include "lcontext.h"
 #include "lhandle.h"
 #include "lquery.h"
+#include "lreport.h"
 #include "lrepr.h"
 #include "lsigint.h"
 #include "ltask.h"
@@ -289,6 +290,7 @@ int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   al_sigint_attach(ctx, loop);
   al_query_attach(ctx, loop);
   al_watchdog_loop(ctx, loop);
+  al_log_enter_thread(ctx);
   int error = al_loop_run_forever(loop->loop);
   al_watchdog_loop(ctx, former);
   ctx->running = former;

@@ -4,19 +4,65 @@
  * SPDX-License-Identifier: MIT */
 #include "lreport.h"
 
+#include "lcontext.h"
 #include "lloop.h"
 #include "lrepr.h"
 
+#include <pthread.h>
 #include <string.h>
 
 /* ---- the log ----------------------------------------------------------------------------------------------------- */
 
-/* The state of this thread that has a log handler: what the core logs goes there as well, from the first such on. */
-static _Thread_local al_ctx *log_ctx;
-static bool takes_core; /* atomic */
+/* The states that have a log handler. What the core logs in a thread goes to the one that was last given a handler there,
+ * or has run a loop there; a state may move to another thread, and end there. */
+static al_ctx *log_states;
+static pthread_mutex_t log_mutex = PTHREAD_MUTEX_INITIALIZER; /* for log_states, their log_next and log_thread */
+static bool takes_core;                                       /* atomic */
+
+/* A number of this thread's that no other has or will have; never 0. */
+static uint64_t thread_number(void) {
+  static uint64_t last; /* atomic */
+  static _Thread_local uint64_t mine;
+  if (mine == 0) mine = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+  return mine;
+}
+
+/* The mutex is held. */
+static void leave_list(al_ctx *ctx) {
+  al_ctx **at = &log_states;
+  while (*at && *at != ctx) at = &(*at)->log_next;
+  if (*at) *at = ctx->log_next;
+}
 
 void al_log_forget(al_ctx *ctx) {
-  if (log_ctx == ctx) log_ctx = NULL;
+  if (ctx->log_thread == 0) return;
+  pthread_mutex_lock(&log_mutex);
+  leave_list(ctx);
+  ctx->log_thread = 0;
+  pthread_mutex_unlock(&log_mutex);
+}
+
+/* The state is this thread's from now on, before others of it. */
+static void claim(al_ctx *ctx) {
+  pthread_mutex_lock(&log_mutex);
+  leave_list(ctx);
+  ctx->log_next = log_states;
+  ctx->log_thread = thread_number();
+  log_states = ctx;
+  pthread_mutex_unlock(&log_mutex);
+}
+
+void al_log_enter_thread(al_ctx *ctx) {
+  if (ctx->log_thread != 0 && ctx->log_thread != thread_number()) claim(ctx);
+}
+
+static al_ctx *state_of_thread(void) {
+  uint64_t number = thread_number();
+  pthread_mutex_lock(&log_mutex);
+  al_ctx *ctx = log_states;
+  while (ctx && ctx->log_thread != number) ctx = ctx->log_next;
+  pthread_mutex_unlock(&log_mutex);
+  return ctx;
 }
 
 typedef struct line {
@@ -53,8 +99,9 @@ void al_log_line(al_ctx *ctx, al_log_level level, const char *category, const ch
 }
 
 static void log_from_core(void *ud, al_log_level level, const char *message, const char *category) {
-  if (log_ctx) {
-    al_log_line(log_ctx, level, category, message);
+  al_ctx *ctx = state_of_thread();
+  if (ctx) {
+    al_log_line(ctx, level, category, message);
   } else {
     al_log_stderr(ud, level, message, category);
   }
@@ -72,9 +119,11 @@ static int set_log(lua_State *L) {
     lua_pushboolean(L, false);
   }
   lua_rawseti(L, -2, AL_SLOT_LOG);
-  al_log_forget(ctx);
-  if (!given) return 0;
-  log_ctx = ctx;
+  if (!given) {
+    al_log_forget(ctx);
+    return 0;
+  }
+  claim(ctx);
   if (!__atomic_exchange_n(&takes_core, true, __ATOMIC_RELAXED)) al_set_log(log_from_core, NULL);
   return 0;
 }
@@ -219,16 +268,16 @@ static void push_context_of_failure(lua_State *L, al_ctx *ctx) {
 
 /* loop, context, handler: calls it, in the context of what failed. */
 static int run_handler(lua_State *L) {
-  push_context_of_failure(L, al_ctx_of(L)); /* 4 */
-  bool plain = lua_isnil(L, 4);
-  if (!plain) {
-    lua_getfield(L, 4, "run");
-    lua_pushvalue(L, 4);
-  }
+  al_ctx *ctx = al_ctx_of(L);
+  push_context_of_failure(L, ctx); /* 4 */
   lua_pushvalue(L, 3);
   lua_pushvalue(L, 1);
   lua_pushvalue(L, 2);
-  lua_call(L, plain ? 2 : 4, 0);
+  if (lua_isnil(L, 4)) {
+    lua_call(L, 2, 0);
+  } else {
+    al_context_call(L, ctx, 4, 2);
+  }
   return 0;
 }
 

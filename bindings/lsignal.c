@@ -62,6 +62,10 @@ static int raise_refusal(lua_State *L, al_ctx *ctx, int signum, int err) {
   }
 }
 
+static bool may_be_handled(int signum) {
+  return signum >= 1 && signum < NSIG && signum != SIGKILL && signum != SIGSTOP;
+}
+
 /* Signals go to any thread of the process, handlers of scripts run in one: as in Python, the first. */
 static void check_main_thread(lua_State *L, al_ctx *ctx) {
   if (syscall(SYS_gettid) != getpid())
@@ -74,7 +78,7 @@ static int loop_add_signal_handler(lua_State *L) {
   al_check_loop(L, ctx, 1);
   int signum = al_check_signal(L, ctx, 2);
   al_check_callable(L, 3);
-  if (signum < 1 || signum >= NSIG) return raise_refusal(L, ctx, signum, -EINVAL);
+  if (!may_be_handled(signum)) return raise_refusal(L, ctx, signum, -EINVAL);
   l_loop *loop = al_check_open(L, ctx, 1);
   check_main_thread(L, ctx);
   l_handle *h = al_handle_make(L, ctx, loop, false, 3);
@@ -93,7 +97,7 @@ static int loop_remove_signal_handler(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
   int signum = al_check_signal(L, ctx, 2);
-  if (signum < 1 || signum >= NSIG) return raise_refusal(L, ctx, signum, -EINVAL);
+  if (!may_be_handled(signum)) return raise_refusal(L, ctx, signum, -EINVAL);
   bool handled = !al_loop_is_closed(loop->loop) && al_remove_signal(loop->loop, signum) != NULL;
   if (handled) al_watch_end(L, ctx, AL_LOOP_UV_SIGNALS, signum);
   lua_pushboolean(L, handled);

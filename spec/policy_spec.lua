@@ -117,7 +117,8 @@ describe("event loop policies", function()
     aloop.set_event_loop(nil)
     raises(aloop.RuntimeError, "There is no current event loop", aloop.get_event_loop)
     assert.equal(b, other:get_event_loop())
-    type_error("bad argument #1 to 'set_event_loop' (AbstractEventLoop expected, got number)", one.set_event_loop, one, 1)
+    local expected = "bad argument #1 to 'set_event_loop' (AbstractEventLoop expected, got number)"
+    type_error(expected, one.set_event_loop, one, 1)
   end)
 
   it("a run sets the loop by it, and none at the end; with a loop_factory it isn't asked", function()

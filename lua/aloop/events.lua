@@ -24,8 +24,8 @@ events.AbstractEventLoopPolicy = AbstractEventLoopPolicy
 local DefaultEventLoopPolicy = AbstractEventLoopPolicy:extend("DefaultEventLoopPolicy")
 events.DefaultEventLoopPolicy = DefaultEventLoopPolicy
 
--- What each default policy knows: loop, the current one, and was_set: a script has set it, or unset it, and from then on
--- the main chunk's isn't made unasked. Weak: policies come and go.
+-- What each default policy knows: loop, the current one, and was_set: a script has set it, or unset it, and from then
+-- on the main chunk's isn't made unasked. Weak: policies come and go.
 local states = setmetatable({}, { __mode = "k" })
 
 local policy ---@type aloop.AbstractEventLoopPolicy?
@@ -137,7 +137,7 @@ end
 -- What a policy of the script's own has as the current loop, or nil.
 local function loop_of_policy(current)
   if getmetatable(current) == DefaultEventLoopPolicy then return nil end
-  local former <close> = setmetatable({}, { __close = function() making = false end }) -- luacheck: ignore 211
+  local _ <close> = setmetatable({}, { __close = function() making = false end })
   making = true
   local ok, loop = pcall(current.get_event_loop, current)
   return ok and core.isinstance(loop, core.AbstractEventLoop) and loop or nil

@@ -1,5 +1,5 @@
--- Shows how a program that drives a loop itself ends its asynchronous generators: shutdown_asyncgens() closes those that
--- are still open and waits for it, whatever ended the run. aloop.run and a main chunk do this by themselves.
+-- Shows how a program that drives a loop itself ends its asynchronous generators: shutdown_asyncgens() closes those
+-- that are still open and waits for it, whatever ended the run. aloop.run and a main chunk do this by themselves.
 -- Run: aloop shutdown_asyncgens.lua
 -- SPDX-License-Identifier: MIT
 

@@ -1,7 +1,8 @@
 /* embed_threads.c - what scripts see of threads, which they can't make themselves: the running loop is a thread's own, debug
- * mode refuses calls from the wrong thread, signal handlers belong to the main thread.
+ * mode refuses calls from the wrong thread, signal handlers belong to the main thread, a log handler goes with its state.
  *
  * SPDX-License-Identifier: MIT */
+#include "aloop.h"
 #include "aloop_lua.h"
 #include "check.h"
 
@@ -175,6 +176,57 @@ static void waiting_in_another_thread_is_refused(void) {
       "end)");
 }
 
+/* ---- log handlers, of states that change their thread ---------------------------------------------------------------- */
+
+static void run_in(lua_State *L, const char *code) {
+  int status = luaL_loadstring(L, code) || lua_pcall(L, 0, 0, 0);
+  if (status) fprintf(stderr, "%s\n", al_lua_pusherror(L, -1));
+  CHECK_EQ(status, LUA_OK);
+}
+
+static void *close_state(void *arg) {
+  lua_close(arg);
+  return NULL;
+}
+
+static void *run_loop_and_log(void *arg) {
+  run_in(arg, "require('aloop').run(function() lines.core = 'mine' end)");
+  al_log(AL_LOG_WARNING, NULL, "from the other thread");
+  return NULL;
+}
+
+static void in_a_thread(void *(*f)(void *), lua_State *L) {
+  pthread_t thread;
+  CHECK_EQ(pthread_create(&thread, NULL, f, L), 0);
+  CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
+static void a_log_handler_ends_with_its_state_wherever_that_is(void) {
+  lua_State *L = new_state();
+  run_in(L, "require('aloop').set_log_handler(function() error('the state is gone') end)");
+  in_a_thread(close_state, L);
+  al_log(AL_LOG_DEBUG, NULL, "nobody's, so on stderr");
+}
+
+static void a_log_handler_goes_where_its_state_runs_a_loop(void) {
+  lua_State *L = new_state(), *other = new_state();
+  run_in(L, "lines = {} require('aloop').set_log_handler(function(_, text) lines[#lines + 1] = text end)");
+  al_log(AL_LOG_WARNING, NULL, "from here");
+  in_a_thread(run_loop_and_log, L);
+  al_log(AL_LOG_DEBUG, NULL, "nobody's, so on stderr");
+  run_in(other, "lines = 0 require('aloop').set_log_handler(function() lines = lines + 1 end)");
+  al_log(AL_LOG_WARNING, NULL, "the other state's");
+  run_in(other, "assert(lines == 1)");
+  run_in(L, "assert(#lines == 2 and lines[1] == 'from here' and lines[2] == 'from the other thread')");
+  run_in(L, "require('aloop').run(function() end)");
+  al_log(AL_LOG_WARNING, NULL, "back here");
+  run_in(L, "assert(#lines == 3)");
+  lua_close(L);
+  al_log(AL_LOG_WARNING, NULL, "the other state's");
+  run_in(other, "assert(lines == 2)");
+  lua_close(other);
+}
+
 int main(void) {
   RUN(debug_mode_refuses_scheduling_from_another_thread);
   RUN(call_soon_threadsafe_may_come_from_another_thread);
@@ -182,5 +234,7 @@ int main(void) {
   RUN(the_running_loop_is_the_threads_own);
   RUN(signal_handlers_are_refused_outside_the_main_thread);
   RUN(waiting_in_another_thread_is_refused);
+  RUN(a_log_handler_ends_with_its_state_wherever_that_is);
+  RUN(a_log_handler_goes_where_its_state_runs_a_loop);
   return check_done();
 }
