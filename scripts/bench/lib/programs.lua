@@ -51,7 +51,7 @@ local function c_programs(paths)
       echo = function(where) return { bin "echo_epoll", where } end,
       http = function() return { bin "http_epoll" } end,
       inproc = function(bench)
-        if bench:find "^switch" or bench == "tasks" then return { bin "coro", "pair" } end
+        if bench:find "^switch" or bench == "tasks" or bench == "queue" then return { bin "coro", "pair" } end
         return { bin "loop_ref", bench }
       end,
     },
