@@ -78,8 +78,8 @@ add_inproc("switch", "sleep(0) of one task; baseline: a coroutine.resume/yield p
 add_inproc("switch100", "sleep(0) of 100 tasks; baseline: a coroutine.resume/yield pair", "loop targets quick", 2.5,
   { "uvloop", 5 })
 add_inproc("tasks", "create and run a task; baseline: a coroutine.resume/yield pair", "loop")
-add_inproc("queue", "an item to a task and back by two queues; baseline: a coroutine.resume/yield pair", "loop targets quick", nil,
-  { "uvloop", 4 })
+add_inproc("queue", "an item to a task and back by two queues; baseline: a coroutine.resume/yield pair",
+  "loop targets quick", nil, { "uvloop", 4 })
 
 add {
   name = "startup",
