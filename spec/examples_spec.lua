@@ -83,6 +83,19 @@ describe("example", function()
     assert.equal(expected, output_of "async_generator")
   end)
 
+  it("producer_consumer deals with all that is made", function()
+    assert.equal("20 items are done\nthe consumers went home\n", output_of "producer_consumer")
+  end)
+
+  it("crawler finds all pages, a few at a time, and gives up on one that never answers", function()
+    local lines = {}
+    for line in output_of("crawler"):gmatch("[^\n]+") do lines[#lines + 1] = line end
+    assert.same({
+      "200\t/", "200\t/about", "200\t/archive", "TimeoutError\t/archive/endless", "404\t/lost", "200\t/news",
+      "200\t/news/1", "200\t/news/2", "200\t/news/3", "9 pages, at most 3 at a time",
+    }, lines)
+  end)
+
   it("loop_selector runs on select", function() -- row: example.loop_selector
     assert.equal("running on select\n", output_of "loop_selector")
   end)
