@@ -28,7 +28,7 @@ static l_task *check_task(lua_State *L, al_ctx *ctx) {
   return (l_task *)f;
 }
 
-/* ---- coroutines inside each other ---------------------------------------------------------------------------------- */
+/* ---- coroutines inside each other -------------------------------------------------------------------------------- */
 
 /* Does the coroutine wait, or run, or resume another one? */
 static bool is_active(lua_State *co) {
@@ -77,7 +77,7 @@ static int chain_of(lua_State *L, lua_State *co, lua_State **chain) {
   return n;
 }
 
-/* ---- frames ---------------------------------------------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
 
 static void set_integer(lua_State *L, const char *key, lua_Integer value) {
   lua_pushinteger(L, value);
@@ -134,7 +134,7 @@ void al_push_frames(lua_State *L, lua_State *co, lua_Integer limit) {
   reverse(L, lua_gettop(L));
 }
 
-/* ---- the frames of an error, from its traceback ----------------------------------------------------------------------- */
+/* ---- the frames of an error, from its traceback ------------------------------------------------------------------ */
 
 /* "function 'f'" -> f; else all of it. */
 static void push_quoted(lua_State *L, const char *text, const char *end) {
@@ -230,8 +230,8 @@ static void push_stack(lua_State *L, al_ctx *ctx, l_task *t, lua_Integer limit) 
   }
 }
 
-/* task:get_stack([limit]): the frames of its coroutine and of those inside it, the oldest first, at most the limit newest
- * ones; of a task that failed, those of the traceback, the limit oldest ones; else none. */
+/* task:get_stack([limit]): the frames of its coroutine and of those inside it, the oldest first, at most the limit
+ * newest ones; of a task that failed, those of the traceback, the limit oldest ones; else none. */
 static int task_get_stack(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = check_task(L, ctx);
@@ -294,7 +294,7 @@ static int task_print_stack(lua_State *L) {
   return 0;
 }
 
-/* ---- what a task waits for ------------------------------------------------------------------------------------------- */
+/* ---- what a task waits for --------------------------------------------------------------------------------------- */
 
 /* Sets field key of the table on top to the address, if there is one. */
 static void set_address(lua_State *L, const char *key, const al_addr *addr) {
@@ -428,7 +428,7 @@ static int task_state(lua_State *L) {
   return strcmp(state, "waiting") == 0 ? 1 + push_wait(L, ctx, t) : 1;
 }
 
-/* ---- all there is ---------------------------------------------------------------------------------------------------- */
+/* ---- all there is ------------------------------------------------------------------------------------------------ */
 
 /* future_owner(future) → what core.waiter made it for, or nil */
 static int future_owner(lua_State *L) {
@@ -455,8 +455,8 @@ static int future_callbacks(lua_State *L) {
   return 1;
 }
 
-/* living_tasks() → array of all unfinished tasks of this state, whatever their loop; the main chunk's first, unless it has
- * not come to need a loop yet */
+/* living_tasks() → array of all unfinished tasks of this state, whatever their loop; the main chunk's first,
+ * unless it has not come to need a loop yet */
 static int living_tasks(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_newtable(L);
@@ -477,7 +477,8 @@ static int living_tasks(lua_State *L) {
   return 1;
 }
 
-/* running_frames([limit]) → the frames of what runs now: of the coroutine that asks, and of those of its task outside it */
+/* running_frames([limit]) → the frames of what runs now: of the coroutine that asks, and of those of its task
+ * outside it */
 static int running_frames(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_Integer limit = luaL_optinteger(L, 1, -1);

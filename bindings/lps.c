@@ -1,7 +1,7 @@
-/* lps.c - the asking side of `aloop ps` and `aloop pstree`: it waits at a socket of its own for the answer of a process that
- * it has sent a signal to (lquery.h says how). The socket is an abstract one with a name that can't be guessed, so
- * nothing stays on disk, and both sides look at who the other is. The process is held by a pidfd meanwhile: another one that
- * gets its number can't be taken for it.
+/* lps.c - the asking side of `aloop ps` and `aloop pstree`: it waits at a socket of its own for the answer of a
+ * process that it has sent a signal to (lquery.h says how). The socket is an abstract one with a name that can't
+ * be guessed, so nothing stays on disk, and both sides look at who the other is. The process is held by a pidfd
+ * meanwhile: another one that gets its number can't be taken for it.
  *
  * SPDX-License-Identifier: MIT */
 #include "lps.h"
@@ -46,7 +46,7 @@ bool al_ps_is_command(int argc, char **argv) {
   return argc >= 2 && (strcmp(argv[1], "ps") == 0 || strcmp(argv[1], "pstree") == 0);
 }
 
-/* ---- who is it? ------------------------------------------------------------------------------------------------------ */
+/* ---- who is it? -------------------------------------------------------------------------------------------------- */
 
 /* Reads a file of the process in /proc; its length, or -1. */
 static ssize_t read_proc(const question *q, const char *name, char *text, size_t size) {
@@ -95,7 +95,7 @@ static int hold_process(question *q) {
   return check_catches(q);
 }
 
-/* ---- asking ---------------------------------------------------------------------------------------------------------- */
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static int listen_for(question *q, unsigned kind) {
   struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -160,7 +160,7 @@ static int wait_for_answer(const question *q) {
   return no_answer(q);
 }
 
-/* ---- the answer ------------------------------------------------------------------------------------------------------ */
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 static int print_file(const question *q, int file) {
   char text[64 * 1024];

@@ -1,7 +1,7 @@
-/* lquery.c - questions to a running interpreter. The signal handler does what a handler may: it notes the question, asks
- * Lua for a hook, and wakes the loop through an eventfd. So a question is answered at once while Lua code runs, be it
- * stuck in a loop, and from the loop's turn while the loop waits; who comes first answers. Nothing is made for it before
- * somebody asks but the two handlers and the eventfd.
+/* lquery.c - questions to a running interpreter. The signal handler does what a handler may: it notes the
+ * question, asks Lua for a hook, and wakes the loop through an eventfd. So a question is answered at once while
+ * Lua code runs, be it stuck in a loop, and from the loop's turn while the loop waits; who comes first answers.
+ * Nothing is made for it before somebody asks but the two handlers and the eventfd.
  *
  * The answer to another process goes into a memory file whose descriptor is sent: one message that never blocks,
  * however long the answer is and whatever the asker does.
@@ -315,7 +315,7 @@ static void query_on_wake(al_loop *loop, al_handle *handle) {
   al_leave(ctx, L);
 }
 
-/* ---- for others ---------------------------------------------------------------------------------------------------- */
+/* ---- for others -------------------------------------------------------------------------------------------------- */
 
 void al_query_again(void) {
   sigset_t old;
@@ -331,7 +331,7 @@ void al_query_ask_watchdog(void) {
   if (atomic_load(&host)) pthread_kill(thread, AL_QUERY_SIGNAL);
 }
 
-/* ---- loops --------------------------------------------------------------------------------------------------------- */
+/* ---- loops ------------------------------------------------------------------------------------------------------- */
 
 static void drop_wake_fd(void) {
   int fd = atomic_exchange(&wake_fd, -1);
@@ -361,7 +361,7 @@ void al_query_detach(al_ctx *ctx, l_loop *loop) {
   if (ctx == atomic_load(&host) && attached == loop) drop_wake_fd();
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 void al_query_early(void) {
   static const int signals[] = {SIGQUIT, AL_QUERY_SIGNAL};

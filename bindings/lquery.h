@@ -1,5 +1,5 @@
-/* lquery.h - questions to a running interpreter: what its tasks do, and where Lua is. They come by SIGQUIT, from `aloop ps`
- * and `aloop pstree` in another process (lps.c), and from the watchdog.
+/* lquery.h - questions to a running interpreter: what its tasks do, and where Lua is. They come by SIGQUIT, from
+ * `aloop ps` and `aloop pstree` in another process (lps.c), and from the watchdog.
  *
  * Only the interpreter takes questions (al_query_early, al_query_begin); elsewhere the rest does nothing.
  *
@@ -9,11 +9,11 @@
 
 #include "ctx.h"
 
-/* The asking process queues AL_QUERY_SIGNAL with a number for the asked one, which connects to the asker's abstract
- * Unix socket of type SOCK_SEQPACKET and sends one message: a byte, and a descriptor that holds the answer (or without
- * memory for one: the beginning of the answer itself). The socket's name is made of the asker's pid and the number;
- * the number's lowest bit says what is asked for. Each looks whether the other is a process of its own user and the one it
- * has to do with. The signal is one that is ignored where nobody waits for it. */
+/* The asking process queues AL_QUERY_SIGNAL with a number for the asked one, which connects to the asker's
+ * abstract Unix socket of type SOCK_SEQPACKET and sends one message: a byte, and a descriptor that holds the
+ * answer (or without memory for one: the beginning of the answer itself). The socket's name is made of the asker's
+ * pid and the number; the number's lowest bit says what is asked for. Each looks whether the other is a process of
+ * its own user and the one it has to do with. The signal is one that is ignored where nobody waits for it. */
 #define AL_QUERY_SIGNAL SIGURG
 #define AL_QUERY_NAME "aloop-%d-%llx" /* pid, number; behind a NUL */
 enum { AL_QUERY_TREE = 0, AL_QUERY_LIST = 1, AL_QUERY_KIND = 1 };

@@ -1,7 +1,8 @@
-/* lwatchdog.c - a thread that asks the running loop for a sign of life, several times in the time that it is to grant. If
- * none comes, it has the thread that runs Lua interrupted (lquery.c), which then tells where it is: once for each
- * stretch of blocking, and at its end how long it took. If Lua can't be interrupted either, because a C function doesn't
- * return, the watchdog says that much by itself. Where no loop runs, the main chunk's own time counts.
+/* lwatchdog.c - a thread that asks the running loop for a sign of life, several times in the time that it is to
+ * grant. If none comes, it has the thread that runs Lua interrupted (lquery.c), which then tells where it is: once
+ * for each stretch of blocking, and at its end how long it took. If Lua can't be interrupted either, because a C
+ * function doesn't return, the watchdog says that much by itself. Where no loop runs, the main chunk's own time
+ * counts.
  *
  * Callbacks know nothing of it: without a watchdog nothing is paid, with one a wake-up of the loop for each sign.
  *
@@ -53,7 +54,7 @@ static void go_on(void) {
   dog.since_ns = al_time_ns();
 }
 
-/* ---- signs of life ------------------------------------------------------------------------------------------------- */
+/* ---- signs of life ----------------------------------------------------------------------------------------------- */
 
 static void give_sign(al_loop *loop, al_remote *remote) {
   free(remote);
@@ -93,7 +94,7 @@ void al_watchdog_loop(al_ctx *ctx, l_loop *loop) {
   if (former) al_loop_release(former);
 }
 
-/* ---- the thread ------------------------------------------------------------------------------------------------------ */
+/* ---- the thread -------------------------------------------------------------------------------------------------- */
 
 /* Nothing has gone on for the time granted, or longer. Under the mutex. */
 static void bark(int64_t blocked_ns) {
@@ -135,7 +136,7 @@ static void *run(void *extra) {
   return NULL;
 }
 
-/* ---- the answer ---------------------------------------------------------------------------------------------------- */
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 void al_watchdog_answer(lua_State *L, bool interrupted) {
   pthread_mutex_lock(&dog.mutex);
@@ -153,7 +154,7 @@ void al_watchdog_answer(lua_State *L, bool interrupted) {
   lua_pop(L, 1);
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------------ */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 /* Without signals, which are for the thread that runs Lua. */
 static int start_thread(void) {

@@ -11,11 +11,12 @@
 int al_watchdog_start(double seconds);
 void al_watchdog_end(void);
 
-/* The loop begins to run in the interpreter's thread, or (NULL, or the one outside) has ended. Without a watchdog nothing. */
+/* The loop begins to run in the interpreter's thread, or (NULL, or the one outside) has ended. Without a watchdog
+ * nothing. */
 void al_watchdog_loop(al_ctx *ctx, l_loop *loop);
 
-/* lquery.c: the thread that runs Lua answers, out of the code that runs in L (or not: it has just come to an end). There are
- * free stack slots. Never throws. */
+/* lquery.c: the thread that runs Lua answers, out of the code that runs in L (or not: it has just come to an end).
+ * There are free stack slots. Never throws. */
 void al_watchdog_answer(lua_State *L, bool interrupted);
 
 #endif
