@@ -100,26 +100,24 @@ local function new_node(task)
   return node
 end
 
+local function append(lists, key, value)
+  local list = lists[key]
+  if list then list[#list + 1] = value else lists[key] = { value } end
+end
+
 -- future → array of the tasks that will tell it of their end.
 local function find_tellers(nodes)
   local tellers = {}
   for _, node in ipairs(nodes) do
     for _, f in ipairs(core.future_callbacks(node.task) or {}) do
-      each_future_told(f, function(future)
-        local list = tellers[future]
-        if not list then
-          list = {}
-          tellers[future] = list
-        end
-        list[#list + 1] = node.task
-      end)
+      each_future_told(f, function(future) append(tellers, future, node.task) end)
     end
   end
   return tellers
 end
 
--- Links the node with the tasks that it waits for, also through futures that are no tasks.
-local function link(node, by_task, tellers)
+-- Links the node with the tasks that it waits for, also through futures that are no tasks; to these in `waiters`.
+local function link(node, by_task, tellers, waiters)
   local pending, seen = {}, {}
   local function add(future)
     if seen[future] then return end
@@ -128,6 +126,7 @@ local function link(node, by_task, tellers)
       add_edge(node, by_task[future])
     elseif not isinstance(future, Task) then
       pending[#pending + 1] = future
+      append(waiters, future, node)
     end
   end
   local function add_what_tells(future)
@@ -147,15 +146,16 @@ end
 --- All unfinished tasks of this Lua state, linked.
 ---@return aloop.graph.Node[] nodes in the order of their creation, the main chunk's first
 ---@return table<aloop.Task, aloop.graph.Node> by_task
+---@return table<aloop.Future, aloop.graph.Node[]> waiters of futures that are no tasks
 function graph.snapshot()
-  local nodes, by_task = {}, {}
+  local nodes, by_task, waiters = {}, {}, {}
   for i, task in ipairs(core.living_tasks()) do
     local node = new_node(task)
     nodes[i], by_task[task] = node, node
   end
   local tellers = find_tellers(nodes)
-  for _, node in ipairs(nodes) do link(node, by_task, tellers) end
-  return nodes, by_task
+  for _, node in ipairs(nodes) do link(node, by_task, tellers, waiters) end
+  return nodes, by_task, waiters
 end
 
 -- ---- in words --------------------------------------------------------------------
@@ -232,19 +232,8 @@ local function call_stack(future, limit)
   return stack
 end
 
--- Who waits for a future that is no task: those tasks whose wait leads through it.
-local function waiters_of(future, nodes)
-  local found = {}
-  for _, node in ipairs(nodes) do
-    local direct = node.kind == "future" and rawequal(node.what, future)
-    local said = told[node.task] and told[node.task][future] or told[node.what] and told[node.what][future]
-    if direct or said then found[#found + 1] = node end
-  end
-  return found
-end
-
 local function capture(future, limit)
-  local nodes, by_task = graph.snapshot()
+  local _, by_task, waiters = graph.snapshot()
   local made, todo = {}, {}
   local function make(f)
     if made[f] then return made[f] end
@@ -257,7 +246,7 @@ local function capture(future, limit)
   while #todo > 0 do
     local entry = table.remove(todo)
     local node = by_task[entry.future]
-    for _, waiter in ipairs(node and node.awaited_by or waiters_of(entry.future, nodes)) do
+    for _, waiter in ipairs(node and node.awaited_by or waiters[entry.future] or {}) do
       entry.awaited_by[#entry.awaited_by + 1] = make(waiter.task)
     end
   end

@@ -75,20 +75,36 @@ local function add_tree(lines, root, shown)
   end
 end
 
--- Walks from a node that nobody outside of cycles waits for to one that it meets twice. Marks what it has seen.
-local function find_cycle(node, seen)
-  local path, place = {}, {}
-  while node and not place[node] and not seen[node] do
-    path[#path + 1] = node
-    place[node] = #path
-    local next_node
-    for _, awaited in ipairs(node.awaits) do
-      if place[awaited] or not seen[awaited] then next_node = awaited end
+local MAX_CYCLES = 10
+
+-- The nodes of the path from the place on.
+local function cycle_of(path, place)
+  local cycle = {}
+  for i = place, #path do cycle[#cycle + 1] = path[i].node end
+  return cycle
+end
+
+-- Walks all ways once; one that comes back to a node of itself is a cycle. At most MAX_CYCLES are found.
+local function find_cycles(nodes)
+  local cycles, place, done = {}, {}, {}
+  for _, root in ipairs(nodes) do
+    local path = done[root] and {} or { { node = root, next = 1 } }
+    if path[1] then place[root] = 1 end
+    while #path > 0 do
+      local top = path[#path]
+      local awaited = top.node.awaits[top.next]
+      top.next = top.next + 1
+      if not awaited then
+        done[top.node], place[top.node], path[#path] = true, nil, nil
+      elseif place[awaited] then
+        if #cycles < MAX_CYCLES then cycles[#cycles + 1] = cycle_of(path, place[awaited]) end
+      elseif not done[awaited] then
+        path[#path + 1] = { node = awaited, next = 1 }
+        place[awaited] = #path
+      end
     end
-    node = next_node
   end
-  for _, passed in ipairs(path) do seen[passed] = true end
-  return node and place[node] and table.move(path, place[node], #path, 1, {}) or nil
+  return cycles
 end
 
 local MAX_NAMES = 20
@@ -101,19 +117,15 @@ local function describe_cycle(cycle)
   return "cycle: " .. table.concat(names, " → ")
 end
 
--- Roots first; what is left waits in a circle, or for one.
+-- The cycles, the trees of those whom nobody awaits, and then what is left: who waits in a circle.
 local function add_forest(lines, nodes)
-  local shown, seen = {}, {}
+  local shown = {}
+  for _, cycle in ipairs(find_cycles(nodes)) do lines[#lines + 1] = describe_cycle(cycle) end
   for _, node in ipairs(nodes) do
     if #node.awaited_by == 0 then add_tree(lines, node, shown) end
   end
-  for node in next, shown do seen[node] = true end
   for _, node in ipairs(nodes) do
-    if not shown[node] then
-      local cycle = find_cycle(node, seen)
-      if cycle then lines[#lines + 1] = describe_cycle(cycle) end
-      add_tree(lines, node, shown)
-    end
+    if not shown[node] then add_tree(lines, node, shown) end
   end
 end
 
