@@ -76,7 +76,9 @@ local function choose_programs(options)
 end
 
 local function takes_part(program, part)
-  if part.kind == "idle" then return program.echo ~= nil and not program.name:find "buf$" end
+  if part.kind == "idle" then
+    return program[part.server or "echo"] ~= nil and not program.name:find "buf$" and not program.name:find "-p$"
+  end
   if part.kind == "inproc" then
     return program.inproc ~= nil and (not program.benches or program.benches[part.bench] == true)
   end

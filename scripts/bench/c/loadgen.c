@@ -1,12 +1,14 @@
 /* loadgen.c - the load: one thread over epoll, a closed loop. Every byte that comes back is compared with what was
  * sent.
  *
- *   loadgen [-m echo|connect|idle] [-c connections] [-s size] [-p in flight on each connection] [-w seconds of warm-up]
- *           [-t seconds | -n requests] [-P pid of the server] ADDRESS
+ *   loadgen [-m echo|connect|idle] [-l] [-c connections] [-s size] [-p in flight on each connection]
+ *           [-w seconds of warm-up] [-t seconds | -n requests] [-P pid of the server] ADDRESS
  *
  *   echo     sends messages and waits for them to come back
  *   connect  a request is: connect, one echo, close
  *   idle     opens all connections, lets each speak once, closes all; needs -P
+ *
+ * -l: each message is a line.
  *
  * Prints one line of key=value. echo and connect: requests errors seconds rps, and with -P the server's cpu_ns in the
  * measured time. idle: connections errors, and the server's resident bytes a connection while none has spoken yet
@@ -26,7 +28,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-/* What a connection sends is one stream of a prime period, so that no message is like its neighbour. */
+/* What a connection sends is one stream of a prime period, so that no message is like its neighbour; lines have a period
+ * of as many messages as fit. */
 #define PERIOD 65521
 #define CHUNK (256 * 1024) /* the most bytes of one send or recv */
 #define EVENTS 1024
@@ -43,6 +46,7 @@ static struct options {
   const char *address, *mode;
   int connections, depth;
   size_t size;
+  bool lines;
   double warmup, seconds;
   uint64_t requests;
   pid_t pid;
@@ -51,15 +55,18 @@ static struct options {
 static struct sockaddr_storage target;
 static socklen_t target_len;
 static char pattern[PERIOD + CHUNK], buffer[CHUNK];
+static size_t period = PERIOD;
 static int epfd;
 static uint64_t requests, errors;
 static bool reconnecting; /* mode connect */
 
 static void pattern_fill(void) {
   uint32_t x = 12345;
+  if (options.lines) period -= period % options.size;
   for (size_t i = 0; i < sizeof pattern; i++) {
-    if (i < PERIOD) x = x * 1664525 + 1013904223;
-    pattern[i] = i < PERIOD ? (char)(x >> 24) : pattern[i - PERIOD];
+    if (i < period) x = x * 1664525 + 1013904223;
+    pattern[i] = i < period ? (char)(x >> 24) : pattern[i - period];
+    if (options.lines && i < period) pattern[i] = (i + 1) % options.size ? (char)('a' + (x >> 24) % 26) : '\n';
   }
 }
 
@@ -116,7 +123,7 @@ static void conn_block(struct conn *conn, bool blocked) {
 static void conn_send(struct conn *conn) {
   while (conn->sent < conn->want) {
     size_t n = conn->want - conn->sent < CHUNK ? (size_t)(conn->want - conn->sent) : CHUNK;
-    ssize_t sent = send(conn->fd, pattern + conn->sent % PERIOD, n, MSG_NOSIGNAL);
+    ssize_t sent = send(conn->fd, pattern + conn->sent % period, n, MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EAGAIN)
         conn_block(conn, true);
@@ -139,7 +146,7 @@ static void conn_recv(struct conn *conn) {
     if (n == 0 || errno != EAGAIN) conn_lost(conn, n == 0 ? "closed by the server" : strerror(errno));
     return;
   }
-  if (conn->got + (uint64_t)n > conn->sent || memcmp(buffer, pattern + conn->got % PERIOD, (size_t)n) != 0) {
+  if (conn->got + (uint64_t)n > conn->sent || memcmp(buffer, pattern + conn->got % period, (size_t)n) != 0) {
     conn_lost(conn, "other bytes came back");
     return;
   }
@@ -235,8 +242,9 @@ static void run_idle(struct conn *conns) {
 }
 
 static void parse_options(int argc, char **argv) {
-  for (int opt; (opt = getopt(argc, argv, "m:c:s:p:w:t:n:P:")) != -1;) {
+  for (int opt; (opt = getopt(argc, argv, "lm:c:s:p:w:t:n:P:")) != -1;) {
     switch (opt) {
+    case 'l': options.lines = true; break;
     case 'm': options.mode = optarg; break;
     case 'c': options.connections = atoi(optarg); break;
     case 's': options.size = (size_t)atol(optarg); break;
@@ -251,9 +259,10 @@ static void parse_options(int argc, char **argv) {
   options.address = argv[optind];
   bool idle = strcmp(options.mode, "idle") == 0;
   if (!options.address || options.connections < 1 || options.depth < 1 || options.size < 1 ||
-      (idle && (!options.pid || options.size > sizeof buffer))) {
-    fprintf(stderr, "usage: loadgen [-m echo|connect|idle] [-c n] [-s size] [-p depth] [-w s] [-t s | -n n] [-P pid] "
-                    "ADDRESS\n");
+      (options.lines && options.size > PERIOD) || (idle && (!options.pid || options.size > sizeof buffer))) {
+    fprintf(stderr,
+            "usage: loadgen [-m echo|connect|idle] [-l] [-c n] [-s size] [-p depth] [-w s] [-t s | -n n] [-P pid] "
+            "ADDRESS\n");
     exit(2);
   }
   reconnecting = strcmp(options.mode, "connect") == 0;

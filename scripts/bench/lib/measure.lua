@@ -46,11 +46,14 @@ end
 ---@param program Program
 ---@param part Part
 function measure.echo(setup, program, part)
-  local argv = extend(cores(setup, setup.seconds + setup.warmup + 20), program.echo(part.where))
+  local argv = extend(cores(setup, setup.seconds + setup.warmup + 20), program[part.kind](part.where))
   local times = { "-w", tostring(setup.warmup), "-t", tostring(setup.seconds) }
   local found = shell.pairs(run(extend(argv, loadgen(setup, part.load, times))))
   return { value = found.cpu_ns / found.requests, rate = found.rps }
 end
+
+measure.streams = measure.echo
+measure.lines = measure.echo
 
 ---@param setup Setup
 ---@param program Program
@@ -69,7 +72,8 @@ end
 ---@param program Program
 ---@param part Part
 function measure.idle(setup, program, part)
-  local found = shell.pairs(run(extend(extend(cores(setup, 60), program.echo "tcp"), loadgen(setup, part.load, {}))))
+  local argv = extend(cores(setup, 60), program[part.server or "echo"] "tcp")
+  local found = shell.pairs(run(extend(argv, loadgen(setup, part.load, {}))))
   local note = ("%.0f after an echo each, %.0f left after all closed"):format(found.spoken, found.left)
   return { value = found.idle, note = note }
 end

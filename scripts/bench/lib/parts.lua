@@ -16,6 +16,7 @@
 ---@field load? string[] arguments of the load generator
 ---@field bench? string name of the in-process benchmark
 ---@field limit? number
+---@field server? string idle: the kind of server; absent: echo
 ---@field bytes? number
 ---@field rival? { [1]: string, [2]: number }
 
@@ -48,12 +49,17 @@ for _, place in ipairs(PLACES) do
 end
 
 local TARGETS = "echo net targets quick"
+local STREAMS = "streams net targets quick"
 add_echo("tcp64k", "TCP echo, 64 KiB, 50 connections", "tcp", { "-c", "50", "-s", "65536" }, TARGETS, 1.10)
 add_echo("pipeline", "TCP echo, 64 B, 50 connections, 32 in flight on each", "tcp",
   { "-c", "50", "-s", "64", "-p", "32" }, TARGETS, 1.10)
 add_echo("tcp1k500", "TCP echo, 1 KiB, 500 connections", "tcp", { "-c", "500", "-s", "1024" }, TARGETS, 1.20)
 add_echo("connect", "connect, echo 64 B, close; 50 at once", "tcp", { "-m", "connect", "-c", "50", "-s", "64" },
   "net targets quick", 1.15)
+add { name = "streams", kind = "streams", title = "streams: TCP echo by read(n) and drain, 1 KiB, 50 connections",
+  where = "tcp", load = { "-c", "50", "-s", "1024" }, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 } }
+add { name = "lines", kind = "lines", title = "streams: TCP echo by readline and drain, 1 KiB, 50 connections",
+  where = "tcp", load = { "-l", "-c", "50", "-s", "1024" }, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 } }
 add { name = "http", kind = "http", title = "HTTP hello, wrk -c50", groups = "net targets quick", limit = 1.10 }
 add {
   name = "idle",
@@ -62,6 +68,16 @@ add {
   groups = "net targets quick",
   load = { "-m", "idle", "-c", "10000", "-s", "64" },
   bytes = 1024,
+}
+
+add {
+  name = "idlestr",
+  kind = "idle",
+  server = "streams",
+  title = "resident bytes of an idle connection of streams, its task and reader included, 10,000 connections",
+  groups = STREAMS,
+  load = { "-m", "idle", "-c", "10000", "-s", "64" },
+  bytes = 2560,
 }
 
 local function add_inproc(bench, title, groups, limit, rival)

@@ -9,6 +9,8 @@ local shell = require "lib.shell"
 ---@class Program
 ---@field name string
 ---@field echo? fun(where: string): string[]
+---@field streams? fun(where: string): string[]
+---@field lines? fun(where: string): string[]
 ---@field http? fun(): string[]
 ---@field inproc? fun(bench: string): string[]
 ---@field benches? table<string, boolean> the in-process benchmarks that it has; absent: all
@@ -49,6 +51,8 @@ local function c_programs(paths)
       name = "c",
       needs = built "echo_epoll",
       echo = function(where) return { bin "echo_epoll", where } end,
+      streams = function(where) return { bin "echo_epoll", where } end,
+      lines = function(where) return { bin "echo_epoll", where } end,
       http = function() return { bin "http_epoll" } end,
       inproc = function(bench)
         if bench:find "^switch" or bench == "tasks" or bench == "queue" then return { bin "coro", "pair" } end
@@ -82,6 +86,8 @@ local function aloop_programs(paths)
       name = name,
       needs = needs,
       echo = function(where) return run(paths.source .. "/aloop/echo.lua", "protocol", where) end,
+      streams = function(where) return run(paths.source .. "/aloop/echo.lua", "streams", where) end,
+      lines = function(where) return run(paths.source .. "/aloop/echo.lua", "lines", where) end,
       http = function() return run(paths.source .. "/../examples/http_server.lua") end,
       inproc = function(bench) return run(paths.source .. "/aloop/inproc.lua", bench) end,
     }
@@ -115,6 +121,8 @@ local function lua_programs(paths)
       name = "cqueues",
       needs = cqueues,
       echo = function(where) return lua("cqueues_echo.lua", where) end,
+      streams = function(where) return lua("cqueues_echo.lua", where) end,
+      lines = function(where) return lua("cqueues_echo.lua", where, "lines") end,
       inproc = function(bench) return lua("cqueues_inproc.lua", bench) end,
       benches = set "switch switch100 tasks",
     },
@@ -130,9 +138,17 @@ local function python_programs(paths)
       name = name,
       needs = needs,
       echo = function(where) return py("py_echo.py", "protocol", where) end,
+      streams = function(where) return py("py_echo.py", "streams", where) end,
+      lines = function(where) return py("py_echo.py", "lines", where) end,
       http = function() return py "py_http.py" end,
       inproc = function(bench) return py("py_inproc.py", bench) end,
       benches = set "chain soon timers cancel reset switch switch100 tasks queue",
+    }
+    programs[#programs + 1] = { -- what the parts for streams are compared with, too
+      name = name .. "-p",
+      needs = needs,
+      streams = function(where) return py("py_echo.py", "protocol", where) end,
+      lines = function(where) return py("py_echo.py", "protocol", where) end,
     }
     programs[#programs + 1] = {
       name = name .. "-buf",

@@ -1,6 +1,6 @@
 """The echo server on asyncio or uvloop, as a Protocol.
 
-    python3 py_echo.py asyncio|uvloop [protocol|buffered] [tcp | unix:PATH]       prints its address
+    python3 py_echo.py asyncio|uvloop [protocol|buffered|streams|lines] [tcp | unix:PATH]       prints its address
 
 SPDX-License-Identifier: MIT
 """
@@ -31,10 +31,41 @@ class BufferedEcho(asyncio.BufferedProtocol):
         self.transport.write(bytes(self.view[:n]))
 
 
+async def echo_stream(reader, writer):
+    while data := await reader.read(256 * 1024):
+        writer.write(data)
+        await writer.drain()
+
+
+async def echo_lines(reader, writer):
+    while line := await reader.readline():
+        writer.write(line)
+        await writer.drain()
+
+
+def served(echo):
+    async def callback(reader, writer):
+        try:
+            await echo(reader, writer)
+        except ConnectionError:
+            pass
+        writer.close()
+
+    return callback
+
+
 async def main(kind, where):
     loop = asyncio.get_running_loop()
     factory = BufferedEcho if kind == "buffered" else Echo
-    if where.startswith("unix:"):
+    if kind in ("streams", "lines"):
+        callback = served(echo_lines if kind == "lines" else echo_stream)
+        if where.startswith("unix:"):
+            server = await asyncio.start_unix_server(callback, where[5:], backlog=1024)
+            address = where
+        else:
+            server = await asyncio.start_server(callback, "127.0.0.1", 0, backlog=1024)
+            address = "%s:%d" % server.sockets[0].getsockname()
+    elif where.startswith("unix:"):
         server = await loop.create_unix_server(factory, where[5:], backlog=1024)
         address = where
     else:
