@@ -170,6 +170,12 @@ void al_sigint_detach(al_ctx *ctx, l_loop *loop) {
     if (guard->ctx == ctx && guard->loop == loop) detach(guard);
 }
 
+bool al_sigint_is_attached(const l_loop *loop) {
+  const l_sigint *guard = top;
+  while (guard && guard->loop != loop) guard = guard->outer;
+  return guard != NULL;
+}
+
 /* Whether SIGINT may be ours now: nobody else's handler stands before ours, and it isn't ignored. */
 static bool may_take(al_ctx *ctx) {
   struct sigaction now;

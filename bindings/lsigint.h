@@ -21,6 +21,9 @@ void al_sigint_release(lua_State *L, int guard);
 void al_sigint_attach(al_ctx *ctx, l_loop *loop);
 void al_sigint_detach(al_ctx *ctx, l_loop *loop);
 
+/* Does SIGINT watch a descriptor of this loop? */
+bool al_sigint_is_attached(const l_loop *loop);
+
 /* How many have arrived for the guard at idx (0: none, or nil). */
 int al_sigint_count(lua_State *L, int guard);
 

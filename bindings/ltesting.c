@@ -1,8 +1,8 @@
-/* ltesting.c - what aloop.testing (lua/aloop/testing.lua) needs of C: virtual time for loops, the descriptors of the process,
- * and the loop's own list of what is open.
+/* ltesting.c - what aloop.testing (lua/aloop/testing.lua) needs of C: virtual time for loops, the descriptors of the
+ * process, and the loop's own list of what is open.
  *
- * Virtual time stands still while there is something to do and jumps to the next timer when there is not. A loop that has I/O
- * in flight is first given a moment of real time (patience) for it to arrive; while a thread works for it, time passes
+ * Virtual time stands still while there is something to do and jumps to the next timer when there is not. A loop with
+ * I/O in flight is first given a moment of real time (patience) for it to arrive; while a thread works for it, time passes
  * no faster than the real one. A loop that nothing can wake any more is stopped, and so is one whose real time is up.
  *
  * SPDX-License-Identifier: MIT */
@@ -10,6 +10,7 @@
 
 #include "lhandle.h"
 #include "lloop.h"
+#include "lsigint.h"
 #include "ltask.h"
 
 #include <dirent.h>
@@ -30,7 +31,7 @@ typedef struct l_clock {
   int64_t patience_ns;
   int64_t limit_ns; /* in real time: when to give up */
   int64_t since_ns; /* in real time: when it became idle */
-  size_t base_ops;  /* operations that are always in flight: SIGINT's, for one */
+  size_t base_ops;  /* operations that are always in flight, besides SIGINT's */
   unsigned turns;
   bool shuffles;
   uint64_t random;
@@ -57,8 +58,9 @@ static int64_t give_up(l_clock *c, al_loop *loop, const char *why) {
 static int64_t patience(const l_clock *c, const al_loop *loop, int64_t when_ns) {
   al_loop_stats stats;
   al_loop_get_stats(loop, &stats);
+  size_t own = al_sigint_is_attached(al_loop_data(loop));
   bool threads = stats.refs > RUNNING_REFS;
-  if (!threads && stats.ops <= c->base_ops) return 0;
+  if (!threads && stats.ops <= (own > c->base_ops ? own : c->base_ops)) return 0;
   if (when_ns > NEVER_NS) return INT64_MAX;
   int64_t real_ns = when_ns - c->now_ns;
   return threads || real_ns < c->patience_ns ? real_ns : c->patience_ns;

@@ -326,7 +326,7 @@ describe("a task", function()
       collectgarbage()
       local names = {}
       for _, task in ipairs(aloop.all_tasks()) do names[task:get_name()] = true end
-      assert.same({ waits = true, spec = true }, names)
+      assert.same({ waits = true, test = true }, names)
       assert.equal(2, #aloop.all_tasks(loop))
       future:set_result()
       aloop.sleep(0)
