@@ -37,8 +37,8 @@ local function run(argv)
 end
 
 -- The end of drive's command line: the load generator.
-local function loadgen(setup, load, more)
-  local argv = extend({ "--", setup.tools .. "/loadgen", "-P", "@PID@" }, load)
+local function loadgen(setup, load, more, tool)
+  local argv = extend({ "--", setup.tools .. "/" .. (tool or "loadgen"), "-P", "@PID@" }, load)
   return extend(extend(argv, more), { "@ADDR@" })
 end
 
@@ -54,6 +54,16 @@ end
 
 measure.streams = measure.echo
 measure.lines = measure.echo
+
+---@param setup Setup
+---@param program Program
+---@param part Part
+function measure.udp(setup, program, part)
+  local argv = extend(cores(setup, setup.seconds + setup.warmup + 20), program.udp())
+  local times = { "-w", tostring(setup.warmup), "-t", tostring(setup.seconds) }
+  local found = shell.pairs(run(extend(argv, loadgen(setup, part.load, times, "loadudp"))))
+  return { value = found.cpu_ns / found.requests, rate = found.rps }
+end
 
 ---@param setup Setup
 ---@param program Program

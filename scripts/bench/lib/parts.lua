@@ -1,14 +1,14 @@
 -- parts.lua - the parts of the benchmark: what load each one is, and what aloop must reach in it. Used by the runner.
 --
--- A part has a name, a `kind` (echo, http, idle, inproc, startup: how it is measured, see measure.lua), groups by which
--- it can be chosen, and targets: `limit`, the most that an aloop program's lowest figure may be, as a ratio to the
--- baseline's (or `bytes`, in bytes), and `rival` = {program, factor}: how many times faster than that it must be.
+-- A part has a name, a `kind` (echo, udp, http, idle, inproc, startup: how it is measured, see measure.lua), groups by
+-- which it can be chosen, and targets: `limit`, the most that an aloop program's lowest figure may be, as a ratio to
+-- the baseline's (or `bytes`, in bytes), and `rival` = {program, factor}: how many times faster than that it must be.
 --
 -- SPDX-License-Identifier: MIT
 
 ---@class Part
 ---@field name string
----@field kind "echo"|"http"|"idle"|"inproc"|"startup"
+---@field kind "echo"|"udp"|"http"|"idle"|"inproc"|"startup"
 ---@field title string
 ---@field groups string
 ---@field baseline? string the program that ratios refer to; absent: "c"
@@ -56,6 +56,15 @@ add_echo("pipeline", "TCP echo, 64 B, 50 connections, 32 in flight on each", "tc
 add_echo("tcp1k500", "TCP echo, 1 KiB, 500 connections", "tcp", { "-c", "500", "-s", "1024" }, TARGETS, 1.20)
 add_echo("connect", "connect, echo 64 B, close; 50 at once", "tcp", { "-m", "connect", "-c", "50", "-s", "64" },
   "net targets quick", 1.15)
+add {
+  name = "udp1k",
+  kind = "udp",
+  title = "UDP echo, 1 KiB, 20 clients; baseline: a loop of recvmsg and sendmsg",
+  groups = "udp net targets quick",
+  load = { "-c", "20", "-s", "1024" },
+  limit = 1.20,
+  rival = { "uvloop", 1 },
+}
 add { name = "streams", kind = "streams", title = "streams: TCP echo by read(n) and drain, 1 KiB, 50 connections",
   where = "tcp", load = { "-c", "50", "-s", "1024" }, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 } }
 add { name = "lines", kind = "lines", title = "streams: TCP echo by readline and drain, 1 KiB, 50 connections",

@@ -1,7 +1,8 @@
 -- programs.lua - what is measured: the programs, how each is started, what it needs. Used by the runner and parts.lua.
 --
--- A program has a name; `echo`, `http`, `inproc` and `startup` build its command line for that kind of part (absent:
--- it doesn't take part); `needs` says why it can't run here, or nil; those with `extra` are measured only when named.
+-- A program has a name; `echo`, `udp`, `http`, `inproc` and `startup` build its command line for that kind of part
+-- (absent: it doesn't take part); `needs` says why it can't run here, or nil; those with `extra` are measured only when
+-- named.
 --
 -- SPDX-License-Identifier: MIT
 local shell = require "lib.shell"
@@ -9,6 +10,7 @@ local shell = require "lib.shell"
 ---@class Program
 ---@field name string
 ---@field echo? fun(where: string): string[]
+---@field udp? fun(): string[]
 ---@field streams? fun(where: string): string[]
 ---@field lines? fun(where: string): string[]
 ---@field http? fun(): string[]
@@ -51,6 +53,7 @@ local function c_programs(paths)
       name = "c",
       needs = built "echo_epoll",
       echo = function(where) return { bin "echo_epoll", where } end,
+      udp = function() return { bin "echo_udp" } end,
       streams = function(where) return { bin "echo_epoll", where } end,
       lines = function(where) return { bin "echo_epoll", where } end,
       http = function() return { bin "http_epoll" } end,
@@ -86,6 +89,7 @@ local function aloop_programs(paths)
       name = name,
       needs = needs,
       echo = function(where) return run(paths.source .. "/aloop/echo.lua", "protocol", where) end,
+      udp = function() return run(paths.source .. "/aloop/echo_udp.lua") end,
       streams = function(where) return run(paths.source .. "/aloop/echo.lua", "streams", where) end,
       lines = function(where) return run(paths.source .. "/aloop/echo.lua", "lines", where) end,
       http = function() return run(paths.source .. "/../examples/http_server.lua") end,
@@ -112,6 +116,7 @@ local function lua_programs(paths)
       name = "luv",
       needs = luv,
       echo = function(where) return lua("luv_echo.lua", "try_write", where) end,
+      udp = function() return lua "luv_udp.lua" end,
       http = function() return lua "luv_http.lua" end,
       inproc = function(bench) return lua("luv_inproc.lua", bench) end,
       benches = set "timers cancel reset switch switch100",
@@ -138,6 +143,7 @@ local function python_programs(paths)
       name = name,
       needs = needs,
       echo = function(where) return py("py_echo.py", "protocol", where) end,
+      udp = function() return py "py_udp.py" end,
       streams = function(where) return py("py_echo.py", "streams", where) end,
       lines = function(where) return py("py_echo.py", "lines", where) end,
       http = function() return py "py_http.py" end,
