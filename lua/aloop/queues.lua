@@ -270,9 +270,9 @@ end
 local PriorityQueue = Queue:extend("PriorityQueue")
 queues.PriorityQueue = PriorityQueue
 
--- The store is a binary heap of entries {key, number, item}.
+-- The store is a binary heap, kept in three arrays: what each item is compared by, when it came, and the item itself.
 function PriorityQueue:_init()
-  self.store, self.number = {}, 0
+  self.store, self.keys, self.numbers, self.number = {}, {}, {}, 0
 end
 
 local function key_of(item)
@@ -282,58 +282,65 @@ local function key_of(item)
   return item[1]
 end
 
-local function is_before(a, b)
-  if a.key < b.key then return true end
-  if b.key < a.key then return false end
-  return a.number < b.number
-end
-
--- Both compare first and move entries afterwards, so that a comparison that fails changes nothing.
+-- Both compare first and move items afterwards, so that a comparison that fails changes nothing.
 function PriorityQueue:_put(item)
-  local heap, number = self.store, self.number + 1
-  local entry = { key = key_of(item), number = number, item = item }
-  local place = #heap + 1
+  local store, keys, numbers = self.store, self.keys, self.numbers
+  local key, number, place = key_of(item), self.number + 1, #store + 1
   if place == 1 then
-    local _ = entry.key < entry.key -- an item that can't be compared is refused at once
+    local _ = key < key -- what can't be compared is refused at once
   end
-  while place > 1 and is_before(entry, heap[place // 2]) do
+  while place > 1 and key < keys[place // 2] do -- equal ones came before
     place = place // 2
   end
-  local at = #heap + 1
+  local at = #store + 1
   while at > place do
-    heap[at] = heap[at // 2]
-    at = at // 2
+    local parent = at // 2
+    store[at], keys[at], numbers[at] = store[parent], keys[parent], numbers[parent]
+    at = parent
   end
-  heap[place], self.number = entry, number
+  store[place], keys[place], numbers[place], self.number = item, key, number, number
 end
 
--- Where the last entry belongs once the first is gone.
-local function find_place(heap, n)
-  local last, place, child = heap[n + 1], 1, 2
+-- Where the last of n + 1 belongs once the first is gone. That is most often far down: the way goes down along the
+-- lesser children, then up again.
+local function find_place(keys, numbers, n)
+  local place, child = 1, 2
   while child <= n do
-    if child < n and is_before(heap[child + 1], heap[child]) then child = child + 1 end
-    if not is_before(heap[child], last) then break end
+    if child < n then
+      local key, other = keys[child], keys[child + 1]
+      if other < key or numbers[child + 1] < numbers[child] and not (key < other) then -- luacheck: ignore 581
+        child = child + 1
+      end
+    end
     place, child = child, 2 * child
+  end
+  local key, number = keys[n + 1], numbers[n + 1]
+  while place > 1 do
+    local other = keys[place]
+    if other < key or number > numbers[place] and not (key < other) then break end -- luacheck: ignore 581
+    place = place // 2
   end
   return place
 end
 
 function PriorityQueue:_get()
-  local heap = self.store
-  local n = #heap - 1
-  local place = find_place(heap, n)
-  local entry = heap[n + 1]
-  heap[n + 1] = nil
-  if n == 0 then return entry.item end
-  while place > 0 do -- up to the root, whose entry drops out
-    heap[place], entry = entry, heap[place]
-    place = place // 2
+  local store, keys, numbers = self.store, self.keys, self.numbers
+  local last = #store
+  local at = find_place(keys, numbers, last - 1)
+  local item, key, number = store[last], keys[last], numbers[last]
+  store[last], keys[last], numbers[last] = nil, nil, nil
+  if last == 1 then return item end
+  while at > 0 do -- up to the root, which drops out
+    store[at], item = item, store[at]
+    keys[at], key = key, keys[at]
+    numbers[at], number = number, numbers[at]
+    at = at // 2
   end
-  return entry.item
+  return item
 end
 
 function PriorityQueue:_peek(i)
-  return self.store[i].item
+  return self.store[i]
 end
 
 return queues
