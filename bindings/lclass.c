@@ -170,6 +170,8 @@ static int class_call(lua_State *L) {
   return init_done(L, LUA_OK, 0);
 }
 
+bool al_class_is_call(lua_CFunction f) { return f == class_call; }
+
 static int class_tostring(lua_State *L) {
   lua_pushliteral(L, "__name");
   lua_rawget(L, 1);

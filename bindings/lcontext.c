@@ -343,6 +343,8 @@ static int context_bind(lua_State *L) {
   return 1;
 }
 
+bool al_context_is_run(lua_CFunction f) { return f == context_run || f == bound; }
+
 bool al_context_is_entered_in(lua_State *L, al_ctx *ctx) {
   if (ctx->n_entered == 0) return false;
   lua_Debug ar;
@@ -350,7 +352,7 @@ bool al_context_is_entered_in(lua_State *L, al_ctx *ctx) {
     lua_getinfo(L, "f", &ar);
     lua_CFunction f = lua_tocfunction(L, -1);
     lua_pop(L, 1);
-    if (f == context_run || f == bound) return true;
+    if (al_context_is_run(f)) return true;
   }
   return false;
 }

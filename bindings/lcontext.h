@@ -30,6 +30,8 @@ bool al_context_unbind(lua_State *L, al_ctx *ctx, int idx);
  * raised. For reports; it can't be suspended. */
 void al_context_call(lua_State *L, al_ctx *ctx, int idx, int nargs);
 
+/* Is it the function of Context:run, or of what bind made? */
+bool al_context_is_run(lua_CFunction f);
 /* Does a Context:run stand on the stack of this coroutine? Costs next to nothing as long as none stands anywhere. */
 bool al_context_is_entered_in(lua_State *L, al_ctx *ctx);
 

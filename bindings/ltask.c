@@ -533,7 +533,7 @@ bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx) {
 }
 
 int al_task_uncancel(l_task *t) {
-  if (t->cancelling > 0 && --t->cancelling == 0) t->must_cancel = false;
+  if (t->cancelling > 0 && --t->cancelling == 0) t->must_cancel = t->told = false;
   return t->cancelling;
 }
 

@@ -111,6 +111,7 @@ void al_coro_pushdriver(lua_State *L, al_ctx *ctx, int idx);
 /* coroutine.yield() in L goes on: its results. */
 int al_task_yielded(lua_State *L, al_ctx *ctx);
 bool al_task_is_step(const al_handle *core);
+bool al_coro_is_passing(lua_CFunction f); /* one of lcoro.c's that let waits through */
 bool al_coro_is_waiting(lua_State *co); /* suspended by aloop, not by a script */
 void al_coro_openlib(lua_State *L, al_ctx *ctx);
 

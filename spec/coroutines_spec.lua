@@ -349,6 +349,75 @@ describe("where Lua can't wait", function()
     end)
   end)
 
+  local slow = setmetatable({}, {
+    __index = function() return wait(nil) end,
+    __newindex = function() wait() end,
+    __len = function() return wait(3) end,
+    __lt = function() return wait(true) end,
+    __tostring = function() return wait("slow") end,
+  })
+  for name, f in pairs {
+    ["string%.format"] = function() return ("%s"):format(slow) end,
+    ["table%.concat"] = function() return table.concat(slow) end,
+    ["table%.insert"] = function() table.insert(slow, 1) end,
+    ["table%.move"] = function() return table.move(slow, 1, 2, 3) end,
+    ["table%.unpack"] = function() return table.unpack(slow) end,
+    ["ipairs"] = function() for _ in ipairs(slow) do end end,
+    ["print"] = function() print(slow) end,
+    ["os%.time"] = function() return os.time(slow) end,
+    ["remove_done_callback"] = function()
+      local future = aloop.get_running_loop():create_future()
+      local function callable() return setmetatable({}, { __call = wait, __eq = function() return wait(true) end }) end
+      future:add_done_callback(callable())
+      future:remove_done_callback(callable())
+    end,
+  } do
+    it("metamethods called by " .. name:gsub("%%", "") .. " raise RuntimeError that names it", function()
+      refused(name .. ".*, a C function that can't be suspended, stands between it and its task", f)
+    end)
+  end
+
+  it("what lets waits through isn't named, but what is behind it", function()
+    local Class = aloop.BaseProtocol:extend("Class")
+    function Class.init() wait() end
+    local ctx = aloop.copy_context()
+    for _, f in ipairs {
+      coroutine.wrap(wait), Class, function() ctx:run(wait) end, function() pcall(error(wait())) end,
+      function() dofile("/dev/null", wait()) end, function() return pairs(setmetatable({}, { __pairs = wait })) end,
+      function() coroutine.resume(coroutine.create(function() error(wait()) end)) error("x", wait()) end,
+      aloop.async_generator(wait)(),
+    } do
+      refused("string%.gsub", function() return (("x"):gsub("x", function() f() end)) end)
+    end
+    as_task(function()
+      Class()
+      assert.equal(1, ctx:run(wait, 1))
+    end)
+  end)
+
+  it("a finalizer and a debug hook raise RuntimeError that says so", function()
+    as_task(function()
+      local e
+      setmetatable({}, { __gc = function() e = select(2, pcall(wait)) end })
+      collectgarbage()
+      assert.matches("a finalizer %(__gc%) can't be suspended", e.message)
+      debug.sethook(function()
+        debug.sethook()
+        e = select(2, pcall(wait))
+      end, "c")
+      math.abs(1)
+      debug.sethook()
+      assert.matches("a debug hook can't be suspended", e.message)
+    end)
+  end)
+
+  it("a message handler of xpcall fails, and nothing hangs", function()
+    as_task(function()
+      assert.is_false((xpcall(error, function() return wait("handled") end, "x")))
+      assert.equal(1, wait(1))
+    end)
+  end)
+
   it("a coroutine resumed by a foreign resume raises RuntimeError that says so", function()
     local out = helper.output_of [[
       local foreign_resume = coroutine.resume
