@@ -24,7 +24,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { PATIENCE_S = 5, AGAIN_MS = 1000, MAX_INLINE = 64 * 1024 };
+enum { PATIENCE_S = 3, AGAIN_MS = 200, MAX_INLINE = 64 * 1024 };
 
 typedef struct question {
   const char *command;
@@ -122,14 +122,17 @@ static int send_question(const question *q) {
   return errno == ESRCH ? fail(q, "process %d has ended", q->pid) : fail(q, "process %d: %s", q->pid, strerror(errno));
 }
 
-static int no_answer(const question *q) {
+static bool is_stopped(const question *q) {
   char status[4096];
-  if (read_proc(q, "status", status, sizeof status) > 0 && *find_status(status, "State:") == 'T')
-    return fail(q, "no answer: process %d is stopped", q->pid);
-  return fail(q,
-              "no answer from process %d within %d seconds: it is no aloop interpreter, or in a C function that does "
-              "not return",
-              q->pid, PATIENCE_S);
+  return read_proc(q, "status", status, sizeof status) > 0 && *find_status(status, "State:") == 'T';
+}
+
+static int no_answer(const question *q) {
+  return fail(
+      q,
+      "no answer from process %d within %d seconds: it is no aloop interpreter, or in a C function that does not "
+      "return",
+      q->pid, PATIENCE_S);
 }
 
 /* A connection by the process itself; of others nothing is taken. -1: none yet. */
@@ -144,7 +147,7 @@ static int accept_answer(const question *q) {
   return -1;
 }
 
-/* Waits for the answer's connection, asking again now and then: a signal among others may get lost. */
+/* Waits for the answer's connection, asking again now and then: of signals that come at once only one arrives. */
 static int wait_for_answer(const question *q) {
   for (int tries = 0; tries < PATIENCE_S * 1000 / AGAIN_MS; tries++) {
     if (send_question(q) < 0) return -1;
@@ -156,6 +159,7 @@ static int wait_for_answer(const question *q) {
       if (fd >= 0) return fd;
       if (fds[1].revents) return fail(q, "process %d has ended", q->pid);
     }
+    if (is_stopped(q)) return fail(q, "no answer: process %d is stopped", q->pid);
   }
   return no_answer(q);
 }

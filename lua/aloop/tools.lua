@@ -25,6 +25,20 @@ local function show_frames(frames)
   return texts
 end
 
+-- The frames without those of the code that is asked, on top of what it interrupts.
+local function without_own(frames)
+  local n = #frames
+  while n > 0 and frames[n].source:find("^aloop/tools%.lua$") do n = n - 1 end
+  return table.move(frames, 1, n, 1, {})
+end
+
+local MAX_OWN = 8
+
+local function frames_of(node)
+  if node.state ~= "running" then return node.task:get_stack(MAX_FRAMES + 1) end
+  return without_own(node.task:get_stack(MAX_FRAMES + 1 + MAX_OWN))
+end
+
 local function add_frames(lines, prefix, frames)
   for _, text in ipairs(show_frames(frames)) do lines[#lines + 1] = prefix .. text end
 end
@@ -33,7 +47,7 @@ end
 local function add_task(lines, node, head, rest, depth)
   local note = depth > MAX_INDENT and (" (depth %d)"):format(depth) or ""
   lines[#lines + 1] = ("%s(T) %s: %s%s"):format(head, node.name, graph.describe(node), note)
-  add_frames(lines, rest .. (#node.awaits > 0 and "│       " or "        "), node.task:get_stack(MAX_FRAMES + 1))
+  add_frames(lines, rest .. (#node.awaits > 0 and "│       " or "        "), frames_of(node))
 end
 
 -- Those of the list that were not written yet, and how many were.
@@ -157,7 +171,7 @@ end
 local COLUMNS = { "task id", "task name", "waits for", "stack", "awaited by" }
 
 local function stack_of(node)
-  return table.concat(show_frames(node.task:get_stack(MAX_FRAMES + 1)), " <- ")
+  return table.concat(show_frames(frames_of(node)), " <- ")
 end
 
 local MAX_AWAITERS = 3
@@ -201,13 +215,6 @@ function tools.ps(running)
   return table.concat(lines, "\n") .. "\n"
 end
 
--- The frames of this module on top of those of the code that was interrupted.
-local function without_own(frames)
-  local n = #frames
-  while n > 0 and frames[n].source:find("aloop/tools.lua", 1, true) do n = n - 1 end
-  return table.move(frames, 1, n, 1, {})
-end
-
 --- Where Lua is, and in which task: the rest of the watchdog's line and the lines below it.
 ---@param running table[]
 ---@return string
@@ -223,7 +230,8 @@ end
 ---@param kind string "ps", "pstree" or "where"
 ---@param interrupted boolean a script's code was interrupted for it: tell where
 function tools.answer(kind, interrupted)
-  return tools[kind](interrupted and without_own(core.running_frames()) or nil)
+  local running = interrupted and without_own(core.running_frames(MAX_FRAMES + 1 + MAX_OWN))
+  return tools[kind](running or nil)
 end
 
 return tools
