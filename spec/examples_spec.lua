@@ -146,6 +146,18 @@ describe("example", function()
     end
   end)
 
+  it("udp_echo_server and udp_echo_client talk to each other", function() -- row: example.udp_echo
+    local server = start("udp_echo_server", { args = { "0" } })
+    local port = server:read_until("Starting UDP server on 127%.0%.0%.1:(%d+)")
+    assert.equal('Send: Hello World!\nReceived: Hello World!\nClose the socket\nConnection closed\n',
+      output_of("udp_echo_client", { args = { port } }))
+    server:read_until('Received "Hello World!" from 127%.0%.0%.1:%d+')
+    server:kill("INT")
+    assert.equal(130, server:wait().code)
+    assert.equal("Send: Hello World!\nError received: ConnectionRefusedError: Connection refused\nConnection closed\n",
+      output_of("udp_echo_client", { args = { port } }))
+  end)
+
   it("tcp_echo_server and tcp_echo_client talk to each other", function() -- row: example.tcp_echo
     local server = start("tcp_echo_server", { args = { "0" } })
     local port = server:read_until("Serving on 127%.0%.0%.1:(%d+)")
