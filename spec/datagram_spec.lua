@@ -8,8 +8,6 @@ local raises, type_error = helper.raises, helper.type_error
 local Datagrams, endpoint, sockname = datagrams.Datagrams, datagrams.endpoint, datagrams.sockname
 local S = aloop.socket
 
-local function nop() end
-
 helper.each_loop(function(kind, new_loop)
   local function with_loop(body) helper.with_loop(new_loop, body) end
 

@@ -1,5 +1,5 @@
 -- 15: a protocol factory, or the making of a transport, that raised leaked the descriptor, silently outside of debug
--- mode (gh-153133 client, gh-155934 server), or stopped the server from accepting (gh-156365).
+-- mode (gh-153133 client, gh-155934 server, gh-156400 datagrams), or stopped the server from accepting (gh-156365).
 -- 16: a callback of a new connection that failed was silent and left the connection open (gh-110894, gh-155928).
 -- SPDX-License-Identifier: MIT
 
@@ -35,6 +35,17 @@ helper.each_loop(function(_, new_loop)
       end
       assert.equal(fds, helper.count_fds())
       listener:close()
+    end)
+  end)
+
+  it("15: datagram sockets are closed when the factory fails", function()
+    helper.with_loop(new_loop, function(loop)
+      local fds = helper.count_fds()
+      for _ = 1, 5 do
+        raises(aloop.ValueError, "factory fails", loop.create_datagram_endpoint, loop, failing, { "127.0.0.1", 0 })
+        assert.is_false((pcall(loop.create_datagram_endpoint, loop, function() end, nil, { "127.0.0.1", 9 })))
+      end
+      assert.equal(fds, helper.count_fds())
     end)
   end)
 

@@ -74,7 +74,8 @@ end
 -- An endpoint: its protocol, and its transport.
 function datagrams.endpoint(loop, local_addr, remote_addr, options)
   local protocol = Datagrams(loop)
-  local transport, same = loop:create_datagram_endpoint(function() return protocol end, local_addr, remote_addr, options)
+  local function factory() return protocol end
+  local transport, same = loop:create_datagram_endpoint(factory, local_addr, remote_addr, options)
   assert(protocol == same and protocol.transport == transport)
   return protocol, transport
 end
