@@ -236,6 +236,14 @@ static int push_prompt(lua_State *L, run *r) {
   bool idle = r->script >= r->argc && !r->runs && !r->version && isatty(STDIN_FILENO);
   if (!r->interactive && !idle) return -1;
   if (!r->interactive) print_version();
+  lua_getglobal(L, "aloop"); /* at hand, as asyncio is at its prompt */
+  if (lua_isnil(L, -1)) {
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "aloop");
+    lua_call(L, 1, 1);
+    lua_setglobal(L, "aloop");
+  }
+  lua_settop(L, 0);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "aloop.repl");
   lua_call(L, 1, 1);

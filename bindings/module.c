@@ -14,6 +14,7 @@
 #include "lbuffer.h"
 #include "lcontext.h"
 #include "ldatagram.h"
+#include "ledit.h"
 #include "lfd.h"
 #include "lfuture.h"
 #include "lgenerator.h"
@@ -83,7 +84,7 @@ static openlib *const openlibs[] = {
     al_listen_openlib,
     al_datagram_openlib,
     al_waitlist_openlib,
-    al_testing_openlib,
+    al_testing_openlib, al_edit_openlib,
     al_reader_openlib,
     al_stream_openlib,
     al_writer_openlib,
