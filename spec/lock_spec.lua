@@ -181,6 +181,21 @@ describe("a cancelled acquire()", function()
     end)
   end)
 
+  it("that was asked for before it waits comes where it waits", function()
+    as_task(function()
+      local lock, notes = aloop.Lock(), {}
+      local task = aloop.create_task(function()
+        aloop.current_task():cancel("before")
+        lock:acquire() -- free: nothing is waited for
+        notes[#notes + 1] = "free"
+        lock:acquire()
+      end)
+      assert.equal("before", cancelled(task).message)
+      assert.same({ "free" }, notes)
+      assert.matches("%[locked%]", tostring(lock))
+    end)
+  end)
+
   it("costs no more behind many that wait", function()
     as_task(function()
       local lock, tasks = aloop.Lock(), {}
