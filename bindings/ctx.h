@@ -159,6 +159,7 @@ enum {
   AL_SLOT_UNREAD,     /* weak set of the futures with an error that nobody looked at */
   AL_SLOT_LOOPS,      /* weak table: l_loop pointer to userdata */
   AL_SLOT_COROUTINES, /* array of finished coroutines, for the next tasks */
+  AL_SLOT_TASK_MAIN,  /* the function at the bottom of these */
   AL_SLOT_FIRST_FREE
 };
 

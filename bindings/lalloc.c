@@ -12,15 +12,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
   STEP = 16,
-  SMALL = 512,
+  SMALL = 768,        /* the stack of a new coroutine is among them */
   LARGE = 256 * 1024, /* a read's; beyond it all is malloc's alone */
   N_SMALL = SMALL / STEP + 1,
   PER_OCTAVE = 8, /* medium classes between a power of two and the next: at most an eighth is wasted */
   N_MEDIUM = 9 * PER_OCTAVE,
   SLAB = 64 * 1024,
+  LARGE_SLAB = 1024 * 1024, /* has its pages from the start: faults for each cost as much as half of what Lua does */
+  SLABS_FIRST = 512,        /* 32 MiB, before slabs are large: for what is smaller, bytes count more than faults */
   SHELVES = 4 * 1024 * 1024 /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
 };
 
@@ -33,21 +36,36 @@ struct al_alloc {
   block *medium[N_MEDIUM]; /* malloc's blocks, which it takes and gives back at ten times the cost */
   size_t kept;             /* bytes of these */
   block *slabs;            /* each begins with its link */
+  block *large_slabs;      /* these are mapped */
   char *at, *end;          /* what is uncut of the last slab */
-  bool warns, in_warning;  /* the state's warnings are on; a part of one was written */
+  int n_slabs;
+  bool warns, in_warning; /* the state's warnings are on; a part of one was written */
 };
 
 static size_t class_of(size_t size) { return (size + STEP - 1) / STEP; }
 
-static void *cut(al_alloc *self, size_t size) {
-  if ((size_t)(self->end - self->at) < size) {
-    block *slab = malloc(SLAB);
-    if (!slab) return NULL;
-    slab->next = self->slabs;
-    self->slabs = slab;
-    self->at = (char *)slab + STEP;
-    self->end = (char *)slab + SLAB;
+static bool begin_slab(al_alloc *self, void *memory, size_t size, block **list) {
+  block *slab = memory;
+  slab->next = *list;
+  *list = slab;
+  self->at = (char *)slab + STEP;
+  self->end = (char *)slab + size;
+  return true;
+}
+
+static bool new_slab(al_alloc *self) {
+  if (self->n_slabs < SLABS_FIRST) {
+    void *slab = malloc(SLAB);
+    if (slab) self->n_slabs++;
+    return slab && begin_slab(self, slab, SLAB, &self->slabs);
   }
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
+  void *slab = mmap(NULL, LARGE_SLAB, PROT_READ | PROT_WRITE, flags, -1, 0);
+  return slab != MAP_FAILED && begin_slab(self, slab, LARGE_SLAB, &self->large_slabs);
+}
+
+static void *cut(al_alloc *self, size_t size) {
+  if ((size_t)(self->end - self->at) < size && !new_slab(self)) return NULL;
   void *made = self->at;
   self->at += size;
   return made;
@@ -182,6 +200,10 @@ lua_State *al_alloc_newstate(al_alloc **alloc) {
 void al_alloc_end(al_alloc *self) {
   if (!self) return;
   free_chain(self->slabs);
+  for (block *slab = self->large_slabs, *next; slab; slab = next) {
+    next = slab->next;
+    munmap(slab, LARGE_SLAB);
+  }
   clear_shelves(self);
   free(self);
 }

@@ -45,10 +45,11 @@ static int body_done(lua_State *L, int status, lua_KContext extra) {
   return lua_gettop(L);
 }
 
-/* The function at the bottom of every task's coroutine: f, arguments... → ok, results or the error. */
+/* The function at the bottom of every task's coroutine: f, arguments... → ok, results or the error. There is one,
+ * whose second upvalue is the message handler. */
 static int task_main(lua_State *L) {
   int nargs = lua_gettop(L) - 1;
-  al_ctx_pushfunction(L, al_ctx_of(L), al_traceback);
+  lua_pushvalue(L, lua_upvalueindex(2));
   lua_insert(L, 1);
   return body_done(L, lua_pcallk(L, nargs, LUA_MULTRET, 1, 0, body_done), 0);
 }
@@ -69,8 +70,8 @@ static void end_failed(lua_State *L, al_ctx *ctx) {
   }
 }
 
-/* A timeout or group that is still open has not been closed at the end of its block, because it has no <close>: the task
- * fails for it. What else it failed with is the cause, but a cancellation or interrupt goes on as it is. */
+/* A timeout or group that is still open has not been closed at the end of its block, because it has no <close>: the
+ * task fails for it. What else it failed with is the cause, but a cancellation or interrupt goes on as it is. */
 static void check_scopes(lua_State *L, ending *e) {
   static const char message[] = "%s was not closed before its task ended: write `local x <close> = ...`";
   if (!e->task->scopes) return;
@@ -340,8 +341,19 @@ void al_task_run_step(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   ctx->co_blocked = former_blocked;
 }
 
+/* Tasks that were made one after the other mostly go on in this order, too: what the next ones need is fetched
+ * meanwhile. */
+static inline void prefetch_next(const l_task *t) {
+  const al_link *end = &t->f.loop->tasks, *next = t->all.next;
+  if (!next || next == end) return;
+  const l_task *following = (const l_task *)(const void *)((const char *)next - offsetof(l_task, all));
+  __builtin_prefetch(following->co);
+  __builtin_prefetch(next->next);
+}
+
 void al_task_step(al_loop *loop, al_handle *core) {
   l_task *t = of_step(core);
+  prefetch_next(t);
   al_ctx *ctx = t->f.loop->ctx;
   lua_State *L = al_enter(ctx);
   if (!L) return;
@@ -407,6 +419,17 @@ int al_await(lua_State *L, al_ctx *ctx, int idx) {
 
 /* ---- making */
 
+void al_task_prepare(lua_State *L, al_ctx *ctx) {
+  al_ctx_anchors(L, ctx);
+  lua_newtable(L);
+  lua_rawseti(L, -2, AL_SLOT_COROUTINES);
+  lua_pushlightuserdata(L, ctx);
+  al_ctx_pushfunction(L, ctx, al_traceback);
+  lua_pushcclosure(L, task_main, 2);
+  lua_rawseti(L, -2, AL_SLOT_TASK_MAIN);
+  lua_pop(L, 1);
+}
+
 /* Pushes a coroutine with task_main at its bottom: a finished one, or a new one. */
 lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx) {
   lua_State *co;
@@ -420,7 +443,7 @@ lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx) {
   } else {
     co = lua_newthread(L);
   }
-  al_ctx_pushfunction(L, ctx, task_main); /* what may raise is done in L, for nothing is protected in co */
+  al_pushanchored(L, ctx, AL_SLOT_TASK_MAIN);
   lua_xmove(L, co, 1);
   return co;
 }

@@ -112,7 +112,7 @@ void al_coro_pushdriver(lua_State *L, al_ctx *ctx, int idx);
 int al_task_yielded(lua_State *L, al_ctx *ctx);
 bool al_task_is_step(const al_handle *core);
 bool al_coro_is_passing(lua_CFunction f); /* one of lcoro.c's that let waits through */
-bool al_coro_is_waiting(lua_State *co); /* suspended by aloop, not by a script */
+bool al_coro_is_waiting(lua_State *co);   /* suspended by aloop, not by a script */
 void al_coro_openlib(lua_State *L, al_ctx *ctx);
 
 /* Its open scopes are closed without a word; the place of the innermost one, as text. self: its userdata. */
@@ -125,6 +125,7 @@ l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int contex
 bool al_is_coroutine(lua_State *L, int idx); /* a function, an object that can be called, a suspended coroutine */
 void al_task_set_name(lua_State *L, int self, int name);
 l_task *al_task_of_link(al_link *all);
+void al_task_prepare(lua_State *L, al_ctx *ctx); /* what the anchors hold for tasks */
 /* Pushes a coroutine that is ready to be given a body and its arguments. */
 lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx);
 /* One step of the task whose userdata is at self of L, a thread of al_enter. */

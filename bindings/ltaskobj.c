@@ -94,10 +94,7 @@ static const luaL_Reg task_methods[] = {{"cancelling", task_cancelling},
 static const luaL_Reg functions[] = {{"current_task", current_task}, {"all_tasks", all_tasks}, {NULL, NULL}};
 
 void al_task_openlib(lua_State *L, al_ctx *ctx) {
-  al_ctx_anchors(L, ctx);
-  lua_newtable(L);
-  lua_rawseti(L, -2, AL_SLOT_COROUTINES);
-  lua_pop(L, 1);
+  al_task_prepare(L, ctx);
   al_class_methods(L, ctx, AL_C_Task, task_methods);
   al_ctx_setfuncs(L, ctx, functions);
 }

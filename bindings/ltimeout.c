@@ -1,6 +1,6 @@
 /* ltimeout.c - timeout and timeout_at: a scope that cancels its task when the time is up, and turns the CancelledError
- * that comes of it into a TimeoutError where it is closed. It stands here and not in Lua for its price: the timer is part
- * of the object, so entering and leaving one allocates it alone and schedules no handle.
+ * that comes of it into a TimeoutError where it is closed. It stands here and not in Lua for its price: the timer is
+ * part of the object, so entering and leaving one allocates it alone and schedules no handle.
  *
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"
@@ -73,7 +73,7 @@ static int enter(lua_State *L, bool relative) {
   double when = 0;
   bool limited = opt_time(L, ctx, 1, relative ? "delay" : "when", &when);
   l_task *task = al_scope_check_task(L, ctx, name);
-  int64_t now_ns = limited ? al_time_ns() : 0;
+  int64_t now_ns = limited ? al_loop_time_ns(task->f.loop->loop) : 0;
   timeout *t = lua_newuserdatauv(L, sizeof *t, AL_SCOPE_UV_COUNT);
   *t = (timeout){
       .limited = limited, .when = relative ? (double)now_ns / 1e9 + when : when, .cancelling = task->cancelling};
@@ -178,7 +178,7 @@ static int timeout_reschedule(lua_State *L) {
   t->limited = limited;
   t->when = when;
   if (limited) {
-    arm(L, t, al_time_ns());
+    arm(L, t, al_loop_time_ns(t->scope.task->f.loop->loop));
   } else if (!al_timer_cancel(&t->scope.timer)) {
     al_handle_cancel(&t->scope.timer.handle);
   }
