@@ -352,6 +352,7 @@ static const al_keeper string_keeper = {keep_string, let_go};
 static int raise_write_error(lua_State *L, int err, const char *f) {
   al_ctx *ctx = al_ctx_of(L);
   if (err == -EPIPE) return al_raise(L, ctx, AL_C_RuntimeError, "Cannot call %s() after write_eof()", f);
+  if (err == -EBUSY) return al_raise(L, ctx, AL_C_RuntimeError, "unable to %s; sendfile is in progress", f);
   return al_raise_os(L, ctx, err, NULL, NULL);
 }
 
@@ -408,7 +409,10 @@ static int transport_can_write_eof(lua_State *L) {
   return 1;
 }
 
-static int transport_write_eof(lua_State *L) { return check_result(L, al_transport_write_eof(self(L))); }
+static int transport_write_eof(lua_State *L) {
+  int err = al_transport_write_eof(self(L));
+  return err ? raise_write_error(L, err, "write_eof") : 0;
+}
 
 static int transport_get_write_buffer_size(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)al_transport_write_buffer_size(self(L)));

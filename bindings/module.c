@@ -29,6 +29,7 @@
 #include "lresolve.h"
 #include "lscope.h"
 #include "lselector.h"
+#include "lsendfile.h"
 #include "lserver.h"
 #include "lsigint.h"
 #include "lsignal.h"
@@ -74,7 +75,9 @@ static openlib *const openlibs[] = {
     al_addr_openlib,
     al_fd_openlib,
     al_signal_openlib,
-    al_socket_openlib,   al_sockops_openlib,
+    al_socket_openlib,
+    al_sockops_openlib,
+    al_sendfile_openlib,
     al_pipe_openlib,
     al_resolve_openlib,
     al_protocol_openlib,

@@ -373,8 +373,8 @@ void al_transport_release(al_transport *transport); /* the memory goes when it i
 
 /* Sends now what the kernel takes and keeps the rest, in order. hold (may be NULL: the rest is copied) is asked to keep the
  * whole of data alive instead of the copy when the rest is large; it returns a token for `unhold`, called once when the
- * bytes are no longer needed, or NULL to have them copied. Results: 0, -EPIPE after write_eof, -ENOMEM (nothing was
- * kept; the connection is lost). A write on a lost connection is dropped and returns 0 (a warning from the 5th on). */
+ * bytes are no longer needed, or NULL to have them copied. Results: 0, -EPIPE after write_eof, -EBUSY while a file is
+ * sent, -ENOMEM (nothing was kept; the connection is lost). A write on a lost connection is dropped and returns 0 (a warning from the 5th on). */
 typedef struct al_keeper {
   void *(*hold)(void *ud, const char *data, size_t len);
   void (*unhold)(void *token);
@@ -436,6 +436,36 @@ int al_datagram_remote(const al_transport *transport, al_addr *addr); /* -ENOTCO
  * gets -EPIPE if something was unsent, else 0. Its write_eof closes it once all is sent. */
 int al_pipe_reader_new(al_loop *loop, int fd, al_protocol *protocol, al_handle *started, al_transport **transport);
 int al_pipe_writer_new(al_loop *loop, int fd, al_protocol *protocol, al_handle *started, al_transport **transport);
+
+/* ---- sendfile: files, by the kernel ----------------------------------------------------------------------------------------- */
+
+typedef struct al_sendfile al_sendfile;
+typedef struct al_sendfile_what {
+  int file;       /* its descriptor, which stays the caller's */
+  int64_t offset; /* its position is neither used nor changed */
+  int64_t count;  /* the most to send; -1: to the end */
+} al_sendfile_what;
+/* sent: how many bytes the socket took, also on error. */
+typedef void al_sendfile_fn(void *data, int error, int64_t sent);
+
+/* Send a part of a file over a connected, non-blocking socket, which nobody else writes to meanwhile; or over a stream
+ * transport: after what was written before, and while it goes on, writes get -EBUSY and nothing is read. A file that ends
+ * early ends it. If it can be done at once, or fails at once, *request is NULL, *sent tells how much, and this returns 0
+ * or the error. Else done is called once, from a later turn, unless it is cancelled or the loop closes.
+ * Errors: -ENOTSUP: this kind of file, or transport, can't be sent so, and nothing was; -EBUSY: the transport is sending
+ * already; -ESHUTDOWN: it is closing, or was closed meanwhile; -ENOMEM, AL_ECLOSED, -errno. */
+int al_sendfile_start(al_loop *loop, int fd, const al_sendfile_what *what, void *data, al_sendfile_fn *done,
+                      al_sendfile **request, int64_t *sent);
+int al_transport_sendfile(al_transport *transport, const al_sendfile_what *what, void *data, al_sendfile_fn *done,
+                          al_sendfile **request, int64_t *sent);
+int64_t al_sendfile_cancel(al_sendfile *request); /* done won't be called; how much was sent */
+
+/* The same hold on a stream transport for a sender that has the bytes itself. write keeps what it can't send. wait: 1 if
+ * nothing is unsent; 0: flushed is called when that is so; or an error. free ends the hold. */
+int al_feed_new(al_transport *transport, al_sendfile **feed);
+int al_feed_write(al_sendfile *feed, const char *data, size_t len);
+int al_feed_wait(al_sendfile *feed, void *data, al_sendfile_fn *flushed);
+void al_feed_free(al_sendfile *feed);
 
 /* ---- server ------------------------------------------------------------------------------------------------------------------ */
 

@@ -287,6 +287,8 @@ static void stream_flushed(al_stream *stream) {
     al__transport_lose(t, 0);
   else if (t->eof_written)
     al__sock_shutdown(t->fd, SHUT_WR); /* -ENOTCONN: reading tells why */
+  else if (t->feeder)
+    t->feeder->flushed(t->feeder);
 }
 
 static void stream_on_sent(al_loop *loop, al_op *op, int result, unsigned flags) {
@@ -376,6 +378,7 @@ void al__stream_turn(al_transport *transport) { stream_catch_up(al__stream_of(tr
 
 static const al__transport_ops stream_ops = {
     .name = "stream",
+    .feeds = true,
     .drops = "socket.send()",
     .start = al__stream_start,
     .turn = al__stream_turn,

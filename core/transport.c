@@ -227,6 +227,18 @@ static void transport_finish(al_transport *transport) {
   al_transport_release(transport);
 }
 
+static void begin_closing(al_transport *transport) {
+  if (transport->closing) return;
+  transport->closing = true;
+  transport->ops->stop_reading(transport);
+  if (transport->feeder) transport->feeder->lost(transport->feeder);
+}
+
+/* No operation is in flight on the descriptor. */
+static bool is_idle(const al_transport *transport) {
+  return transport->foreign_ops == 0 && transport->ops->is_idle(transport);
+}
+
 /* The loop closes. Operations in flight end when the machine closes, right after. */
 static void transport_die(al_transport *transport) {
   al__link_remove(&transport->in_room);
@@ -236,21 +248,17 @@ static void transport_die(al_transport *transport) {
   al_handle_cancel(&transport->turn);
   al_handle_cancel(&transport->lost);
   transport->ops->drop(transport);
-  if (!transport->closing) {
-    transport->closing = true;
-    transport->ops->stop_reading(transport);
-  }
+  begin_closing(transport);
   if (!transport->made && transport->started) al__loop_discard(transport->loop, transport->started);
   al__transport_settle(transport);
 }
 
 static bool transport_is_busy(const al_transport *transport) {
-  return al_handle_is_queued(&transport->turn) || al_handle_is_queued(&transport->lost) ||
-         !transport->ops->is_idle(transport);
+  return al_handle_is_queued(&transport->turn) || al_handle_is_queued(&transport->lost) || !is_idle(transport);
 }
 
 void al__transport_settle(al_transport *transport) {
-  if (transport->lost_done && transport->ops->is_idle(transport)) {
+  if (transport->lost_done && is_idle(transport)) {
     transport_finish(transport);
     return;
   }
@@ -290,8 +298,7 @@ void al__transport_lose(al_transport *transport, int error) {
 
 void al_transport_close(al_transport *transport) {
   if (transport->closing) return;
-  transport->closing = true;
-  transport->ops->stop_reading(transport);
+  begin_closing(transport);
   if (transport->ops->buffered(transport) == 0) al__transport_lose(transport, 0);
   al__transport_settle(transport);
 }
@@ -299,10 +306,7 @@ void al_transport_close(al_transport *transport) {
 void al_transport_fail(al_transport *transport, int error) {
   if (transport->conn_lost) return;
   transport->ops->drop(transport);
-  if (!transport->closing) {
-    transport->closing = true;
-    transport->ops->stop_reading(transport);
-  }
+  begin_closing(transport);
   al__transport_lose(transport, error);
   al__transport_settle(transport);
 }
@@ -356,6 +360,7 @@ void al__transport_drop_write(al_transport *transport) {
 
 int al_transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
   if (transport->eof_written) return -EPIPE;
+  if (transport->feeder) return -EBUSY;
   if (len == 0) return 0;
   if (transport->conn_lost) {
     al__transport_drop_write(transport);
@@ -367,6 +372,7 @@ int al_transport_write(al_transport *transport, const char *data, size_t len, co
 int al_transport_write_eof(al_transport *transport) {
   if (!transport->ops->write_eof) return -ENOTSUP;
   if (transport->closing || transport->eof_written) return 0;
+  if (transport->feeder) return -EBUSY;
   transport->eof_written = true;
   return transport->ops->write_eof(transport);
 }

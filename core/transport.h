@@ -27,6 +27,7 @@
 /* What a kind does. All get a transport that is not finished, free aside. */
 typedef struct al__transport_ops {
   const char *name;                       /* "stream" */
+  bool feeds;                             /* it calls al__feeder.flushed, so that files can be sent over it */
   const char *drops;                      /* "socket.send()": for warnings of writes that were dropped */
   void (*start)(al_transport *transport); /* connection_made has returned: reading may begin */
   void (*turn)(al_transport *transport);  /* the handle `turn`, queued by the kind, runs */
@@ -49,6 +50,13 @@ typedef struct al__name {
   char bytes[sizeof(struct sockaddr_in6)]; /* the address, or a pointer to one that is longer */
 } al__name;
 
+/* Who sends on the descriptor in place of the protocol, whose writes are refused meanwhile (sendfile.c). */
+typedef struct al__feeder al__feeder;
+struct al__feeder {
+  void (*flushed)(al__feeder *feeder); /* nothing is unsent any more; from a turn */
+  void (*lost)(al__feeder *feeder);    /* the transport is closing; the hold has to be given up */
+};
+
 /* The transports of a server. */
 typedef struct al__group al__group;
 struct al__group {
@@ -66,15 +74,17 @@ struct al_transport {
   al_link in_room;  /* the ring of the loop's transports */
   al_link in_group; /* next NULL: in no group */
   al__group *group;
+  al__feeder *feeder; /* or NULL */
   al_handle turn;     /* connection_made; later the kind's */
   al_handle lost;     /* connection_lost */
   al_handle *started; /* the caller's, to be queued after connection_made; may be NULL */
   size_t high, low;
   al__name peer, local; /* local only once somebody has asked */
   int refs, fd;
-  int error;         /* for connection_lost */
-  uint8_t conn_lost; /* 0; from 1 on: connection_lost was queued, and so many writes less one were dropped */
-  bool made : 1;     /* connection_made was called */
+  int error;           /* for connection_lost */
+  uint8_t foreign_ops; /* in flight on the descriptor, of a feeder */
+  uint8_t conn_lost;   /* 0; from 1 on: connection_lost was queued, and so many writes less one were dropped */
+  bool made : 1;       /* connection_made was called */
   bool closing : 1, lost_done : 1;
   bool dying : 1;          /* the loop closes: no callbacks of the protocol */
   bool paused : 1;         /* pause_reading() */

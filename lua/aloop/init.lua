@@ -25,6 +25,11 @@ for _, name in ipairs {
   aloop[name] = core[name]
 end
 
+-- Methods of loops that are written in Lua, and loaded when they are first called.
+for _, name in ipairs { "sendfile", "sock_sendfile" } do
+  core.BaseEventLoop[name] = function(...) return require("aloop.sendfile")[name](...) end
+end
+
 -- Where the other names come from.
 local homes = {}
 for home, names in pairs {
