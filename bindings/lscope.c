@@ -21,10 +21,12 @@ l_task *al_scope_check_task(lua_State *L, al_ctx *ctx, const char *what) {
 static void remember_maker(lua_State *L, l_scope *s, int idx, int level) {
   lua_Debug ar;
   for (; lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "l", &ar);
-    if (ar.currentline <= 0) continue;
+    lua_getinfo(L, "lf", &ar);
+    if (ar.currentline <= 0) {
+      lua_pop(L, 1);
+      continue;
+    }
     s->line = ar.currentline;
-    lua_getinfo(L, "f", &ar);
     lua_setiuservalue(L, idx, AL_SCOPE_UV_CREATOR);
     return;
   }

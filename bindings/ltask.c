@@ -169,8 +169,25 @@ static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   if (!al_list_is_empty(&t->f.waiters)) al_call_soon_list(t->f.loop->loop, &t->f.waiters);
 }
 
-/* The task at self of L has ended with n values (or the error, if failed) on top of its coroutine. */
-static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool failed) {
+/* Ends a task that returned at most one value and has no callbacks, which takes no memory and raises nothing; false, and
+ * nothing is done, if it ended in another way. */
+static bool end_simply(lua_State *L, l_task *t, int self, int n) {
+  if (n > 1 || t->must_cancel || t->scopes || t->is_main) return false;
+  bool has_callbacks = lua_getiuservalue(L, self, AL_FUTURE_UV_VALUE) != LUA_TNIL;
+  lua_pop(L, 1);
+  if (has_callbacks) return false;
+  if (n == 1) { /* else the value stays nil */
+    lua_xmove(t->co, L, 1);
+    lua_setiuservalue(L, self, AL_FUTURE_UV_VALUE);
+  }
+  t->f.state = AL_FUTURE_FINISHED;
+  t->f.nvalues = n;
+  if (!al_list_is_empty(&t->f.waiters)) al_call_soon_list(t->f.loop->loop, &t->f.waiters);
+  return true;
+}
+
+/* The same in every other way. */
+static void end_with_outcome(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool failed) {
   if (!lua_checkstack(L, n + LUA_MINSTACK)) {
     lua_settop(t->co, 0);
     n = 0, failed = true;
@@ -192,6 +209,11 @@ static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool
     al_report(ctx, L, t->f.loop, "interrupt", NULL);
     al_future_mark_read(ctx, &t->f); /* who runs the loop gets it */
   }
+}
+
+/* The task at self of L has ended with n values (or the error, if failed) on top of its coroutine. */
+static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool failed) {
+  if (failed || !end_simply(L, t, self, n)) end_with_outcome(ctx, L, t, self, n, failed);
   keep_coroutine(ctx, L, t, self);
   t->co = NULL;
   leave_lists(ctx, t);
@@ -452,10 +474,12 @@ lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx) {
 static void remember_creator(lua_State *L, l_task *t, int self) {
   lua_Debug ar;
   for (int level = 0; level < 4 && lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "l", &ar);
-    if (ar.currentline <= 0) continue;
+    lua_getinfo(L, "lf", &ar);
+    if (ar.currentline <= 0) {
+      lua_pop(L, 1);
+      continue;
+    }
     t->created_line = ar.currentline;
-    lua_getinfo(L, "f", &ar);
     lua_setiuservalue(L, self, AL_TASK_UV_CREATOR);
     return;
   }

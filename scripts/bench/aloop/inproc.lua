@@ -1,13 +1,13 @@
 -- inproc.lua - the loop's own work, measured inside one process: callbacks, timers, tasks.
 --
---   aloop inproc.lua chain|soon|timers|cancel|reset|reset.cancel|switch|switch100|tasks|queue
+--   aloop inproc.lua chain|soon|timers|cancel|reset|reset.cancel|switch|switch100|tasks|alive|timeouts|queue
 --
 -- Prints ns=NANOSECONDS, CPU an operation.
 --
 -- SPDX-License-Identifier: MIT
 local aloop = require "aloop"
 
-local MILLION, CHAIN, TIMEOUTS, RESETS = 1000000, 2000000, 100000, 2000000
+local MILLION, CHAIN, TIMEOUTS, RESETS, ALIVE = 1000000, 2000000, 100000, 2000000, 500000
 local loop = aloop.get_event_loop()
 local clock = os.clock
 
@@ -129,6 +129,22 @@ function bench.tasks()
     end)
   end)
   return n
+end
+
+-- Tasks that are alive at once, and wait once each.
+function bench.alive()
+  local n, sleep, set = ALIVE, aloop.sleep, {}
+  local function body() sleep(0) end
+  for i = 1, n do set[i] = loop:create_task(body) end
+  for i = 1, n do set[i]:await() end
+  return n
+end
+
+function bench.timeouts()
+  for _ = 1, MILLION do
+    local _ <close> = aloop.timeout(10)
+  end
+  return MILLION
 end
 
 -- Two tasks hand an item to and fro; a round is there and back.

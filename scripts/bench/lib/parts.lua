@@ -89,8 +89,11 @@ add {
   bytes = 2560,
 }
 
-local function add_inproc(bench, title, groups, limit, rival)
-  add { name = bench, kind = "inproc", bench = bench, title = title, groups = groups, limit = limit, rival = rival }
+local function add_inproc(bench, title, groups, limit, rival, baseline)
+  add {
+    name = bench, kind = "inproc", bench = bench, title = title, groups = groups, limit = limit, rival = rival,
+    baseline = baseline,
+  }
 end
 
 add_inproc("chain", "call_soon chain of 2 million", "loop targets quick", nil, { "uvloop", 4 })
@@ -103,6 +106,9 @@ add_inproc("switch", "sleep(0) of one task; baseline: a coroutine.resume/yield p
 add_inproc("switch100", "sleep(0) of 100 tasks; baseline: a coroutine.resume/yield pair", "loop targets quick", 2.5,
   { "uvloop", 5 })
 add_inproc("tasks", "create and run a task; baseline: a coroutine.resume/yield pair", "loop")
+add_inproc("alive", "500,000 tasks alive at once that wait once each; baseline: bare coroutines", "loop targets quick",
+  1.5, { "uvloop", 4 }, "lua")
+add_inproc("timeouts", "1 million timeout scopes entered and left", "loop targets quick", nil, { "uvloop", 2 })
 add_inproc("queue", "an item to a task and back by two queues; baseline: a coroutine.resume/yield pair",
   "loop targets quick", nil, { "uvloop", 4 })
 

@@ -61,6 +61,7 @@ local function c_programs(paths)
         if bench:find "^switch" or bench == "tasks" or bench == "queue" then return { bin "coro", "pair" } end
         return { bin "loop_ref", bench }
       end,
+      benches = set "chain soon timers cancel reset switch switch100 tasks",
     },
     { name = "c-ring", needs = built "echo_uring", echo = function(where) return { bin "echo_uring", where } end },
   }
@@ -111,7 +112,13 @@ local function lua_programs(paths)
   local luv = probe({ paths.lua, "-e", "require'luv'" }, "lua-luv is not installed")
   local cqueues = probe({ paths.lua, "-e", "require'cqueues'" }, "lua-cqueues is not installed")
   return {
-    { name = "lua", needs = function() end, startup = { paths.lua, "-e", "" } },
+    {
+      name = "lua",
+      needs = function() end,
+      inproc = function(bench) return lua("lua_inproc.lua", bench) end,
+      benches = set "alive",
+      startup = { paths.lua, "-e", "" },
+    },
     {
       name = "luv",
       needs = luv,
@@ -148,7 +155,7 @@ local function python_programs(paths)
       lines = function(where) return py("py_echo.py", "lines", where) end,
       http = function() return py "py_http.py" end,
       inproc = function(bench) return py("py_inproc.py", bench) end,
-      benches = set "chain soon timers cancel reset switch switch100 tasks queue",
+      benches = set "chain soon timers cancel reset switch switch100 tasks alive timeouts queue",
     }
     programs[#programs + 1] = { -- what the parts for streams are compared with, too
       name = name .. "-p",
@@ -175,7 +182,7 @@ local function other_programs(paths)
       echo = function(where) return { "node", peers .. "node_echo.js", where } end,
       http = function() return { "node", peers .. "node_http.js" } end,
       inproc = function(bench) return { "node", peers .. "node_inproc.js", bench } end,
-      benches = set "chain soon timers cancel reset reset.cancel switch tasks",
+      benches = set "chain soon timers cancel reset reset.cancel switch tasks alive",
     },
     {
       name = "nginx",

@@ -1,6 +1,6 @@
 // node_inproc.js - the loop's own work on Node. setImmediate is its call_soon.
 //
-//   node node_inproc.js chain|soon|timers|cancel|reset|reset.cancel|switch|tasks
+//   node node_inproc.js chain|soon|timers|cancel|reset|reset.cancel|switch|tasks|alive
 //
 // Prints ns=NANOSECONDS, CPU an operation. SPDX-License-Identifier: MIT
 'use strict';
@@ -86,6 +86,13 @@ const bench = {
       for (let k = 0; k < 1000; k++) body();
       await new Promise((done) => setImmediate(done));
     }
+    return [n];
+  },
+  async alive() {
+    const n = 500000, set = [];
+    const body = async () => { await new Promise((done) => setImmediate(done)); };
+    for (let i = 0; i < n; i++) set.push(body());
+    for (let i = 0; i < n; i++) await set[i];
     return [n];
   },
 };

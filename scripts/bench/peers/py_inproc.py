@@ -1,6 +1,7 @@
 """The loop's own work on asyncio or uvloop.
 
-    python3 py_inproc.py asyncio|uvloop chain|soon|timers|cancel|reset|switch|switch100|tasks|queue
+    python3 py_inproc.py asyncio|uvloop chain|soon|timers|cancel|reset|switch|switch100|tasks|alive|
+                                        timeouts|queue
 
 Prints ns=NANOSECONDS, CPU an operation. SPDX-License-Identifier: MIT
 """
@@ -125,6 +126,24 @@ async def tasks(loop):
     await starter()
     await done
     return n
+
+
+async def alive(loop):
+    n = 500000
+
+    async def body():
+        await asyncio.sleep(0)
+
+    for task in [loop.create_task(body()) for _ in range(n)]:
+        await task
+    return n
+
+
+async def timeouts(loop):
+    for _ in range(MILLION):
+        async with asyncio.timeout(10):
+            pass
+    return MILLION
 
 
 async def queue(loop):
