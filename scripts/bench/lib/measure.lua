@@ -54,6 +54,17 @@ end
 
 measure.streams = measure.echo
 measure.lines = measure.echo
+measure.sock = measure.echo
+
+-- Wall time a MiB; the rate is MiB a second.
+---@param setup Setup
+---@param program Program
+function measure.sendfile(setup, program)
+  local argv = extend(cores(setup, setup.seconds + 60), program.sendfile())
+  local found = shell.pairs(run(extend(argv, loadgen(setup, {}, { "-t", tostring(setup.seconds) }, "sink"))))
+  local mib = found.bytes / 1048576
+  return { value = found.seconds * 1e9 / mib, rate = mib / found.seconds }
+end
 
 ---@param setup Setup
 ---@param program Program

@@ -10,7 +10,9 @@ local shell = require "lib.shell"
 ---@class Program
 ---@field name string
 ---@field echo? fun(where: string): string[]
+---@field sock? fun(where: string): string[]
 ---@field udp? fun(): string[]
+---@field sendfile? fun(): string[]
 ---@field streams? fun(where: string): string[]
 ---@field lines? fun(where: string): string[]
 ---@field http? fun(): string[]
@@ -53,7 +55,9 @@ local function c_programs(paths)
       name = "c",
       needs = built "echo_epoll",
       echo = function(where) return { bin "echo_epoll", where } end,
+      sock = function(where) return { bin "echo_epoll", where } end,
       udp = function() return { bin "echo_udp" } end,
+      sendfile = function() return { bin "sendfile" } end,
       streams = function(where) return { bin "echo_epoll", where } end,
       lines = function(where) return { bin "echo_epoll", where } end,
       http = function() return { bin "http_epoll" } end,
@@ -90,7 +94,9 @@ local function aloop_programs(paths)
       name = name,
       needs = needs,
       echo = function(where) return run(paths.source .. "/aloop/echo.lua", "protocol", where) end,
+      sock = function() return run(paths.source .. "/aloop/echo_sock.lua") end,
       udp = function() return run(paths.source .. "/aloop/echo_udp.lua") end,
+      sendfile = function() return run(paths.source .. "/aloop/sendfile.lua") end,
       streams = function(where) return run(paths.source .. "/aloop/echo.lua", "streams", where) end,
       lines = function(where) return run(paths.source .. "/aloop/echo.lua", "lines", where) end,
       http = function() return run(paths.source .. "/../examples/http_server.lua") end,
@@ -150,7 +156,9 @@ local function python_programs(paths)
       name = name,
       needs = needs,
       echo = function(where) return py("py_echo.py", "protocol", where) end,
+      sock = function() return py "py_sock.py" end,
       udp = function() return py "py_udp.py" end,
+      sendfile = name == "asyncio" and function() return py "py_sendfile.py" end or nil,
       streams = function(where) return py("py_echo.py", "streams", where) end,
       lines = function(where) return py("py_echo.py", "lines", where) end,
       http = function() return py "py_http.py" end,
