@@ -307,6 +307,67 @@ static void test_cancel(void) {
   close(listener);
 }
 
+static struct addrinfo info_of(al_addr *addr, struct addrinfo *next) {
+  return (struct addrinfo){0, AF_INET, SOCK_STREAM, 0, addr->len, (struct sockaddr *)&addr->ss, NULL, next};
+}
+
+/* Two addresses that don't answer, one that does, one that refuses. */
+static void test_happy_eyeballs(void) {
+  al_loop *loop = new_loop();
+  al_addr hole, addr, refusing;
+  int fds[4], full = full_listener(&hole, fds), listener = raw_listen(&addr, 10);
+  close(raw_listen(&refusing, 1));
+  struct addrinfo last = info_of(&refusing, NULL), third = info_of(&addr, &last), second = info_of(&hole, &third),
+                  first = info_of(&hole, &second);
+  al_connect_options options = {.list = &first, .happy_eyeballs = true, .delay_ns = 5 * MS};
+  int64_t began_ns = al_time_ns();
+  outcome o = connect_to(loop, &options);
+  CHECK(o.fd >= 0 && port_of(&o.peer) == port_of(&addr));
+  CHECK(al_time_ns() - began_ns >= 10 * MS);
+  close(o.fd);
+  options.list = &last; /* with none that goes on */
+  o = connect_to(loop, &options);
+  CHECK(o.fd < 0 && o.n == 1 && o.error == -ECONNREFUSED);
+  last.ai_next = &third; /* a failure starts the next at once */
+  third.ai_next = NULL;
+  options.delay_ns = 100000 * MS;
+  o = connect_to(loop, &options);
+  CHECK(o.fd >= 0);
+  close(o.fd);
+  turns(loop, 2);
+  close(full);
+  close(listener);
+  for (int i = 0; i < 4; i++) close(fds[i]);
+  end_loop(loop);
+}
+
+/* With several attempts going on: cancelled after so many turns, and ended by the loop. */
+static void test_happy_eyeballs_end(void) {
+  al_loop *loop = new_loop();
+  al_addr hole;
+  int fds[4], full = full_listener(&hole, fds);
+  struct addrinfo third = info_of(&hole, NULL), second = info_of(&hole, &third), first = info_of(&hole, &second);
+  al_connect_options options = {.list = &first, .happy_eyeballs = true};
+  outcome o = {0};
+  al_connect *request;
+  for (int n = 0; n < 8; n++) {
+    CHECK_EQ(al_connect_start(loop, &options, &o, on_connected, &request), 0);
+    turns(loop, n);
+    al_connect_cancel(request);
+    turns(loop, n % 3);
+  }
+  CHECK_EQ(al_connect_start(loop, &options, &o, on_connected, &request), 0);
+  turns(loop, 4);
+  int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  al_loop_dump(loop, null);
+  close(null);
+  CHECK_EQ(al_loop_close(loop), 0);
+  CHECK_EQ(o.calls, 0);
+  al_loop_release(loop);
+  close(full);
+  for (int i = 0; i < 4; i++) close(fds[i]);
+}
+
 /* A Unix listener with a full backlog: the connection waits, and comes when there is room. */
 static void test_full_unix(void) {
   al_loop *loop = new_loop();
@@ -345,7 +406,8 @@ static bool without_memory(long n) {
   int listener = raw_listen(&addr, 10);
   char port[16];
   snprintf(port, sizeof(port), "%d", port_of(&addr));
-  al_connect_options options = {.host = "127.0.0.1", .service = port, .local_host = "127.0.0.1", .local_service = "0"};
+  al_connect_options options = {
+      .host = "127.0.0.1", .service = port, .local_host = "127.0.0.1", .local_service = "0", .happy_eyeballs = n % 2};
   bool failing = al_mem_fail_after(n);
   int err = al_connect_start(loop, &options, &o, on_connected, NULL);
   CHECK(err == 0 || err == -ENOMEM);
@@ -373,6 +435,8 @@ static void run_tests(void) {
   RUN_CLEAN(test_several);
   RUN_CLEAN(test_local_address);
   RUN_CLEAN(test_cancel);
+  RUN_CLEAN(test_happy_eyeballs);
+  RUN_CLEAN(test_happy_eyeballs_end);
   RUN_CLEAN(test_full_unix);
   RUN_CLEAN(test_without_memory);
 }
