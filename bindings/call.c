@@ -176,11 +176,22 @@ void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, con
   lua_settop(L, error - 1);
 }
 
-void al_warn(al_ctx *ctx, const char *category, const char *format, ...) {
+static void log_formatted(al_ctx *ctx, al_log_level level, const char *category, const char *format, va_list args) {
   char text[512];
+  vsnprintf(text, sizeof text, format, args);
+  al_log_line(ctx, level, category, text);
+}
+
+void al_warn(al_ctx *ctx, const char *category, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  vsnprintf(text, sizeof text, format, args);
+  log_formatted(ctx, AL_LOG_WARNING, category, format, args);
   va_end(args);
-  al_log_line(ctx, AL_LOG_WARNING, category, text);
+}
+
+void al_debug_line(al_ctx *ctx, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  log_formatted(ctx, AL_LOG_DEBUG, NULL, format, args);
+  va_end(args);
 }

@@ -121,12 +121,12 @@ struct al_ctx {
   int class_ref[AL_C_COUNT];         /* registry reference of each class */
   const void *future_gc, *task_gc;   /* the metatables of futures that still have something to report when collected */
 
-  l_loop *running;   /* the loop that runs in this state, or NULL */
-  l_loop *loops;     /* all that were not finalized */
-  l_task *current;   /* the task being stepped, or NULL */
+  l_loop *running;      /* the loop that runs in this state, or NULL */
+  l_loop *loops;        /* all that were not finalized */
+  l_task *current;      /* the task being stepped, or NULL */
   lua_State *innermost; /* the coroutine resumed last by ours of coroutine.*, or NULL: it may be the one that runs */
-  lua_State *co_top; /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
-  l_task *main_task; /* while a main chunk runs */
+  lua_State *co_top;    /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
+  l_task *main_task;    /* while a main chunk runs */
   lua_State *co_blocked; /* a coroutine below co_top that can't be suspended now, or NULL */
   l_loop *no_loop;       /* stands in for the loop of a main chunk that needed none yet */
   bool passing;          /* the error just raised has its traceback from further in: it stays, even that of a string */
@@ -135,6 +135,7 @@ struct al_ctx {
   int n_entered;         /* contexts in which a Context:run is */
   bool debug;            /* new loops are in debug mode: ALOOPDEBUG, -X debug */
   bool takes_sigint;     /* lsigint.h */
+  bool times_upcalls;    /* the running loop is in debug mode */
   bool ended;            /* by its finalizer: other finalizers may still come, and find nothing to work with */
   bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
   uint64_t task_names; /* the N of the next Task-N */
@@ -222,6 +223,9 @@ bool *al_reraised(al_ctx *ctx);
 void al_settraceback(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes the traceback that belongs to the error value at idx, or nil. */
 void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx);
+
+/* A debug line, to the same place. Never throws; who calls it knows that debug mode is on. */
+void al_debug_line(al_ctx *ctx, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A warning, to the function in AL_SLOT_LOG (aloop.set_log_handler), or else to al_log. Never throws. */
 void al_warn(al_ctx *ctx, const char *category, const char *format, ...) __attribute__((format(printf, 3, 4)));

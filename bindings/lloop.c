@@ -90,6 +90,9 @@ static void discard(al_loop *loop, al_handle *handle) {
 static void slow_io(al_loop *core, al_handle *handle, int64_t took_ns) {
   if (handle && (al_handle_is_ours(handle) || al_task_is_step(handle))) return; /* they tell it themselves */
   l_loop *loop = al_loop_data(core);
+  bool told = loop->told_slow; /* with the protocol's method */
+  loop->told_slow = false;
+  if (told) return;
   al_warn(loop->ctx, NULL, "Executing %s took %.3f seconds", handle ? "a callback of aloop" : "the callbacks of I/O",
           (double)took_ns / 1e9);
 }
@@ -99,10 +102,25 @@ typedef struct slow_text {
   int64_t took_ns;
 } slow_text;
 
+/* Pushes ", now at x.lua:3" if it is a task that waits, else "". */
+static void push_task_place(lua_State *L, al_ctx *ctx, int idx) {
+  const l_future *f = al_test_future(L, ctx, idx);
+  lua_State *co = f && f->is_task ? ((const l_task *)f)->co : NULL;
+  lua_Debug ar;
+  for (int level = 0; co && lua_getstack(co, level, &ar); level++) {
+    lua_getinfo(co, "Sl", &ar);
+    if (ar.currentline < 0 || al_is_own_source(ar.source)) continue;
+    lua_pushfstring(L, ", now at %s:%d,", ar.short_src, ar.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
 static int slow_body(lua_State *L) {
   slow_text *s = lua_touserdata(L, 1);
+  push_task_place(L, s->loop->ctx, 2);
   const char *text = luaL_tolstring(L, 2, NULL);
-  al_warn(s->loop->ctx, NULL, "Executing %s took %.3f seconds", text, (double)s->took_ns / 1e9);
+  al_warn(s->loop->ctx, NULL, "Executing %s%s took %.3f seconds", text, lua_tostring(L, 3), (double)s->took_ns / 1e9);
   return 0;
 }
 
@@ -248,6 +266,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   lua_setiuservalue(L, 4, AL_LOOP_UV_SELECTOR);
   loop->custom_future = replaces(L, ctx, "create_future");
   loop->custom_task = replaces(L, ctx, "create_task");
+  al_remember_place(L, ctx, 4);
   al_loop_options options = {.machine = machine, .debug = ctx->debug, .data = loop, .discard = discard, .clock = clock};
   const char *reason = NULL;
   int error = al_loop_new(&options, &loop->loop, &reason);
@@ -256,6 +275,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   set_slow(loop, default_slow);
   loop->next = ctx->loops;
   ctx->loops = loop;
+  if (ctx->debug) al_debug_line(ctx, "Using selector: %s", al_loop_machine(loop->loop));
   return 1;
 }
 
@@ -287,6 +307,7 @@ int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   ctx->current = NULL;
   ctx->co_top = ctx->co_blocked = NULL;
   ctx->running = loop;
+  ctx->times_upcalls = al_loop_debug(loop->loop);
   al_sigint_attach(ctx, loop);
   al_query_attach(ctx, loop);
   al_watchdog_loop(ctx, loop);
@@ -294,6 +315,7 @@ int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   int error = al_loop_run_forever(loop->loop);
   al_watchdog_loop(ctx, former);
   ctx->running = former;
+  ctx->times_upcalls = former && al_loop_debug(former->loop);
   ctx->current = o.current;
   ctx->co_top = o.co_top;
   ctx->co_blocked = o.co_blocked;
@@ -420,13 +442,18 @@ static int loop_close(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
   if (al_loop_is_running(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "Cannot close a running event loop");
-  if (!al_loop_is_closed(loop->loop) && close_loop(L, ctx, loop, 1) != LUA_OK) return lua_error(L);
+  if (al_loop_is_closed(loop->loop)) return 0;
+  if (al_loop_debug(loop->loop)) al_debug_line(ctx, "Close %s", luaL_tolstring(L, 1, NULL));
+  if (close_loop(L, ctx, loop, 1) != LUA_OK) return lua_error(L);
   return 0;
 }
 
 static int warn_unclosed(lua_State *L) {
-  const l_loop *loop = lua_touserdata(L, 1);
-  al_warn(loop->ctx, "ResourceWarning", "unclosed event loop %s", luaL_tolstring(L, 1, NULL));
+  al_ctx *ctx = ((const l_loop *)lua_touserdata(L, 1))->ctx;
+  al_push_place_text(L, ctx, 1);
+  bool known = lua_rawlen(L, -1) > 0;
+  al_warn(ctx, "ResourceWarning", "unclosed event loop %s%s%s", luaL_tolstring(L, 1, NULL), known ? "," : "",
+          lua_tostring(L, 2));
   return 0;
 }
 
@@ -472,7 +499,10 @@ static int loop_get_debug(lua_State *L) {
 }
 
 static int loop_set_debug(lua_State *L) {
-  al_loop_set_debug(al_check_loop(L, al_ctx_of(L), 1)->loop, lua_toboolean(L, 2));
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_loop(L, ctx, 1);
+  al_loop_set_debug(loop->loop, lua_toboolean(L, 2));
+  if (loop == ctx->running) ctx->times_upcalls = lua_toboolean(L, 2);
   return 0;
 }
 

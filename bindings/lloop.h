@@ -14,7 +14,7 @@ enum {
   AL_LOOP_UV_SELECTOR,   /* the selector that it was made with */
   AL_LOOP_UV_WATCHES,    /* table: descriptor × 2 (+ 1 for writing) → Handle of add_reader, add_writer */
   AL_LOOP_UV_SIGNALS,    /* table: number → Handle */
-  AL_LOOP_UV_CLOCK,     /* the clock that it was made with (ltesting.h) */
+  AL_LOOP_UV_CLOCK,      /* the clock that it was made with (ltesting.h) */
   AL_LOOP_UV_COUNT = AL_LOOP_UV_CLOCK
 };
 
@@ -27,6 +27,7 @@ struct l_loop {
   al_timer collector;              /* debug mode: the next full collection */
   int64_t collected_ns;            /* the last one */
   int64_t slow_ns;                 /* slow_callback_duration */
+  bool told_slow;                  /* what was slow in this round of I/O is reported already */
   bool quiet;                      /* not reported when collected unclosed (the interpreter's own) */
 };
 

@@ -31,6 +31,8 @@ typedef struct upcall {
   al_ctx *ctx;
   l_transport *transport;
   int former; /* kind of the context outside, which stands at FORMER_CONTEXT; or NOT_SWAPPED */
+  al_method method;
+  int64_t began_ns; /* debug mode; else 0 */
 } upcall;
 
 enum { NOT_SWAPPED = -1 };
@@ -48,6 +50,8 @@ static inline bool upcall_begin(upcall *u, al_protocol *protocol) {
   u->ctx = t->ctx;
   u->transport = t;
   u->former = NOT_SWAPPED;
+  u->method = AL_M_NONE;
+  u->began_ns = t->ctx->times_upcalls ? al_time_ns() : 0;
   return true;
 }
 
@@ -83,7 +87,12 @@ static void leave_context(upcall *u, bool keep) {
   lua_setiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_CONTEXT);
 }
 
-static inline void upcall_end(upcall *u) { al_leave(u->ctx, u->L); }
+static void check_slow(upcall *u);
+
+static inline void upcall_end(upcall *u) {
+  if (u->began_ns) check_slow(u);
+  al_leave(u->ctx, u->L);
+}
 
 static inline void upcall_end_inside(upcall *u) {
   if (u->former != NOT_SWAPPED || u->ctx->context_kind != AL_CONTEXT_EMPTY) leave_context(u, true);
@@ -92,6 +101,7 @@ static inline void upcall_end_inside(upcall *u) {
 
 /* Pushes the method and the protocol. */
 static void push_method(upcall *u, al_method method) {
+  u->method = method;
   lua_getiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_METHODS);
   lua_getiuservalue(u->L, -1, method);
   lua_replace(u->L, -2);
@@ -99,6 +109,41 @@ static void push_method(upcall *u, al_method method) {
 }
 
 static l_loop *loop_of(const upcall *u) { return al_loop_data(al_transport_loop(u->transport->t)); }
+
+/* upcall, seconds, transport */
+static int slow_body(lua_State *L) {
+  static const char *const names[] = {"a method",
+#define X(name) #name "()",
+                                      AL_PROTOCOL_METHODS(X)
+#undef X
+  };
+  const upcall *u = lua_touserdata(L, 1);
+  luaL_Buffer b;
+  lua_getiuservalue(L, 3, AL_TRANSPORT_UV_METHODS);
+  if (u->method == AL_M_NONE || lua_getiuservalue(L, -1, u->method) == LUA_TNONE) lua_pushnil(L);
+  int f = lua_gettop(L);
+  luaL_buffinit(L, &b);
+  al_add_repr(L, &b, f);
+  luaL_pushresult(&b);
+  lua_getiuservalue(L, 3, AL_TRANSPORT_UV_PROTOCOL);
+  al_warn(u->ctx, NULL, "Executing %s of protocol %s, %s, took %.3f seconds", names[u->method],
+          luaL_tolstring(L, -1, NULL), lua_tostring(L, f + 1), lua_tonumber(L, 2));
+  return 0;
+}
+
+/* Debug mode: was the method slow? */
+static void check_slow(upcall *u) {
+  int64_t took_ns = al_time_ns() - u->began_ns;
+  l_loop *loop = loop_of(u);
+  if (took_ns < loop->slow_ns) return;
+  loop->told_slow = true;
+  lua_State *L = u->L;
+  lua_pushcfunction(L, slow_body);
+  lua_pushlightuserdata(L, u);
+  lua_pushnumber(L, (lua_Number)took_ns / 1e9);
+  lua_pushvalue(L, TRANSPORT);
+  if (al_pcall(L, 3, 0) != LUA_OK) lua_pop(L, 1);
+}
 
 /* Reports the error on top (popped). */
 static void report(upcall *u, const char *message) {
@@ -158,10 +203,26 @@ static void miss(al_protocol *protocol) { al_transport_fail(((l_transport *)(voi
 
 /* ---- the operations ---------------------------------------------------------------------------------------------- */
 
+static int log_connection_body(lua_State *L) {
+  const upcall *u = lua_touserdata(L, 1);
+  lua_getiuservalue(L, 2, AL_TRANSPORT_UV_PROTOCOL);
+  const char *protocol = luaL_tolstring(L, -1, NULL);
+  al_debug_line(u->ctx, "%s is connected to protocol %s", luaL_tolstring(L, 2, NULL), protocol);
+  return 0;
+}
+
+static void log_connection(upcall *u) {
+  lua_pushcfunction(u->L, log_connection_body);
+  lua_pushlightuserdata(u->L, u);
+  lua_pushvalue(u->L, TRANSPORT);
+  if (al_pcall(u->L, 2, 0) != LUA_OK) lua_pop(u->L, 1);
+}
+
 static void on_connection_made(al_protocol *protocol, al_transport *transport) {
   (void)transport;
   upcall u;
   if (!upcall_begin_inside(&u, protocol)) return;
+  if (u.began_ns) log_connection(&u);
   push_method(&u, AL_M_connection_made);
   lua_pushvalue(u.L, TRANSPORT);
   if (al_pcall(u.L, 2, 0) != LUA_OK) report_as_callback(&u, AL_M_connection_made, TRANSPORT);
@@ -192,6 +253,7 @@ static void on_data_received(al_protocol *protocol, const char *data, size_t len
   piece p = {data, len};
   lua_pushcfunction(u.L, data_received_body);
   lua_pushlightuserdata(u.L, &p);
+  u.method = AL_M_data_received;
   lua_getiuservalue(u.L, TRANSPORT, AL_TRANSPORT_UV_DATA);
   lua_getiuservalue(u.L, TRANSPORT, AL_TRANSPORT_UV_PROTOCOL);
   if (al_pcall(u.L, 3, 0) != LUA_OK) fatal(&u, "Fatal error: protocol.data_received() call failed.");

@@ -5,6 +5,7 @@
 #include "lresolve.h"
 
 #include "laddr.h"
+#include "lreport.h"
 
 #include <netinet/in.h>
 #include <stdio.h>
@@ -115,6 +116,7 @@ static void on_resolved(void *data, int error, struct addrinfo *res) {
   q->request = NULL;
   q->error = error;
   q->found = res;
+  if (q->asked_ns) q->answered_ns = al_time_ns();
   al_wake(&q->wait);
 }
 
@@ -123,8 +125,21 @@ static void question_abandon(al_ctx *ctx, l_wait *wait) {
   al_question_dispose((l_question *)(void *)wait);
 }
 
+/* Debug mode: how long it took; slow ones are of interest to everybody. */
+static void log_question(lua_State *L, al_ctx *ctx, const l_question *q) {
+  char text[256];
+  if (!q->answered_ns) return;
+  int64_t took_ns = q->answered_ns - q->asked_ns;
+  const char *host = lua_tostring(L, q->host), *service = al_check_service(L, ctx, q->host + 1);
+  snprintf(text, sizeof text, "Getting address info %s:%s took %.3fms: %s", host ? host : "*", service ? service : "",
+           (double)took_ns / 1e6, q->error ? al_strerror(q->error) : "found");
+  al_log_line(ctx, took_ns >= ctx->current->f.loop->slow_ns ? AL_LOG_INFO : AL_LOG_DEBUG, NULL, text);
+  lua_pop(L, 1);
+}
+
 static int question_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   l_question *q = (l_question *)(void *)wait;
+  log_question(L, ctx, q);
   if (q->error) return al_raise_os(L, ctx, q->error, NULL, NULL);
   al_addrs_join(L, q->found, NULL);
   al_question_dispose(q);
@@ -189,6 +204,9 @@ static void begin(lua_State *L, al_ctx *ctx, l_loop *loop, l_question *q, int ho
   const char *service = al_check_service(L, ctx, host + 1);
   q->wait.abandon = question_abandon;
   q->wait.what = "name lookup";
+  q->host = host;
+  q->asked_ns = al_loop_debug(loop->loop) ? al_time_ns() : 0;
+  q->answered_ns = 0;
   int err = al_getaddrinfo(loop->loop, lua_tostring(L, host), service, &q->hints, q, on_resolved, &q->request);
   lua_pop(L, 1);
   if (err) al_raise_os(L, ctx, err, NULL, NULL);
@@ -231,6 +249,7 @@ static void push_info(lua_State *L, const struct addrinfo *ai) {
 
 static int getaddrinfo_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   l_question *q = (l_question *)(void *)wait;
+  log_question(L, ctx, q);
   if (q->error) return al_raise_os(L, ctx, q->error, NULL, NULL);
   lua_newtable(L);
   lua_Integer n = 0;

@@ -50,6 +50,8 @@ struct l_question {
   al_resolve *request;
   struct addrinfo *found;
   int error;
+  int host;                      /* stack index of what is asked for */
+  int64_t asked_ns, answered_ns; /* debug mode */
 };
 
 /* Looks up the host at index host (nil: any) and the port behind it (nil, a number or a name), then goes on with

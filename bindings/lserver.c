@@ -24,6 +24,14 @@ typedef struct acceptance {
 
 enum { SERVER = 2, FACTORY, PROTOCOL, LAST_METHODS, TRANSPORT }; /* stack of accept_body */
 
+/* Debug mode. */
+static void log_acceptance(lua_State *L, const acceptance *a) {
+  char peer[AL_ADDR_STRLEN];
+  const char *protocol = luaL_tolstring(L, PROTOCOL, NULL), *server = luaL_tolstring(L, SERVER, NULL);
+  al_debug_line(a->s->ctx, "%s got a new connection from %s: protocol %s", server,
+                al_addr_format(a->peer, peer, sizeof peer), protocol);
+}
+
 /* acceptance, server. asyncio's _accept_connection2 */
 static int accept_body(lua_State *L) {
   acceptance *a = lua_touserdata(L, 1);
@@ -35,6 +43,7 @@ static int accept_body(lua_State *L) {
   al_server_attach(s->server, t->t);
   lua_getiuservalue(L, TRANSPORT, AL_TRANSPORT_UV_METHODS);
   if (!lua_rawequal(L, -1, LAST_METHODS)) lua_setiuservalue(L, SERVER, AL_SERVER_UV_METHODS);
+  if (s->ctx->times_upcalls) log_acceptance(L, a);
   return 0;
 }
 

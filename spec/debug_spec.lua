@@ -4,6 +4,8 @@
 local aloop = require "aloop"
 local helper = require "spec.helper"
 
+local raises = helper.raises
+
 local function nop() end
 
 -- Lets the clock go on without the loop.
@@ -85,31 +87,81 @@ helper.each_loop(function(_, new_loop)
         loop:set_debug(true)
         sock:send("x")
         trial:wait_until(function() return got end)
-        trial:wait_until(function() return pcall(trial.take_log, trial, "^Executing .*took") end)
+        local message
+        trial:wait_until(function()
+          message = select(2, pcall(trial.take_log, trial, "^Executing data_received"))
+          return message:find("^Executing")
+        end)
+        assert.matches("^Executing data_received%(%) of protocol .*debug_spec%.lua:%d+>, took 0%.%d+ seconds$", message)
+        for _, line in ipairs(trial.logs) do assert.not_matches("^Executing the callbacks", line.message) end
         loop:set_debug(false)
         sock:close()
       end)
     end)
+
+    it("that is a step of a task is logged with where the task stands now", function()
+      helper.drive(new_loop, function(loop, trial)
+        loop.slow_callback_duration = 0.02
+        loop:set_debug(true)
+        local line
+        loop:run_until_complete(loop:create_task(function()
+          block(loop, 0.03)
+          line = debug.getinfo(1, "l").currentline + 1
+          coroutine.wrap(function() aloop.sleep(0) end)()
+        end))
+        assert.matches("created at .*debug_spec%.lua:%d+>, now at .*debug_spec%.lua:" .. line .. ",",
+          (trial:take_log("^Executing <Task pending")))
+      end)
+    end)
   end)
 
-  it("the state of things is logged in debug mode", function() -- row: debug.log_levels
-    helper.drive(function()
-      local loop = new_loop()
-      loop:set_debug(true)
-      return loop
-    end, function(loop, trial)
-      trial:run_task(function()
-        local transport, client, _, accepted = helper.joined(loop)
-        transport:close()
-        client:wait_lost()
-        accepted:wait_lost()
+  it("the state of things is logged in debug mode, and only there", function() -- row: debug.log_levels
+    for _, debug in ipairs { true, false } do
+      helper.drive(function()
+        local loop = new_loop()
+        loop:set_debug(debug)
+        return loop
+      end, function(loop, trial)
+        trial:run_task(function()
+          local transport, client, _, accepted = helper.joined(loop)
+          transport:close()
+          client:wait_lost()
+          accepted:wait_lost()
+        end)
+        loop:close()
+        local texts = {}
+        for i, line in ipairs(trial.logs) do
+          texts[i] = line.message
+          assert.equal("debug", line.level)
+        end
+        local text = table.concat(texts, "\n")
+        if debug then
+          assert.matches("Server.* got a new connection from 127%.0%.0%.1:%d+: protocol ", text)
+          assert.matches("<Transport fd=%d+ .* is connected to protocol ", text)
+          assert.matches("received EOF", text)
+          assert.matches("Close <%a+EventLoop running=false closed=false debug=true>", text)
+        else
+          assert.equal("", text)
+        end
       end)
-      loop:close()
-      local quiet = 0
-      for _, line in ipairs(trial.logs) do
-        if line.level == "debug" or line.level == "info" then quiet = quiet + 1 end
-      end
-      assert.is_true(quiet >= 1)
+    end
+  end)
+
+  it("name look-ups are logged with their time; slow ones more loudly", function() -- row: debug.getaddrinfo_slow
+    helper.with_loop(new_loop, function(loop, trial)
+      loop:set_debug(true)
+      loop.slow_callback_duration = 0
+      loop:getaddrinfo("localhost", 80)
+      local text, level = trial:take_log("^Getting address info localhost:80 took %d+%.%d+ms: found")
+      assert.equal("info", level, text)
+      loop.slow_callback_duration = 100
+      loop:getaddrinfo("localhost", "80")
+      assert.equal("debug", select(2, trial:take_log("^Getting address info localhost:80 took")))
+      raises(aloop.gaierror, nil, loop.getaddrinfo, loop, "localhost", "no such service")
+      trial:take_log("^Getting address info localhost:no such service took %d+%.%d+ms: ")
+      loop:set_debug(false)
+      loop:getaddrinfo("localhost", 80)
+      assert.is_false((pcall(trial.take_log, trial, "^Getting address")))
     end)
   end)
 end)
@@ -145,18 +197,179 @@ describe("debug mode", function()
     end)
   end)
 
-  it("reports a task that waits again after its cancellation was caught", function()
+  -- Cancels a task with this body where it first waits, and gives the reports of caught cancellations.
+  local function reports_of(body)
+    local found = {}
     helper.with_loop(helper.new_loop, function(loop, trial)
       loop:set_debug(true)
-      local task = loop:create_task(function()
-        pcall(aloop.sleep, 100)
-        aloop.sleep(0)
+      local task = loop:create_task(body, { name = "cancelled one" })
+      for _ = 1, 3 do aloop.sleep(0) end
+      task:cancel()
+      aloop.try(pcall, task.await, task)
+      while true do
+        local ok, message, level, category = pcall(trial.take_log, trial, "waits again though it was cancelled")
+        if not ok then break end
+        assert.same({ "warning", "RuntimeWarning" }, { level, category })
+        found[#found + 1] = message
+      end
+      loop:set_debug(false)
+    end)
+    return found
+  end
+
+  it("reports a task that waits again after its cancellation was caught, once, with the place", function()
+    local line
+    local reports = reports_of(function()
+      pcall(aloop.sleep, 100)
+      line = debug.getinfo(1, "l").currentline + 1
+      aloop.sleep(0)
+      aloop.sleep(0)
+    end)
+    assert.equal(1, #reports)
+    assert.matches("debug_spec%.lua:" .. line .. ": cancelled one waits again though it was cancelled", reports[1])
+    line = nil
+    reports = reports_of(function()
+      local queue = aloop.Queue()
+      pcall(queue.get, queue)
+      aloop.get_running_loop():call_soon(queue.put_nowait, queue, "item")
+      line = debug.getinfo(1, "l").currentline + 1
+      pcall(queue.get, queue)
+    end)
+    assert.equal(0, #reports - 1)
+    assert.matches("debug_spec%.lua:" .. line .. ": ", reports[1])
+  end)
+
+  for name, body in pairs {
+    ["aloop.try lets it pass"] = function()
+      aloop.try(aloop.sleep, 100)
+      error("not reached")
+    end,
+    ["it was taken back by uncancel()"] = function()
+      pcall(aloop.sleep, 100)
+      aloop.current_task():uncancel()
+      aloop.sleep(0)
+    end,
+    ["it is raised again"] = function()
+      local ok, e = pcall(aloop.sleep, 100)
+      if not ok then error(e, 0) end
+    end,
+    ["what waits are <close> variables, also inside a pcall"] = function()
+      local _ <close> = aloop.defer(aloop.sleep, 0)
+      pcall(function()
+        local _ <close> = aloop.defer(aloop.sleep, 0)
+        aloop.sleep(100)
+      end)
+      aloop.current_task():uncancel()
+    end,
+    ["what waits is the end of an async generator"] = function()
+      local numbers = aloop.async_generator(function()
+        local _ <close> = aloop.defer(aloop.sleep, 0)
+        while true do coroutine.yield(1) end
+      end)
+      for _ in numbers() do aloop.sleep(100) end
+    end,
+    ["what waits is shutdown_asyncgens, which ends what it began"] = function()
+      local slow = aloop.async_generator(function()
+        local _ <close> = aloop.defer(function()
+          local _ <close> = aloop.defer(aloop.sleep, 0)
+          aloop.sleep(100)
+        end)
+        coroutine.yield(1)
+      end)
+      slow()()
+      aloop.get_running_loop():shutdown_asyncgens()
+    end,
+    ["what waits is a condition that takes its lock again"] = function()
+      local condition = aloop.Condition()
+      local guard <close> = condition:acquire()
+      local holder = aloop.create_task(function()
+        local _ <close> = condition:acquire()
+        for _ = 1, 5 do aloop.sleep(0) end
+      end)
+      local _ <close> = aloop.defer(holder.cancel, holder)
+      condition:wait()
+      return guard
+    end,
+    ["what waits is a task group that ends"] = function()
+      local group <close> = aloop.TaskGroup()
+      group:create_task(function()
+        local _ <close> = aloop.defer(aloop.sleep, 0)
+        aloop.sleep(100)
+      end)
+      aloop.sleep(100)
+    end,
+    ["it was a timeout's"] = function()
+      pcall(function()
+        local _ <close> = aloop.timeout(0)
+        aloop.sleep(100)
       end)
       aloop.sleep(0)
-      task:cancel()
-      task:await()
-      local message = trial:take_log("cancel")
-      assert.matches("debug_spec%.lua:%d+", message)
+      aloop.sleep(100)
+    end,
+    ["a task cancels itself after it had been cancelled before"] = function()
+      pcall(aloop.sleep, 100)
+      local me = aloop.current_task()
+      me:uncancel()
+      me:cancel()
+      aloop.sleep(0)
+    end,
+  } do
+    it("reports no cancellation if " .. name, function() assert.same({}, reports_of(body)) end)
+  end
+
+  it("tells where an unclosed loop was made, and an unclosed transport and server", function()
+    -- row: loop.unclosed_warning, transport.unclosed_warning
+    helper.drive(helper.new_loop, function(loop, trial)
+      local line = debug.getinfo(1, "l").currentline + 1
+      aloop.SelectorEventLoop()
+      collectgarbage()
+      local message, level, category = trial:take_log("unclosed event loop <SelectorEventLoop running=false")
+      assert.same({ "warning", "ResourceWarning" }, { level, category })
+      assert.matches("created at .*debug_spec%.lua:" .. line .. "$", message)
+      loop:set_debug(true)
+      trial:run_task(function()
+        local server = loop:create_server(aloop.Protocol, "127.0.0.1", 0)
+        local transport = loop:create_connection(aloop.Protocol, "127.0.0.1", server.sockets[1]:getsockname().port)
+        transport:pause_reading()
+        loop:create_server(aloop.Protocol, "127.0.0.1", 0, { start_serving = false })
+        aloop.sleep(0.001)
+        transport, server = nil, nil -- luacheck: ignore 311
+      end)
+      collectgarbage()
+      assert.matches("unclosed transport .*created at .*debug_spec%.lua:%d+$", (trial:take_log("unclosed transport")))
+      assert.matches("unclosed server .*created at .*debug_spec%.lua:%d+$", (trial:take_log("unclosed server")))
+      loop:set_debug(false)
+    end, { open = true })
+  end)
+
+  it("has the place of creation in each report of what nobody took", function() -- row: context.source_traceback
+    helper.drive(helper.new_loop, function(loop, trial)
+      loop:set_debug(true)
+      local line = debug.getinfo(1, "l").currentline
+      loop:create_future():set_exception("of a future")
+      loop:create_task(function() error("of a task", 0) end)
+      loop:call_soon(error, "of a callback")
+      helper.turn(loop, 2)
+      collectgarbage()
+      local lost = helper.new_loop()
+      lost:set_debug(true)
+      lost:set_exception_handler(function(_, context) trial.errors[#trial.errors + 1] = context end)
+      lost:create_task(function() aloop.sleep(1000) end)
+      helper.turn(lost, 2)
+      lost:close()
+      lost = nil -- luacheck: ignore 311
+      collectgarbage()
+      local places = {}
+      for _ = 1, 4 do
+        local context = trial:take_error()
+        places[context.message:match("^%S+ %S+ %S+")] = context.source_traceback:match("^.-:(%d+)")
+      end
+      assert.same({
+        ["Future exception was"] = tostring(line + 1),
+        ["Task exception was"] = tostring(line + 2),
+        ["Exception in callback"] = tostring(line + 3),
+        ["Task was destroyed"] = tostring(line + 9),
+      }, places)
       loop:set_debug(false)
     end)
   end)
