@@ -12,7 +12,7 @@ local store = {}
 -- ---- RESP ---------------------------------------------------------------------------------------------------------
 
 local OK, NIL, PONG = "+OK\r\n", "$-1\r\n", "+PONG\r\n"
-local match, sub = string.match, string.sub
+local byte, match, sub, unpack = string.byte, string.match, string.sub, table.unpack
 
 local function bulk(value)
   return value and "$" .. #value .. "\r\n" .. value .. "\r\n" or NIL
@@ -24,6 +24,23 @@ end
 
 local function protocol_error(text)
   error(aloop.ValueError("Protocol error: " .. text))
+end
+
+-- Most commands have two or three words without line breaks in them: those are had by one match.
+local TWO = "^%*2\r\n%$(%d+)\r\n([^\r\n]*)\r\n%$(%d+)\r\n([^\r\n]*)\r\n()"
+local THREE = TWO:gsub("2", "3", 1):sub(1, -3) .. "%$(%d+)\r\n([^\r\n]*)\r\n()"
+
+local function parse_plain(text, at)
+  local count = byte(text, at + 1)
+  if count == 50 then
+    local n1, word1, n2, word2, behind = match(text, TWO, at)
+    if behind and #word1 == tonumber(n1) and #word2 == tonumber(n2) then return { word1, word2 }, behind end
+  elseif count == 51 then
+    local n1, word1, n2, word2, n3, word3, behind = match(text, THREE, at)
+    if behind and #word1 == tonumber(n1) and #word2 == tonumber(n2) and #word3 == tonumber(n3) then
+      return { word1, word2, word3 }, behind
+    end
+  end
 end
 
 -- The command that begins at `at` of the text, and the place behind it; nil if it is not all there yet, and how many
@@ -135,17 +152,21 @@ function commands.COMMAND() return array {} end
 function commands.CONFIG(_, name) return array { bulk(name or ""), bulk("") } end
 function commands.CLIENT() return OK end
 function commands.SELECT() return OK end
+function commands.QUIT() return OK end
 
-local LEAST = { ECHO = 1, GET = 1, SET = 2, DEL = 1, EXISTS = 1, INCR = 1, APPEND = 2, MGET = 1, MSET = 2 } -- words
+local least = {} -- command → how many words it needs
+for name, n in pairs { ECHO = 1, GET = 1, SET = 2, DEL = 1, EXISTS = 1, INCR = 1, APPEND = 2, MGET = 1, MSET = 2 } do
+  least[commands[name]] = n
+end
 
 local function reply_to(words)
   local name = words[1]
   local command = commands[name] or commands[name:upper()]
   if not command then return ("-ERR unknown command '%s'\r\n"):format(name) end
-  if #words - 1 < (LEAST[name:upper()] or 0) then
+  if #words <= (least[command] or 0) then
     return ("-ERR wrong number of arguments for '%s' command\r\n"):format(name:lower())
   end
-  return command(table.unpack(words, 2))
+  return command(unpack(words, 2)), command == commands.QUIT
 end
 
 -- ---- connections --------------------------------------------------------------------------------------------------
@@ -155,15 +176,12 @@ end
 local function answer(text)
   local replies, at = {}, 1
   while at <= #text do
-    local words, behind = parse(text, at)
+    local words, behind = parse_plain(text, at)
+    if not words then words, behind = parse(text, at) end
     if not words then return replies, at, behind end
     at = behind
-    if words[1] and words[1]:upper() == "QUIT" then
-      replies.quits = true
-      replies[#replies + 1] = OK
-      break
-    end
-    if words[1] then replies[#replies + 1] = reply_to(words) end
+    if words[1] then replies[#replies + 1], replies.quits = reply_to(words) end
+    if replies.quits then break end
   end
   return replies, at
 end
