@@ -131,6 +131,9 @@ local function wait_for_all(futures, return_exceptions)
       outer:set_result()
     end
   end
+  local _ <close> = finally(function()
+    if left > 0 then remove_callbacks(children, on_done) end
+  end)
   for _, child in ipairs(children) do child:add_done_callback(on_done) end
   local failed = outer:await()
   if failed then failed:await() end -- raises its error
@@ -324,7 +327,7 @@ end
 
 -- ---- shield ---------------------------------------------------------------------------------------------------------
 
--- An error that nobody takes, for who waited was cancelled: told when all who wait for it besides have had their turn.
+-- An error that nobody takes, for who waited was cancelled.
 local function report_unread(inner)
   local _, unread = core.outcome(inner)
   if not unread then return end
@@ -337,6 +340,17 @@ local function report_unread(inner)
   }
 end
 
+-- Who waits for it besides has had its turn by then.
+local function report_later(inner) inner:get_loop():call_soon(report_unread, inner) end
+
+-- Leaves one callback behind, however many have waited for it and were cancelled.
+local function let_go(inner, callback)
+  if inner:done() then return report_later(inner) end
+  inner:remove_done_callback(callback)
+  inner:remove_done_callback(report_later)
+  inner:add_done_callback(report_later)
+end
+
 --- Waits for an awaitable, which runs on if the waiting task is cancelled. Its error is then reported.
 ---@param awaitable any
 ---@return any ...
@@ -347,15 +361,16 @@ function tasks.shield(awaitable)
   if inner:done() then return inner:await() end
   if inner:get_loop() ~= loop then error(core.ValueError(DIFFERENT_LOOP:format("shield", 1)), 0) end
   local outer = core.waiter(setmetatable({ what = "shield", futures = { inner } }, Several))
-  local function on_done()
-    if outer:cancelled() then
-      loop:call_soon(report_unread, inner)
-    else
-      wake(outer)
-    end
-  end
+  local function on_done() wake(outer) end
   inner:add_done_callback(on_done)
-  outer:await()
+  do
+    local waited = false
+    local _ <close> = finally(function()
+      if not waited then let_go(inner, on_done) end
+    end)
+    outer:await()
+    waited = true
+  end
   return inner:await()
 end
 
