@@ -119,7 +119,7 @@ void al_check_given(lua_State *L, al_ctx *ctx, al_loop *loop, int idx, l_given *
   given->type = get_int(given->fd, SO_TYPE);
   given->family = get_int(given->fd, SO_DOMAIN);
   if (given->type == -ENOTSOCK)
-    al_raise(L, ctx, AL_C_ValueError, "A Stream Socket was expected, got %s", luaL_tolstring(L, idx, NULL));
+    al_raise(L, ctx, AL_C_ValueError, "A socket was expected, got %s", luaL_tolstring(L, idx, NULL));
   if (given->type < 0) al_raise_os(L, ctx, given->type, NULL, NULL);
   al_check_fd_free(L, ctx, loop, given->fd);
   if (al_test(L, ctx, idx, AL_C_TransportSocket) || (given->socket && given->socket->server))

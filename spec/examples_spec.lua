@@ -264,6 +264,109 @@ describe("example", function()
   end)
 end)
 
+describe("static_server", function()
+  local directory, remove, big
+
+  local function write(name, text)
+    local file <close> = assert(io.open(directory .. "/" .. name, "wb"))
+    file:write(text)
+  end
+
+  setup(function() -- luacheck: ignore 113
+    directory, remove = helper.temporary_directory()
+    big = ("0123456789abcdef"):rep(300000)
+    write("index.html", "<p>the index</p>\n")
+    write("a file.txt", "text\n")
+    write("big.bin", big)
+    write("empty.css", "")
+    lfs.mkdir(directory .. "/sub")
+  end)
+
+  teardown(function() -- luacheck: ignore 113
+    lfs.rmdir(directory .. "/sub")
+    remove()
+  end)
+
+  local function status_of(answer)
+    return answer:match("^HTTP/1.1 (%d+)")
+  end
+
+  local function serving(body, flags)
+    return with_server("static_server", function(port)
+      local url = ("http://127.0.0.1:%d/"):format(port)
+      local function status(options, path)
+        return curl(("-o /dev/null -w '%%{http_code}' %s '%s'"):format(options, url .. path))
+      end
+      body(url, status, port)
+    end, { args = { "0", directory }, flags = flags })
+  end
+
+  for kind, flags in pairs { epoll = {}, ring = { "-X", "proactor" } } do
+    local _, reason = helper.loop_maker(kind)
+    it("sends files to curl, on " .. kind, function() -- row: sendfile
+      if reason then return pending(reason) end -- luacheck: ignore 113
+      serving(function(url, status)
+        assert.equal("<p>the index</p>\n", curl(url))
+        assert.equal("text\n", curl(url .. "a%20file.txt?query"))
+        assert.is_true(curl(url .. "big.bin") == big)
+        assert.equal("", curl(url .. "empty.css"))
+        local text = url .. "a%20file.txt"
+        assert.equal("text\n<p>the index</p>\ntext\n", curl(text .. " " .. url .. " " .. text))
+        assert.equal("text\n", curl("--http1.0 " .. url .. "a%20file.txt"))
+        local head = curl("-I " .. url .. "big.bin")
+        assert.matches("^HTTP/1.1 200 OK\r\n", head)
+        assert.matches("Content%-Length: 4800000\r\n", head)
+        assert.equal("200", status("-I", "empty.css"))
+      end, flags)
+    end)
+  end
+
+  it("sends ranges", function()
+    serving(function(url, status)
+      assert.equal("123", curl("-r 1-3 " .. url .. "big.bin"))
+      assert.equal("def", curl("-r -3 " .. url .. "big.bin"))
+      assert.is_true(curl("-r 100- " .. url .. "big.bin") == big:sub(101))
+      assert.matches("Content%-Range: bytes 1%-3/4800000\r\n", curl("-I -r 1-3 " .. url .. "big.bin"))
+      assert.equal("206", status("-r 4799999-9999999", "big.bin"))
+      assert.equal("416", status("-r 4800000-", "big.bin"))
+      assert.equal("416", status("-r 0-", "empty.css"))
+      assert.equal("200", status("-H 'Range: lines=1-2'", "big.bin"))
+    end)
+  end)
+
+  it("keeps its visitors in the directory", function()
+    serving(function(_, status, port)
+      for _, path in ipairs { "../etc/passwd", "sub/../../x", "%2e%2e/x", "sub/..%2f..%2fx", "..", ".%2e" } do
+        assert.equal("403", status("--path-as-is", path), path)
+      end
+      for path, expected in pairs {
+        ["nothing"] = "404", ["sub"] = "404", ["sub/"] = "404", ["a%20file.txt/"] = "404", ["x%00y"] = "400",
+        ["%zz"] = "400", ["x%2"] = "400",
+      } do
+        assert.equal(expected, status("", path), path)
+      end
+      assert.equal("405", status("--data-binary xyz", ""))
+      assert.equal("400", status_of(exchange(port, "nonsense\r\n\r\n")))
+      assert.equal("400", status_of(exchange(port, "GET http://x/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")))
+      assert.equal("431", status_of(exchange(port, "GET / HTTP/1.1\r\nX: " .. ("x"):rep(9000) .. "\r\n\r\n")))
+    end)
+  end)
+
+  it("stands clients that leave in the midst", function()
+    serving(function(url, _, port)
+      helper.with_loop(helper.new_loop, function(loop)
+        for _ = 1, 20 do
+          local sock = helper.connect(loop, { "127.0.0.1", port })
+          helper.send_all(loop, sock, "GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+          aloop.sleep(0.001)
+          helper.reset(sock)
+        end
+      end)
+      assert.equal("text\n", curl(url .. "a%20file.txt"))
+    end)
+  end)
+end)
+
 describe("http_server", function()
   local GET = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
   local LAST = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

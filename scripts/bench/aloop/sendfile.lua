@@ -1,5 +1,5 @@
--- sendfile.lua - sends a GiB to each connection by loop:sendfile, for the benchmarks: a file of 64 MiB, again and again.
--- The loop is the interpreter's choice (-X).
+-- sendfile.lua - sends a GiB to each connection by loop:sendfile, for the benchmarks: a file of 64 MiB, again and
+-- again. The loop is the interpreter's choice (-X).
 --
 --   aloop sendfile.lua       prints its address
 --

@@ -1,8 +1,9 @@
 -- parts.lua - the parts of the benchmark: what load each one is, and what aloop must reach in it. Used by the runner.
 --
--- A part has a name, a `kind` (echo, sock, udp, sendfile, http, idle, inproc, startup: how it is measured, see measure.lua), groups by
--- which it can be chosen, and targets: `limit`, the most that an aloop program's lowest figure may be, as a ratio to
--- the baseline's (or `bytes`, in bytes), and `rival` = {program, factor}: how many times faster than that it must be.
+-- A part has a name, a `kind` (echo, sock, udp, sendfile, http, idle, inproc, startup: how it is measured, see
+-- measure.lua), groups by which it can be chosen, and targets: `limit`, the most that an aloop program's lowest figure
+-- may be, as a ratio to the baseline's (or `bytes`, in bytes), and `rival` = {program, factor}: how many times faster
+-- than that it must be.
 --
 -- SPDX-License-Identifier: MIT
 
@@ -69,8 +70,15 @@ add { name = "streams", kind = "streams", title = "streams: TCP echo by read(n) 
   where = "tcp", load = { "-c", "50", "-s", "1024" }, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 } }
 add { name = "lines", kind = "lines", title = "streams: TCP echo by readline and drain, 1 KiB, 50 connections",
   where = "tcp", load = { "-l", "-c", "50", "-s", "1024" }, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 } }
-add { name = "sock", kind = "sock", title = "sock_recv and sock_sendall: TCP echo, 1 KiB, 50 connections", where = "tcp",
-  load = { "-c", "50", "-s", "1024" }, groups = "sock net targets quick", rival = { "uvloop", 1.5 } }
+add {
+  name = "sock",
+  kind = "sock",
+  title = "sock_recv and sock_sendall: TCP echo, 1 KiB, 50 connections",
+  where = "tcp",
+  groups = "sock net targets quick",
+  load = { "-c", "50", "-s", "1024" },
+  rival = { "uvloop", 1.5 },
+}
 add { name = "sendfile", kind = "sendfile", title = "a MiB of a GiB by sendfile to a sink: wall time",
   groups = "sendfile net targets quick", limit = 1.05 }
 add { name = "http", kind = "http", title = "HTTP hello, wrk -c50", groups = "net targets quick", limit = 1.10 }
