@@ -13,7 +13,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-/* ---- senders: who wrote lately, so that an answer needs neither a new array nor a look at the text of an address ------ */
+/* ---- senders: who wrote lately, so that an answer needs neither a new array nor a look at the text of an address - */
 
 #define SENDERS 64 /* a power of two; a place for each, by port */
 
@@ -95,7 +95,7 @@ static void check_addr(lua_State *L, al_ctx *ctx, const senders *all, int arg, a
   al_check_addr(L, ctx, arg, all->family, addr);
 }
 
-/* ---- DatagramTransport ------------------------------------------------------------------------------------------------- */
+/* ---- DatagramTransport ------------------------------------------------------------------------------------------- */
 
 static int datagram_open(const void *how, al_loop *loop, int fd, al_protocol *protocol, al_handle *started,
                          al_transport **made) {
@@ -141,7 +141,7 @@ static int datagram_sendto(lua_State *L) {
   return err ? raise_sendto(L, t->ctx, t, err) : 0;
 }
 
-/* ---- create_datagram_endpoint(factory, local_addr, remote_addr, {options}) ------------------------------------------- */
+/* ---- create_datagram_endpoint(factory, local_addr, remote_addr, {options}) --------------------------------------- */
 
 enum { LOOP = 1, FACTORY, LOCAL, REMOTE, OPTIONS, STATE, LOCAL_ADDRS, REMOTE_ADDRS };
 

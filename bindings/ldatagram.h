@@ -1,5 +1,5 @@
-/* ldatagram.h - loop:create_datagram_endpoint, and what lprotocol.c needs of a datagram transport: the addresses of those
- * that it hears from.
+/* ldatagram.h - loop:create_datagram_endpoint, and what lprotocol.c needs of a datagram transport: the addresses of
+ * those that it hears from.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LDATAGRAM_H

@@ -1,9 +1,9 @@
-/* datagram.c - datagram transports over a socket of any family: UDP, Unix. One armed RECVFROM as long as it is open, one
- * SENDTO while something is unsent. See transport.h for what it shares with other kinds. Knows no machine: whether
+/* datagram.c - datagram transports over a socket of any family: UDP, Unix. One armed RECVFROM as long as it is open,
+ * one SENDTO while something is unsent. See transport.h for what it shares with other kinds. Knows no machine: whether
  * datagrams are received one by one or many at a time is the machine's affair.
  *
- * asyncio's rules: an error of the socket is told to the protocol and ends nothing; flow control counts 8 bytes more for
- * each datagram that waits; close() sends what waits, abort() doesn't.
+ * asyncio's rules: an error of the socket is told to the protocol and ends nothing; flow control counts 8 bytes more
+ * for each datagram that waits; close() sends what waits, abort() doesn't.
  *
  * SPDX-License-Identifier: MIT */
 #include "transport.h"
