@@ -9,6 +9,7 @@
 #include "linspect.h"
 
 #include "lloop.h"
+#include "lreader.h"
 #include "lrepr.h"
 #include "lserver.h"
 #include "lsocket.h"
@@ -315,40 +316,45 @@ static void set_descriptor(lua_State *L, int fd) {
   if (getsockname(fd, (struct sockaddr *)&addr.ss, &addr.len) == 0) set_address(L, "name", &addr);
 }
 
-static void set_server(lua_State *L, const l_server *s) {
+static int descriptor_of_transport(const al_transport *t) { return t ? al_transport_fd(t) : -1; }
+
+static int descriptor_of_server(const al_server *server) {
   int fd;
-  if (s->server && al_server_sockets(s->server, &fd, 1) > 0) set_descriptor(L, fd);
+  return server && al_server_sockets(server, &fd, 1) > 0 ? fd : -1;
 }
 
-/* The address {host, port} at idx as text. */
-static void set_lua_address(lua_State *L, int idx) {
-  if (lua_rawgeti(L, idx, 1) == LUA_TSTRING && lua_rawgeti(L, idx, 2) == LUA_TNUMBER) {
-    lua_pushfstring(L, strchr(lua_tostring(L, -2), ':') ? "[%s]:%d" : "%s:%d", lua_tostring(L, -2),
-                    (int)lua_tointeger(L, -1));
-    lua_setfield(L, -4, "address");
+/* The descriptor of the socket, server, reader or transport at idx; of anything else -1. */
+static int descriptor_of(lua_State *L, al_ctx *ctx, int idx) {
+  if (lua_type(L, idx) != LUA_TUSERDATA) return -1;
+  const l_socket *s = al_test(L, ctx, idx, AL_C_Socket);
+  if (!s) s = al_test(L, ctx, idx, AL_C_TransportSocket);
+  if (s) return al_socket_fd(s);
+  const l_server *server = al_test(L, ctx, idx, AL_C_Server);
+  if (server) return descriptor_of_server(server->server);
+  const l_reader *reader = al_test_reader(L, idx);
+  if (reader) return descriptor_of_transport(al_reader_transport(reader));
+  const l_transport *t = lua_touserdata(L, idx);
+  return lua_rawlen(L, idx) == sizeof *t && t->tag == &al_transport_tag ? descriptor_of_transport(t->t) : -1;
+}
+
+/* Sets the field `address` of the table at facts to the address {host, port} on top, if it is one. */
+static void set_lua_address(lua_State *L, int facts) {
+  int address = lua_gettop(L);
+  if (lua_rawgeti(L, address, 1) == LUA_TSTRING && lua_rawgeti(L, address, 2) == LUA_TNUMBER) {
+    const char *host = lua_tostring(L, -2);
+    lua_pushfstring(L, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, (int)lua_tointeger(L, -1));
+    lua_setfield(L, facts, "address");
   }
-  lua_settop(L, idx);
+  lua_settop(L, address);
 }
 
 /* Looks at a value of the waiting function, on top (popped), for what the table below it should tell. */
 static void look_at_value(lua_State *L, al_ctx *ctx) {
-  int idx = lua_gettop(L);
-  const l_transport *t = lua_touserdata(L, idx);
-  const l_socket *s = al_test(L, ctx, idx, AL_C_Socket);
-  const l_server *server = al_test(L, ctx, idx, AL_C_Server);
-  if (!s) s = al_test(L, ctx, idx, AL_C_TransportSocket);
-  lua_pushvalue(L, idx - 1); /* the setters want it on top */
-  if (s) {
-    set_descriptor(L, al_socket_fd(s));
-  } else if (server) {
-    set_server(L, server);
-  } else if (lua_type(L, idx) == LUA_TUSERDATA && lua_rawlen(L, idx) == sizeof *t && t->tag == &al_transport_tag &&
-             t->t) {
-    set_descriptor(L, al_transport_fd(t->t));
-  }
-  lua_pop(L, 1);
-  if (lua_type(L, idx) == LUA_TTABLE) set_lua_address(L, idx);
-  lua_settop(L, idx - 1);
+  int facts = lua_gettop(L) - 1;
+  int fd = descriptor_of(L, ctx, facts + 1);
+  if (lua_type(L, facts + 1) == LUA_TTABLE) set_lua_address(L, facts);
+  lua_settop(L, facts);
+  set_descriptor(L, fd);
 }
 
 /* Keeps a string or number among the arguments: a host, a port, a path. Pops the value on top. */

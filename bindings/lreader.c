@@ -220,6 +220,8 @@ void al_reader_connect(l_reader *r, al_transport *transport) {
   if (!transport) r->paused = false;
 }
 
+al_transport *al_reader_transport(const l_reader *r) { return r->transport; }
+
 /* ---- what goes out ----------------------------------------------------------------------------------------------- */
 
 static int raise_failure(lua_State *L, al_ctx *ctx) {

@@ -21,6 +21,7 @@ void al_reader_check_limit(lua_State *L, al_ctx *ctx, lua_Integer n);
 
 /* The transport whose reading it pauses when it has too much (NULL: none any more); it takes a reference. */
 void al_reader_connect(l_reader *reader, al_transport *transport);
+al_transport *al_reader_transport(const l_reader *reader); /* or NULL */
 
 /* What comes in. None of them throws; -ENOMEM: the bytes are lost. */
 int al_reader_feed(l_reader *reader, const char *data, size_t len);

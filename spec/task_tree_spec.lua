@@ -127,6 +127,34 @@ describe("what a task waits for", function()
     end)
   end)
 
+  it("is a stream's reader or writer, with its descriptor and peer", function()
+    as_task(function(loop)
+      local stop = loop:create_future()
+      local server = aloop.start_server(function(_, writer)
+        local _ <close> = writer
+        stop:await()
+      end, "127.0.0.1", 0)
+      local port = server.sockets[1]:getsockname()[2]
+      local reader, writer = aloop.open_connection("127.0.0.1", port)
+      local tree, tasks = tree_of(loop, {
+        reading = function() reader:readline() end,
+        draining = function()
+          while true do
+            writer:write(("x"):rep(1000000))
+            writer:drain()
+          end
+        end,
+      })
+      assert.matches("^waits for readline: .*descriptor %d+, peer 127%.0%.0%.1:" .. port, line_of(tree, "reading"))
+      assert.matches("^waits for drain: .*descriptor %d+, peer 127%.0%.0%.1:" .. port, line_of(tree, "draining"))
+      cancel_all(tasks)
+      stop:set_result()
+      writer.transport:abort()
+      server:close()
+      server:wait_closed()
+    end)
+  end)
+
   it("is a plain future, a task; and one may be new, ready or running", function()
     as_task(function(loop)
       local future = loop:create_future()
