@@ -203,7 +203,7 @@ describe("debug mode", function()
     helper.with_loop(helper.new_loop, function(loop, trial)
       loop:set_debug(true)
       local task = loop:create_task(body, { name = "cancelled one" })
-      for _ = 1, 3 do aloop.sleep(0) end
+      for _ = 1, 6 do aloop.sleep(0) end
       task:cancel()
       aloop.try(pcall, task.await, task)
       while true do
@@ -300,7 +300,7 @@ describe("debug mode", function()
     end,
     ["it was a timeout's"] = function()
       pcall(function()
-        local _ <close> = aloop.timeout(0)
+        local _ <close> = aloop.timeout(-1)
         aloop.sleep(100)
       end)
       aloop.sleep(0)
