@@ -23,6 +23,8 @@ local INTERRUPTED = {} -- what a read gives that Ctrl-C has ended
 ---@field context aloop.Context of all statements
 ---@field reading? aloop.Future the line that is being typed
 ---@field running? aloop.Task the statement in progress
+---@field main aloop.Task the prompt itself
+---@field missed? boolean a Ctrl-C came while it did not wait
 ---@field turns? integer the loop's turn of the last Ctrl-C
 local Prompt = {}
 Prompt.__index = Prompt
@@ -44,6 +46,8 @@ function Prompt:wait_for(on_readable)
   local loop = self.loop
   local future = loop:create_future()
   self.reading = future
+  if self.missed then future:set_result(INTERRUPTED) end
+  self.missed = false
   local _ <close> = closing(function()
     self.reading = nil
     loop:remove_reader(STDIN)
@@ -158,7 +162,7 @@ end
 function Prompt:run_chunk(chunk)
   local task = self.loop:create_task(function() return xpcall(chunk, core.add_traceback) end,
     { context = self.context, name = "prompt" })
-  self.running, self.cancelled, self.turns = task, false, nil
+  self.running, self.cancelled, self.missed, self.turns = task, false, false, nil
   local outcome = table.pack(pcall(task.await, task))
   self.running = nil
   local err = outcome[2]
@@ -180,7 +184,12 @@ end
 function Prompt:interrupted(inside)
   local running = self.running
   if inside then
-    if running and core.current_task() == running then return false end
+    local current = core.current_task()
+    if current and current == running then return false end
+    if current == self.main then
+      self.missed = true -- between two waits: for the next one
+      return true
+    end
     -- A callback or another task computes. It may be about to end; a second Ctrl-C in the same turn ends it.
     local turns = core.stats(self.loop).turns
     if self.turns == turns then error("interrupted!", 0) end
@@ -242,6 +251,7 @@ end
 --- Reads, runs and prints until the end of input.
 function repl.run()
   local self = setmetatable({ loop = core.default_loop(), waits = core.isatty(STDIN) }, Prompt)
+  self.main = core.current_task()
   self.context = core.copy_context()
   core.save_terminal()
   local _ <close> = closing(core.restore_terminal)

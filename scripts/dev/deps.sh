@@ -14,6 +14,7 @@ missing=
 
 have() { command -v "$1" >/dev/null 2>&1; }
 have_header() { have "$cc" && printf '#include <%s>\n' "$1" | $cc -E -x c - >/dev/null 2>&1; }
+have_library() { have "$cc" && echo "int main(void) { return 0; }" | $cc -o /dev/null -x c - -l:"$1" >/dev/null 2>&1; }
 have_lua_module() { have "$lua" && "$lua" -e "require '$1'" >/dev/null 2>&1; }
 have_lua_headers() {
   if [ -n "${LUA_INC:-}" ]; then [ -f "$LUA_INC/lua.h" ]; else $pkg_config --exists lua5.4 2>/dev/null; fi
@@ -40,6 +41,7 @@ set_libs() {
   needed=$missing
   need liburing-dev have_header liburing.h
   need libssl-dev have_header openssl/ssl.h
+  need libedit2 have_library libedit.so.2
   optional="$optional${missing#"$needed"}"
   missing=$needed
 }
@@ -51,6 +53,7 @@ set_test() {
   need lua-filesystem have_lua_module lfs
   need lua-cjson have_lua_module cjson
   need lua-lpeg have_lua_module lpeg
+  need bsdutils have script
   need curl have curl
   need netbase getent services http >/dev/null
   # Its specs are skipped without it. A redis-server is used too, but not installed: that would start a service.
