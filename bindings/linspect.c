@@ -70,12 +70,14 @@ static lua_State *inner_of(lua_State *L, lua_State *co) {
 /* Fills chain with co and those inside it; their number. */
 static int chain_of(lua_State *L, lua_State *co, lua_State **chain) {
   int n = 0;
-  while (co && n < MAX_CHAIN) {
-    chain[n++] = co;
-    co = inner_of(L, co);
-    if (co == chain[n - 1]) break;
-  }
+  for (; co && n < MAX_CHAIN; co = inner_of(L, co)) chain[n++] = co;
   return n;
+}
+
+static lua_State *innermost_of(lua_State *L, lua_State *co) {
+  lua_State *inner;
+  for (int n = 0; n < MAX_CHAIN && (inner = inner_of(L, co)) != NULL; n++) co = inner;
+  return co;
 }
 
 /* ---- frames ------------------------------------------------------------------------------------------------------ */
@@ -384,7 +386,7 @@ static void look_at_values(lua_State *L, al_ctx *ctx, lua_State *co, lua_Debug *
 
 /* Pushes {what, func, fd, peer, name, address, args}, as far as known, of the operation that the task waits for. */
 static void push_operation(lua_State *L, al_ctx *ctx, l_task *t) {
-  lua_State *chain[MAX_CHAIN], *co = chain[chain_of(L, t->co, chain) - 1];
+  lua_State *co = innermost_of(L, t->co);
   lua_Debug ar;
   lua_createtable(L, 0, 6);
   set_string(L, "what", t->wait ? t->wait->what : NULL);

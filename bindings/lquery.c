@@ -187,11 +187,16 @@ static int answer_body(lua_State *L) {
   return 1;
 }
 
-void al_query_push_answer(lua_State *L, const char *kind, bool was_interrupted) {
+const char *al_query_push_answer(lua_State *L, const char *kind, bool was_interrupted, size_t *len) {
+  static const char none[] = ": the answer can't be made, perhaps for want of memory\n";
   lua_pushcfunction(L, answer_body);
   lua_pushlightuserdata(L, (void *)kind); /* for it allocates nothing here */
   lua_pushboolean(L, was_interrupted);
-  lua_pcall(L, 2, 1, 0); /* the error says what is wrong */
+  if (lua_pcall(L, 2, 1, 0) == LUA_OK) return lua_tolstring(L, -1, len);
+  lua_pop(L, 1);
+  lua_pushnil(L);
+  *len = sizeof none - 1;
+  return none;
 }
 
 static void connect_name(struct sockaddr_un *addr, socklen_t *len, int pid, unsigned long long number) {
@@ -240,21 +245,11 @@ static void send_answer(int fd, const char *text, size_t len) {
   if (file >= 0) close(file);
 }
 
-/* Makes the answer of this kind, if it was not made yet, and pushes it; room for it is there. */
-static const char *answer(lua_State *L, const char *kind, bool was_interrupted, size_t *len) {
-  static const char none[] = "aloop: the answer can't be made\n";
-  al_query_push_answer(L, kind, was_interrupted);
-  const char *text = lua_tolstring(L, -1, len);
-  if (text) return text;
-  *len = sizeof none - 1;
-  return none;
-}
-
 static void answer_here(lua_State *L, bool was_interrupted) {
   char head[80];
   size_t len;
   int top = lua_gettop(L);
-  const char *text = answer(L, "pstree", was_interrupted, &len);
+  const char *text = al_query_push_answer(L, "pstree", was_interrupted, &len);
   fflush(stderr);
   al_query_write(STDERR_FILENO, head,
                  (size_t)snprintf(head, sizeof head, "aloop: tasks of process %d: ", (int)getpid()));
@@ -272,7 +267,8 @@ static void answer_askers(lua_State *L, bool was_interrupted) {
     int fd = connect_to(pid, number);
     if (fd < 0) continue;
     size_t len;
-    const char *text = answer(L, (number & AL_QUERY_KIND) == AL_QUERY_LIST ? "ps" : "pstree", was_interrupted, &len);
+    const char *kind = (number & AL_QUERY_KIND) == AL_QUERY_LIST ? "ps" : "pstree";
+    const char *text = al_query_push_answer(L, kind, was_interrupted, &len);
     send_answer(fd, text, len);
     close(fd);
     lua_settop(L, top);

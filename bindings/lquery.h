@@ -36,8 +36,8 @@ void al_query_ask_watchdog(void);
 /* Writes all of the text to a descriptor; gives up after a second in which nothing could be written. */
 void al_query_write(int fd, const char *text, size_t len);
 
-/* Pushes what tools.answer(kind, interrupted) gives, or what went wrong instead. Never throws; there are 10 free stack
- * slots. */
-void al_query_push_answer(lua_State *L, const char *kind, bool interrupted);
+/* Pushes what tools.answer(kind, interrupted) gives, or nil, and returns it, or else a text that says that there is none.
+ * Never throws; there are 10 free stack slots. */
+const char *al_query_push_answer(lua_State *L, const char *kind, bool interrupted, size_t *len);
 
 #endif

@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,13 +29,15 @@ static struct {
   pthread_t thread;
   pthread_mutex_t mutex; /* guards what follows */
   pthread_cond_t changed;
-  bool on, ending;
+  bool ending;
   int64_t granted_ns;
   al_loop *loop;                /* that runs: one reference; NULL: none */
   bool waiting;                 /* for a sign of this loop */
   int64_t since_ns;             /* the last time that something went on, or the sign was asked for */
   bool asked, answered, told_c; /* in this stretch: the interruption, its answer, that C code runs */
 } dog = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static _Atomic(al_ctx *) watched; /* whose loops; NULL: there is no watchdog */
 
 static double seconds_since(int64_t ns) { return (double)(al_time_ns() - ns) * 1e-9; }
 
@@ -82,8 +85,7 @@ static void ask_for_sign(void) {
 }
 
 void al_watchdog_loop(al_ctx *ctx, l_loop *loop) {
-  (void)ctx;
-  if (!dog.on) return;
+  if (atomic_load_explicit(&watched, memory_order_relaxed) != ctx) return;
   pthread_mutex_lock(&dog.mutex);
   al_loop *former = dog.loop;
   go_on();
@@ -146,11 +148,10 @@ void al_watchdog_answer(lua_State *L, bool interrupted) {
   pthread_mutex_unlock(&dog.mutex);
   if (!wanted) return;
   size_t len;
-  al_query_push_answer(L, "where", true);
-  const char *text = lua_tolstring(L, -1, &len);
+  const char *text = al_query_push_answer(L, "where", true, &len);
   fflush(stderr);
   say("aloop: watchdog: blocked for %.3f seconds", seconds);
-  if (text) al_query_write(STDERR_FILENO, text, len);
+  al_query_write(STDERR_FILENO, text, len);
   lua_pop(L, 1);
 }
 
@@ -166,7 +167,7 @@ static int start_thread(void) {
   return -err;
 }
 
-int al_watchdog_start(double seconds) {
+int al_watchdog_start(al_ctx *ctx, double seconds) {
   pthread_condattr_t attr;
   int err = -pthread_condattr_init(&attr);
   if (err) return err;
@@ -176,20 +177,20 @@ int al_watchdog_start(double seconds) {
   if (err) return err;
   dog.granted_ns = (int64_t)(seconds * 1e9);
   dog.since_ns = al_time_ns();
-  dog.on = true;
+  atomic_store(&watched, ctx);
   err = start_thread();
-  if (err) dog.on = false;
+  if (err) atomic_store(&watched, NULL);
   return err;
 }
 
 void al_watchdog_end(void) {
-  if (!dog.on) return;
+  if (!atomic_load(&watched)) return;
   pthread_mutex_lock(&dog.mutex);
   dog.ending = true;
   pthread_cond_signal(&dog.changed);
   pthread_mutex_unlock(&dog.mutex);
   pthread_join(dog.thread, NULL);
-  dog.on = false;
+  atomic_store(&watched, NULL);
   if (dog.loop) al_loop_release(dog.loop);
   dog.loop = NULL;
 }

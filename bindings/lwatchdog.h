@@ -8,7 +8,7 @@
 #include "ctx.h"
 
 /* Starts it, after al_query_begin; 0 or -errno. end: before the state is closed. */
-int al_watchdog_start(double seconds);
+int al_watchdog_start(al_ctx *ctx, double seconds);
 void al_watchdog_end(void);
 
 /* The loop begins to run in the interpreter's thread, or (NULL, or the one outside) has ended. Without a watchdog

@@ -310,8 +310,8 @@ static void set_up_loops(lua_State *L, al_ctx *ctx, const run *r) {
   lua_pop(L, 1);
 }
 
-static void start_watchdog(const run *r) {
-  int err = r->watchdog_s > 0 ? al_watchdog_start(r->watchdog_s) : 0;
+static void start_watchdog(al_ctx *ctx, const run *r) {
+  int err = r->watchdog_s > 0 ? al_watchdog_start(ctx, r->watchdog_s) : 0;
   if (err) fprintf(stderr, "aloop: there is no watchdog: %s\n", al_strerror(err));
 }
 
@@ -366,7 +366,7 @@ static int run_interpreter(lua_State *L) {
   set_up_loops(L, ctx, r);
   ignore_sigpipe();
   al_query_begin(L, ctx);
-  start_watchdog(r);
+  start_watchdog(ctx, r);
   lua_gc(L, LUA_GCRESTART);
   lua_gc(L, LUA_GCGEN, 0, 0);
   al_ctx_pushfunction(L, ctx, on_sigint);

@@ -358,6 +358,14 @@ describe("the tree", function()
     end)
   end)
 
+  it("keeps names on one line", function()
+    as_task(function(loop)
+      local tree, tasks = tree_of(loop, { ["two\n\27[2Jlines"] = function() aloop.sleep(100) end })
+      assert.matches("%(T%) two%?%?%[2Jlines: waits", tree)
+      cancel_all(tasks)
+    end)
+  end)
+
   it("of nothing says so", function()
     local out = helper.output_of [[io.write(require("aloop.tools").pstree(), require("aloop.tools").ps())]]
     assert.equal("no tasks\nno tasks\n", out)
@@ -417,6 +425,10 @@ describe("call graphs", function()
       local names = {}
       for _, frame in ipairs(graph.call_stack) do names[frame.name] = true end
       assert.is_true(names.here)
+      assert.equal("here", graph.call_stack[1].name)
+      local function deeper() local g = aloop.capture_call_graph(nil, { depth = 2 }) return g end
+      local function above() local g = deeper() return g end
+      assert.equal("above", above().call_stack[1].name)
       local future = loop:create_future()
       local task = loop:create_task(function() future:await() end)
       turns(2)

@@ -94,8 +94,13 @@ local function add_edge(from, to)
   to.awaited_by[#to.awaited_by + 1] = from
 end
 
+-- A script's text on one line, and nothing in it that a terminal obeys.
+local function clean(text)
+  return (text:gsub("%c", "?"))
+end
+
 local function new_node(task)
-  local node = { task = task, name = task:get_name(), awaits = {}, awaited_by = {}, linked = {} }
+  local node = { task = task, name = clean(task:get_name()), awaits = {}, awaited_by = {}, linked = {} }
   node.state, node.kind, node.what = core.task_state(task)
   return node
 end
@@ -207,7 +212,7 @@ local describers = {
 ---@return string
 function graph.describe(node)
   if node.state ~= "waiting" then return node.state end
-  return "waits for " .. describers[node.kind](node.what)
+  return "waits for " .. clean(describers[node.kind](node.what))
 end
 
 -- ---- asyncio's call graphs --------------------------------------------------------------------
@@ -222,22 +227,33 @@ end
 
 local graph_options = { depth = "number", limit = "number", file = true }
 
--- The limit newest frames (limit > 0) or -limit oldest ones, the newest first.
-local function call_stack(future, limit)
+--- How many frames are left without those of a file on top: of who asks about the task that runs.
+---@param frames table[]
+---@param file string
+---@return integer
+function graph.count_without(frames, file)
+  local n = #frames
+  while n > 0 and frames[n].source == file do n = n - 1 end
+  return n
+end
+
+-- The limit newest frames (limit > 0) or -limit oldest ones, the newest first; skip newest ones are left out.
+local function call_stack(future, limit, skip)
   local frames, stack = isinstance(future, Task) and future:get_stack() or {}, {}
-  local first, last = 1, #frames
-  if limit and limit >= 0 then first = math.max(1, #frames - limit + 1) end
-  if limit and limit < 0 then last = math.min(#frames, -limit) end
+  local first, last = 1, graph.count_without(frames, "aloop/graph.lua") - skip
+  if limit and limit >= 0 then first = math.max(1, last - limit + 1) end
+  if limit and limit < 0 then last = math.min(last, -limit) end
   for i = last, first, -1 do stack[#stack + 1] = frames[i] end
   return stack
 end
 
-local function capture(future, limit)
+local function capture(future, options)
   local _, by_task, waiters = graph.snapshot()
   local made, todo = {}, {}
   local function make(f)
     if made[f] then return made[f] end
-    local entry = { future = f, call_stack = call_stack(f, limit), awaited_by = {} }
+    local skip = options.depth and f == future and f == core.current_task() and options.depth - 1 or 0
+    local entry = { future = f, call_stack = call_stack(f, options.limit, skip), awaited_by = {} }
     if by_task[f] then entry.waits_for = graph.describe(by_task[f]) end
     made[f], todo[#todo + 1] = entry, entry
     return entry
@@ -265,11 +281,12 @@ end
 
 --- The call graph of a future (nil: the current task): its stack, and all who wait for it.
 ---@param future? aloop.Future
----@param options? {limit: integer?, depth: integer?} limit: at most so many of the newest frames, < 0: of the oldest
+---@param options? {limit: integer?, depth: integer?} limit: at most so many of the newest frames, < 0: of the oldest;
+--- depth: of the current task, so many newest frames less one are left out
 ---@return aloop.FutureCallGraph
 function graph.capture_call_graph(future, options)
   future, options = check_graph_arguments("capture_call_graph", future, options)
-  return capture(future, options.limit)
+  return capture(future, options)
 end
 
 local MAX_INDENT = 40
@@ -299,7 +316,7 @@ end
 function graph.format_call_graph(future, options)
   future, options = check_graph_arguments("format_call_graph", future, options)
   local lines, shown = {}, {}
-  local todo = { { entry = capture(future, options.limit), depth = 0 } }
+  local todo = { { entry = capture(future, options), depth = 0 } }
   while #todo > 0 do
     local item = table.remove(todo)
     if format_entry(lines, item.entry, item.depth, shown) then
@@ -317,7 +334,7 @@ end
 function graph.print_call_graph(future, options)
   future, options = check_graph_arguments("print_call_graph", future, options)
   local file = options.file or io.stdout
-  file:write(graph.format_call_graph(future, { limit = options.limit }), "\n")
+  file:write(graph.format_call_graph(future, { limit = options.limit, depth = options.depth }), "\n")
 end
 
 return graph

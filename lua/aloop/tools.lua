@@ -27,9 +27,7 @@ end
 
 -- The frames without those of the code that is asked, on top of what it interrupts.
 local function without_own(frames)
-  local n = #frames
-  while n > 0 and frames[n].source:find("^aloop/tools%.lua$") do n = n - 1 end
-  return table.move(frames, 1, n, 1, {})
+  return table.move(frames, 1, graph.count_without(frames, "aloop/tools.lua"), 1, {})
 end
 
 local MAX_OWN = 8
