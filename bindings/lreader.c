@@ -24,24 +24,28 @@ typedef struct separator {
   size_t len;
 } separator;
 
-/* What a task asks for. */
+enum { SOME, ALL, EXACTLY, UNTIL, LINE };
+static const char *const method_names[] = {"read", "read", "readexactly", "readuntil", "readline"};
+
+/* What a task asks for. Small, for a connection that waits has it in its reader. */
 typedef struct request {
-  enum { SOME, ALL, EXACTLY, UNTIL, LINE } kind;
-  int n_separators;
-  const char *name;      /* of the method */
-  size_t n;              /* SOME: at most; EXACTLY */
-  separator one;         /* UNTIL, LINE: the separator, */
-  const separator *many; /* or several, in a userdata that the waiting function keeps */
-  size_t shortest, longest;
-  size_t clear;     /* no separator begins in so many bytes from the first one */
-  size_t match;     /* the length of what stands before the separator, and with it: */
-  size_t match_end; /* 0: none was found */
+  union {
+    size_t n;     /* SOME: at most; EXACTLY */
+    size_t clear; /* UNTIL, LINE: no separator begins in so many bytes from the first one */
+  } u;
+  union {
+    separator one;
+    const separator *many; /* more than one, in a userdata that the waiting function keeps */
+  } separators;
+  size_t match_end;       /* so many bytes with the separator that was found; 0: none was */
+  uint32_t separator_len; /* its length */
+  uint32_t n_separators, shortest, longest;
+  uint8_t kind;
 } request;
 
 struct l_reader {
-  const void *tag; /* &reader_tag: see al_test_reader */
-  const void *self;
-  char *data; /* NULL while nothing is in it */
+  const void *self; /* its own address: see al_test_reader */
+  char *data;       /* NULL while nothing is in it */
   size_t start, end, size;
   size_t limit;
   al_transport *transport; /* one reference, or NULL */
@@ -53,11 +57,9 @@ struct l_reader {
   bool eof, failed, paused;
 };
 
-static const char reader_tag = 0;
-
 l_reader *al_test_reader(lua_State *L, int idx) {
   l_reader *r = lua_type(L, idx) == LUA_TUSERDATA ? lua_touserdata(L, idx) : NULL;
-  return r && lua_rawlen(L, idx) == sizeof *r && r->tag == &reader_tag && r->self == r ? r : NULL;
+  return r && lua_rawlen(L, idx) == sizeof *r && r->self == r ? r : NULL;
 }
 
 static l_reader *check_self(lua_State *L) {
@@ -104,7 +106,7 @@ static void resume_transport(l_reader *r) {
 /* The first n bytes are gone. */
 static void consume(l_reader *r, size_t n) {
   r->start += n;
-  r->asked.clear = r->asked.match_end = 0; /* of somebody who still waits */
+  if (r->waiting && r->asked.kind >= UNTIL) r->asked.u.clear = r->asked.match_end = 0;
   if (r->start == r->end) drop_buffer(r);
   if (r->paused && held(r) <= r->limit) resume_transport(r);
 }
@@ -124,28 +126,30 @@ static const char *find(const char *data, size_t len, const separator *s) {
 
 /* Looks for the separator that ends first; of two that end together, the shorter one counts. */
 static void look(const l_reader *r, request *q) {
-  size_t len = held(r);
-  if (q->match_end || len - q->clear < q->shortest) return;
-  const separator *list = q->many ? q->many : &q->one, *found = NULL;
+  size_t len = held(r), clear = q->u.clear;
+  if (q->match_end || len - clear < q->shortest) return;
+  const separator *list = q->n_separators > 1 ? q->separators.many : &q->separators.one;
   const char *first = r->data + r->start;
-  for (int i = 0; i < q->n_separators; i++) {
-    const char *at = find(first + q->clear, len - q->clear, &list[i]);
+  for (uint32_t i = 0; i < q->n_separators; i++) {
+    const char *at = find(first + clear, len - clear, &list[i]);
     size_t end = at ? (size_t)(at - first) + list[i].len : 0;
-    if (!at || (found && (end > q->match_end || (end == q->match_end && list[i].len >= found->len)))) continue;
-    found = &list[i];
+    if (!at || (q->match_end && end > q->match_end)) continue;
+    if (end == q->match_end && list[i].len >= q->separator_len) continue;
     q->match_end = end;
-    q->match = end - found->len;
+    q->separator_len = (uint32_t)list[i].len;
   }
-  if (!found) q->clear = len + 1 > q->longest ? len + 1 - q->longest : 0;
+  if (!q->match_end) q->u.clear = len + 1 > q->longest ? len + 1 - q->longest : 0;
 }
+
+static size_t length_before(const request *q) { return q->match_end - q->separator_len; }
 
 /* Need the task that asks wait no longer? */
 static bool is_ready(const l_reader *r, request *q) {
   switch (q->kind) {
   case SOME: return held(r) > 0 || r->eof;
   case ALL: return r->eof;
-  case EXACTLY: return held(r) >= q->n || r->eof;
-  default: look(r, q); return q->match_end || q->clear > r->limit || r->eof;
+  case EXACTLY: return held(r) >= q->u.n || r->eof;
+  default: look(r, q); return q->match_end || q->u.clear > r->limit || r->eof;
   }
 }
 
@@ -234,7 +238,7 @@ static int raise_incomplete(lua_State *L, al_ctx *ctx, l_reader *r, const reques
   al_pushclass(L, ctx, AL_C_IncompleteReadError);
   take(L, r, held(r));
   if (q->kind == EXACTLY)
-    lua_pushinteger(L, (lua_Integer)q->n);
+    lua_pushinteger(L, (lua_Integer)q->u.n);
   else
     lua_pushnil(L);
   lua_call(L, 2, 1);
@@ -251,14 +255,14 @@ static int raise_overrun(lua_State *L, al_ctx *ctx, l_reader *r, const request *
   }
   al_pushclass(L, ctx, AL_C_LimitOverrunError);
   lua_pushstring(L, message);
-  lua_pushinteger(L, (lua_Integer)(q->match_end ? q->match : q->clear));
+  lua_pushinteger(L, (lua_Integer)(q->match_end ? length_before(q) : q->u.clear));
   lua_call(L, 2, 1);
   return lua_error(L);
 }
 
 static int deliver_until(lua_State *L, al_ctx *ctx, l_reader *r, const request *q) {
-  if (q->match_end && q->match <= r->limit) return take(L, r, q->match_end);
-  if (q->match_end || q->clear > r->limit) return raise_overrun(L, ctx, r, q);
+  if (q->match_end && length_before(q) <= r->limit) return take(L, r, q->match_end);
+  if (q->match_end || q->u.clear > r->limit) return raise_overrun(L, ctx, r, q);
   if (q->kind == UNTIL) return raise_incomplete(L, ctx, r, q);
   if (held(r) > 0) return take(L, r, held(r));
   lua_pushnil(L);
@@ -270,11 +274,11 @@ static int deliver(lua_State *L, al_ctx *ctx, l_reader *r, const request *q) {
   size_t n = held(r);
   switch (q->kind) {
   case SOME:
-    if (n > 0) return take(L, r, n < q->n ? n : q->n);
+    if (n > 0) return take(L, r, n < q->u.n ? n : q->u.n);
     lua_pushnil(L);
     return 1;
   case ALL: return take(L, r, n);
-  case EXACTLY: return n >= q->n ? take(L, r, q->n) : raise_incomplete(L, ctx, r, q);
+  case EXACTLY: return n >= q->u.n ? take(L, r, q->u.n) : raise_incomplete(L, ctx, r, q);
   default: return deliver_until(L, ctx, r, q);
   }
 }
@@ -303,7 +307,7 @@ static int wait_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
 static int wait_for_more(lua_State *L, al_ctx *ctx, l_reader *r, const request *q) {
   if (r->waiting)
     return al_raise(L, ctx, AL_C_RuntimeError,
-                    "%s() called while another coroutine is already waiting for incoming data", q->name);
+                    "%s() called while another coroutine is already waiting for incoming data", method_names[q->kind]);
   if (r->paused) resume_transport(r);
   r->asked = *q;
   r->waiting = true;
@@ -336,7 +340,7 @@ static int reader_read(lua_State *L) {
     lua_pushliteral(L, "");
     return 1;
   }
-  request q = {.kind = n < 0 ? ALL : SOME, .name = "read", .n = (size_t)n};
+  request q = {.kind = n < 0 ? ALL : SOME, .u.n = (size_t)n};
   return ask(L, ctx, r, &q);
 }
 
@@ -346,7 +350,7 @@ static int reader_readexactly(lua_State *L) {
   lua_Integer n = al_checkinteger(L, 2);
   if (n < 0) return al_raise(L, ctx, AL_C_ValueError, "readexactly size can not be less than zero");
   if (r->failed) return raise_failure(L, ctx);
-  request q = {.kind = EXACTLY, .name = "readexactly", .n = (size_t)n};
+  request q = {.kind = EXACTLY, .u.n = (size_t)n};
   return ask(L, ctx, r, &q);
 }
 
@@ -355,14 +359,15 @@ static int reader_readline(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_reader *r = begin(L, ctx, "readline");
   if (r->failed) return raise_failure(L, ctx);
-  request q = {.kind = LINE, .name = "readline", .one = {"\n", 1}, .n_separators = 1, .shortest = 1, .longest = 1};
+  request q = {.kind = LINE, .separators.one = {"\n", 1}, .n_separators = 1, .shortest = 1, .longest = 1};
   return ask(L, ctx, r, &q);
 }
 
 static void add_separator(lua_State *L, al_ctx *ctx, request *q, size_t len) {
   if (len == 0) al_raise(L, ctx, AL_C_ValueError, "Separator should be at least one-byte string");
-  if (q->n_separators == 0 || len < q->shortest) q->shortest = len;
-  if (len > q->longest) q->longest = len;
+  if (len > UINT32_MAX) al_argerror(L, 2, "too long a separator");
+  if (q->n_separators == 0 || len < q->shortest) q->shortest = (uint32_t)len;
+  if (len > q->longest) q->longest = (uint32_t)len;
   q->n_separators++;
 }
 
@@ -388,22 +393,26 @@ static void take_list(lua_State *L, al_ctx *ctx, request *q) {
     list[i] = (separator){memcpy(text, lua_tostring(L, -1), len), len};
     text += len;
   }
-  q->many = list;
+  if (n > 1)
+    q->separators.many = list;
+  else
+    q->separators.one = list[0];
 }
 
 /* readuntil([separator = "\n" or list of separators]) */
 static int reader_readuntil(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_reader *r = begin(L, ctx, "readuntil");
-  request q = {.kind = UNTIL, .name = "readuntil", .one = {"\n", 1}};
+  request q = {.kind = UNTIL, .separators.one = {"\n", 1}};
   lua_settop(L, 2);
   int type = lua_type(L, 2);
   if (type == LUA_TTABLE) {
     take_list(L, ctx, &q);
   } else {
     if (type != LUA_TNIL && type != LUA_TSTRING) return al_typeerror(L, 2, "string or list of strings");
-    if (type == LUA_TSTRING) q.one.text = lua_tolstring(L, 2, &q.one.len);
-    add_separator(L, ctx, &q, q.one.len);
+    separator *one = &q.separators.one;
+    if (type == LUA_TSTRING) one->text = lua_tolstring(L, 2, &one->len);
+    add_separator(L, ctx, &q, one->len);
   }
   if (r->failed) return raise_failure(L, ctx);
   return ask(L, ctx, r, &q);
@@ -509,7 +518,6 @@ void al_reader_check_limit(lua_State *L, al_ctx *ctx, lua_Integer n) {
 }
 
 static l_reader *init(l_reader *r, size_t limit) {
-  r->tag = &reader_tag;
   r->self = r;
   r->limit = limit;
   return r;

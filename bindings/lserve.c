@@ -8,6 +8,8 @@
 
 #include <errno.h>
 
+static const char serve_key; /* of the function serve in the registry: one for all connections */
+
 static const char *const report_message = "Unhandled exception in client_connected_cb";
 
 static void close_connection(lua_State *L, int idx) {
@@ -34,7 +36,7 @@ static int serve_done(lua_State *L, int status, lua_KContext extra) {
   return lua_error(L);
 }
 
-/* callback, reader, writer: the body of the task */
+/* callback, reader, writer: the body of the task. Its second upvalue is the message handler. */
 static int serve(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_rawgeti(L, 3, AL_WRITER_TRANSPORT);
@@ -43,15 +45,15 @@ static int serve(lua_State *L) {
     close_connection(L, 1);
     al_task_resumed(L, ctx);
   }
-  al_ctx_pushfunction(L, ctx, al_traceback);
+  lua_pushvalue(L, lua_upvalueindex(2));
   lua_insert(L, 1);
   return serve_done(L, lua_pcallk(L, 2, 0, 1, 0, serve_done), 0);
 }
 
-/* The same for a task that a script makes. Upvalues: ctx, callback, reader, writer. */
+/* The same for a task that a script makes. Upvalues: ctx, message handler, callback, reader, writer. */
 static int serve_closure(lua_State *L) {
   lua_settop(L, 0);
-  for (int i = 2; i <= 4; i++) lua_pushvalue(L, lua_upvalueindex(i));
+  for (int i = 3; i <= 5; i++) lua_pushvalue(L, lua_upvalueindex(i));
   return serve(L);
 }
 
@@ -71,13 +73,14 @@ static void create_by_script(lua_State *L, al_ctx *ctx, l_loop *loop) {
   lua_getfield(L, -1, "create_task");
   lua_insert(L, -2);
   lua_pushlightuserdata(L, ctx);
+  al_ctx_pushfunction(L, ctx, al_traceback);
   for (int i = CALLBACK; i <= WRITER; i++) lua_pushvalue(L, i);
-  lua_pushcclosure(L, serve_closure, 4);
+  lua_pushcclosure(L, serve_closure, 5);
   lua_call(L, 2, 0);
 }
 
 static void create(lua_State *L, al_ctx *ctx, l_loop *loop) {
-  al_ctx_pushfunction(L, ctx, serve);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &serve_key);
   int body = lua_gettop(L), kind = al_context_capture(L, ctx);
   l_task *t = al_task_new(L, ctx, loop, body, kind); /* nothing raises from here on */
   t->begins = true;
@@ -138,4 +141,11 @@ void al_stream_serve(l_stream *s, al_transport *transport) {
       start_in_context(s->ctx, L, transport, box->context_kind);
   }
   al_leave(s->ctx, L);
+}
+
+void al_serve_openlib(lua_State *L, al_ctx *ctx) {
+  lua_pushlightuserdata(L, ctx);
+  al_ctx_pushfunction(L, ctx, al_traceback);
+  lua_pushcclosure(L, serve, 2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &serve_key);
 }

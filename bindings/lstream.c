@@ -9,13 +9,13 @@
 
 #include <errno.h>
 
-static const char stream_tag = 0;
+const char al_stream_drains[] = "drain of a stream";
 
 static l_stream *of_protocol(al_protocol *protocol) { return (l_stream *)(void *)protocol; }
 
 l_stream *al_test_stream(lua_State *L, int idx) {
   l_stream *s = lua_type(L, idx) == LUA_TUSERDATA ? lua_touserdata(L, idx) : NULL;
-  return s && lua_rawlen(L, idx) == sizeof *s && s->tag == &stream_tag && s->self == s ? s : NULL;
+  return s && lua_rawlen(L, idx) == sizeof *s && s->self == s ? s : NULL;
 }
 
 static void set_transport(l_stream *s, al_transport *transport) {
@@ -37,9 +37,12 @@ static l_task *of_handle(al_link *link) {
   return (l_task *)(void *)((char *)timer - offsetof(l_task, timer));
 }
 
-static void wake_all(al_list *list) {
-  while (!al_list_is_empty(list)) {
-    l_task *t = of_handle(list->next);
+/* Wakes those in drain(), or all who wait. */
+static void wake(l_stream *s, bool all) {
+  for (al_link *link = s->waiting.next, *next; link != &s->waiting; link = next) {
+    l_task *t = of_handle(link);
+    next = link->next;
+    if (!all && t->sleeping.what != al_stream_drains) continue;
     al_handle_cancel(&t->timer.handle);
     al_wake(&t->sleeping);
   }
@@ -110,7 +113,7 @@ static void on_resume_writing(al_protocol *protocol) {
   l_stream *s = of_protocol(protocol);
   s->paused = false;
   log_writing(s, "resumes");
-  wake_all(&s->draining);
+  wake(s, false);
 }
 
 /* held, protocol, its error: what came from a method of another protocol before this one was set */
@@ -145,8 +148,7 @@ static bool take_held_error(l_stream *s) {
 static void end(l_stream *s) {
   s->lost = true;
   set_transport(s, NULL);
-  wake_all(&s->draining);
-  wake_all(&s->closing);
+  wake(s, true);
 }
 
 static void on_connection_lost(al_protocol *protocol, int error) {
@@ -251,11 +253,9 @@ static int stream_tostring(lua_State *L) {
 /* Of the protocol on top: the reader (or nil) and the callback (or nil) at these indices are its. */
 static void init(lua_State *L, al_ctx *ctx, l_stream *s, int reader, int callback) {
   s->protocol.ops = &stream_ops;
-  s->tag = &stream_tag;
   s->self = s;
   s->ctx = ctx;
-  al_list_init(&s->draining);
-  al_list_init(&s->closing);
+  al_list_init(&s->waiting);
   s->reader = al_test_reader(L, reader);
   lua_pushvalue(L, reader);
   lua_setiuservalue(L, -2, AL_STREAM_UV_READER);

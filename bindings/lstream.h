@@ -10,13 +10,11 @@
 /* The protocol between a transport and a reader, in C (lprotocol.h), so that no Lua runs on the way of the bytes. */
 typedef struct l_stream {
   al_protocol protocol;
-  const void *tag; /* see al_test_stream */
-  const void *self;
+  const void *self; /* its own address: see al_test_stream */
   al_ctx *ctx;
   l_reader *reader;        /* kept by a user value; may be NULL */
   al_transport *transport; /* one reference; NULL before connection_made and after connection_lost */
-  al_list draining;        /* l_task.timer.handle of the tasks in drain() */
-  al_list closing;         /* ... in wait_closed() */
+  al_list waiting;         /* l_task.timer.handle of the tasks in drain() and wait_closed() */
   int error;               /* lost: why */
   bool connected, paused, lost;
 } l_stream;
@@ -41,12 +39,16 @@ enum { AL_WRITER_TRANSPORT = 1, AL_WRITER_PROTOCOL, AL_WRITER_READER };
 /* Pushes a writer for the transport, the protocol and the reader (or nil) at these indices. */
 void al_writer_new(lua_State *L, al_ctx *ctx, int transport, int protocol, int reader);
 
+/* What a task's l_wait.what says while it is in drain(). */
+extern const char al_stream_drains[];
+
 /* The transport takes the place of the present one. */
 void al_stream_replace_transport(l_stream *stream, al_transport *transport);
 
 /* lserve.c. A connection for a start_server's callback was made: calls it as a task. Doesn't throw. */
 void al_stream_serve(l_stream *stream, al_transport *transport);
 
+void al_serve_openlib(lua_State *L, al_ctx *ctx);
 void al_stream_openlib(lua_State *L, al_ctx *ctx);
 void al_writer_openlib(lua_State *L, al_ctx *ctx);
 

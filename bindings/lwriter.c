@@ -64,11 +64,11 @@ static void wait_abandon(al_ctx *ctx, l_wait *wait) {
   al_handle_cancel(&t->timer.handle);
 }
 
-static int wait_in(lua_State *L, al_ctx *ctx, al_list *list, const char *what,
+static int wait_in(lua_State *L, al_ctx *ctx, l_stream *s, const char *what,
                    int (*finish)(lua_State *L, al_ctx *ctx, l_wait *wait)) {
   l_task *t = ctx->current;
   t->sleeping = (l_wait){.finish = finish, .abandon = wait_abandon, .what = what};
-  al_list_append(list, &t->timer.handle);
+  al_list_append(&s->waiting, &t->timer.handle);
   return al_wait(L, ctx, &t->sleeping);
 }
 
@@ -88,7 +88,7 @@ static int wait_drained(lua_State *L, al_ctx *ctx) {
   l_stream *s = push_protocol(L);
   if (s->lost) return al_raise(L, ctx, AL_C_ConnectionResetError, "Connection lost");
   if (!s->paused) return 0;
-  return wait_in(L, ctx, &s->draining, "drain of a stream", drain_finish);
+  return wait_in(L, ctx, s, al_stream_drains, drain_finish);
 }
 
 static int drain_turned(lua_State *L, int status, lua_KContext extra) {
@@ -133,7 +133,7 @@ static int writer_wait_closed(lua_State *L) {
   al_check_wait(L, ctx, "wait_closed");
   lua_settop(L, 1);
   if (s->lost) return raise_if_lost(L);
-  return wait_in(L, ctx, &s->closing, "end of a stream", closed_finish);
+  return wait_in(L, ctx, s, "end of a stream", closed_finish);
 }
 
 /* ---- start_tls: drain, then loop:start_tls, whose transport takes the place of the present one ------------------- */
@@ -207,7 +207,7 @@ static int writer_scope_end(lua_State *L) {
   lua_settop(L, 2);
   if (s->lost) return scope_finish(L, ctx, NULL);
   if (!al_may_wait(L, ctx)) return 0;
-  return wait_in(L, ctx, &s->closing, "end of a stream", scope_finish);
+  return wait_in(L, ctx, s, "end of a stream", scope_finish);
 }
 
 /* A writer that nobody has any more: the connection goes with it. */

@@ -89,6 +89,7 @@ static openlib *const openlibs[] = {
     al_waitlist_openlib,
     al_testing_openlib, al_edit_openlib,
     al_reader_openlib,
+    al_serve_openlib,
     al_stream_openlib,
     al_writer_openlib,
     al_future_openlib_late,
