@@ -345,8 +345,7 @@ static int context_bind(lua_State *L) {
 
 bool al_context_is_run(lua_CFunction f) { return f == context_run || f == bound; }
 
-bool al_context_is_entered_in(lua_State *L, al_ctx *ctx) {
-  if (ctx->n_entered == 0) return false;
+bool al_context_is_entered_in(lua_State *L) {
   lua_Debug ar;
   for (int level = 0; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "f", &ar);

@@ -32,8 +32,8 @@ void al_context_call(lua_State *L, al_ctx *ctx, int idx, int nargs);
 
 /* Is it the function of Context:run, or of what bind made? */
 bool al_context_is_run(lua_CFunction f);
-/* Does a Context:run stand on the stack of this coroutine? Costs next to nothing as long as none stands anywhere. */
-bool al_context_is_entered_in(lua_State *L, al_ctx *ctx);
+/* Does a Context:run stand on the stack of this coroutine? Ask only if ctx->n_entered > 0. */
+bool al_context_is_entered_in(lua_State *L);
 
 void al_context_openlib(lua_State *L, al_ctx *ctx);
 

@@ -143,10 +143,10 @@ void al_coro_pushdriver(lua_State *L, al_ctx *ctx, int idx) {
 /* Goes before an error that a yield is to raise in the coroutine that is resumed. */
 static const char throw_tag;
 
-static int yielded(lua_State *L, int status, lua_KContext extra) {
-  (void)status, (void)extra;
-  if (lua_touserdata(L, 1) == (const void *)&throw_tag) return lua_error(L);
-  return al_task_yielded(L, al_ctx_of(L));
+static int yielded(lua_State *L, int status, lua_KContext ctx) {
+  (void)status;
+  if (lua_gettop(L) == 2 && lua_touserdata(L, 1) == (const void *)&throw_tag) return lua_error(L);
+  return al_task_yielded(L, (al_ctx *)ctx);
 }
 
 /* Is L a coroutine that is the body of the current task? Its yields only give up a turn. */
@@ -162,12 +162,12 @@ static bool is_body(lua_State *L, al_ctx *ctx) {
 /* A value can't be handed out of a Context:run: whoever gets it would find itself in that context. */
 static int coro_yield(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  if (al_context_is_entered_in(L, ctx) && !is_body(L, ctx)) {
+  if (ctx->n_entered > 0 && al_context_is_entered_in(L) && !is_body(L, ctx)) {
     return al_raise(L, ctx, AL_C_RuntimeError,
                     "coroutine.yield can't leave Context:run, which stands between it and who resumed the coroutine; "
                     "run the coroutine in the context, or yield outside of it");
   }
-  return lua_yieldk(L, lua_gettop(L), 0, yielded);
+  return lua_yieldk(L, lua_gettop(L), (lua_KContext)ctx, yielded);
 }
 
 /* For generators.lua. check_wait(name): raises unless the Lua function of this name, which calls it, may wait. */
