@@ -7,3 +7,4 @@ self = false
 unused_args = false
 
 files["spec"] = { std = "lua54+busted" }
+files["scripts/examples/*_spec.lua"] = { std = "lua54+busted" }
