@@ -10,6 +10,9 @@ local check = require "aloop.check"
 local generators = {}
 
 local resume = coroutine.resume -- aloop's own: what waits passes through
+local next_of, throw_into, raise = core.generator_next, core.generator_throw, core.generator_raise
+local check_wait, default_loop, are_shut = core.check_wait, core.default_loop, core.asyncgens_are_shut
+local GeneratorExit, isinstance, remember_place = core.GeneratorExit, core.isinstance, core.remember_place
 
 -- What a generator's coroutine gives back first when it has ended; anything else was yielded.
 local ENDED = {}
@@ -36,15 +39,19 @@ end
 
 -- From its first item on its loop knows it.
 local function begin(gen)
-  local loop = core.default_loop()
-  if core.asyncgens_are_shut(loop) then
+  local loop = default_loop()
+  if are_shut(loop) then
     local text = "asynchronous generator %s was scheduled after loop:shutdown_asyncgens() call"
     core.warn(text:format(tostring(gen)), "ResourceWarning")
   end
   begun = begun + 1
   gen.number, gen.loop, gen.co = begun, loop, coroutine.create(body)
-  open[loop] = open[loop] or setmetatable({}, { __mode = "k" })
-  open[loop][gen] = true
+  local set = open[loop]
+  if not set then
+    set = setmetatable({}, { __mode = "k" })
+    open[loop] = set
+  end
+  set[gen] = true
 end
 
 local function forget(gen)
@@ -63,19 +70,19 @@ local NIL_ITEM = "an async generator can't yield nil, with which a `for` loop en
 -- What the coroutine gave back: an item and what came with it, or its end.
 local function hand_out(gen, resumed, first, ...)
   if not resumed then refused(gen, "anext", first) end
-  if first == nil then return hand_out(gen, core.generator_throw(gen.co, core.ValueError(NIL_ITEM))) end
+  if first == nil then return hand_out(gen, throw_into(gen.co, core.ValueError(NIL_ITEM))) end
   if first ~= ENDED then return first, ... end
   forget(gen)
   local ok, err = ...
-  if not ok then core.generator_raise(err) end
+  if not ok then raise(err) end
   return nil
 end
 
 --- The next item, ⧗; nil at the end.
 function AsyncGenerator:__call()
-  if self.co then return hand_out(self, core.generator_next(self.co)) end
+  if self.co then return hand_out(self, next_of(self.co)) end
   if self.closed then return nil end
-  core.check_wait("async_generator")
+  check_wait("async_generator")
   begin(self)
   local func, args = self.func, self.args
   self.args = nil
@@ -84,9 +91,9 @@ end
 
 -- An error that ended the cleaning up; the one because of which it was done, if any, is not lost by it.
 local function fail(err, reason)
-  local chains = reason ~= nil and not rawequal(err, reason) and core.isinstance(err, core.BaseError)
+  local chains = reason ~= nil and not rawequal(err, reason) and isinstance(err, core.BaseError)
   if chains and rawget(err, "cause") == nil then err.cause = reason end
-  core.generator_raise(err)
+  raise(err)
 end
 
 local function closed(gen, reason, resumed, first, ok, err)
@@ -96,19 +103,23 @@ local function closed(gen, reason, resumed, first, ok, err)
   if first ~= ENDED then
     local _, why = coroutine.close(co)
     fail(core.RuntimeError("async generator ignored GeneratorExit", { cause = why }), reason)
-  elseif not ok and not core.isinstance(err, core.GeneratorExit) then
+  elseif not ok and not isinstance(err, GeneratorExit) then
     fail(err, reason)
   end
 end
 
 local function close(gen, reason)
-  if gen.co then closed(gen, reason, core.generator_throw(gen.co, core.GeneratorExit())) end
+  if gen.co then
+    local exit = GeneratorExit()
+    exit.traceback = "" -- nobody will look, and making one costs more than all the rest
+    closed(gen, reason, throw_into(gen.co, exit))
+  end
   gen.closed, gen.args = true, nil
 end
 
 --- Ends it where it stands: its coroutine.yield raises GeneratorExit, and its <close> variables may wait. ⧗
 function AsyncGenerator:aclose()
-  core.check_wait("aclose")
+  check_wait("aclose")
   close(self)
 end
 
@@ -122,7 +133,7 @@ end
 -- ---- ends that nobody waits for -------------------------------------------------------------------------------------
 
 local function is_interrupt(err)
-  return core.isinstance(err, core.BaseError) and not core.isinstance(err, core.Error)
+  return isinstance(err, core.BaseError) and not isinstance(err, core.Error)
 end
 
 local function report(gen, err)
@@ -218,7 +229,7 @@ function generators.async_generator(func)
   check.callable(1, "async_generator", func)
   return function(...)
     local gen = setmetatable({ func = func, args = table.pack(...) }, AsyncGenerator)
-    core.remember_place(gen)
+    remember_place(gen)
     return gen, nil, nil, gen
   end
 end
