@@ -14,10 +14,10 @@
 #include "io.h"
 #include "loop.h"
 #include "mem.h"
+#include "sock.h"
 #include "transport.h"
 
 #include <errno.h>
-#include <sys/sendfile.h>
 
 #define TURN_SIZE (4 * 1024 * 1024) /* the most that is sent in a turn: what a peer costs all others is bounded */
 
@@ -89,10 +89,8 @@ static void on_transport_lost(al__feeder *feeder) {
 static int send_some(al_sendfile *self) {
   int64_t budget = TURN_SIZE;
   while (self->left > 0 && budget > 0) {
-    off_t at = self->offset;
-    ssize_t n = sendfile(self->op.fd, self->file, &at, (size_t)AL_MIN(self->left, budget));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return errno == EAGAIN ? 0 : -errno;
+    ssize_t n = al__sock_sendfile(self->op.fd, self->file, self->offset, (size_t)AL_MIN(self->left, budget));
+    if (n < 0) return n == -EAGAIN ? 0 : (int)n;
     if (n == 0) return 1;
     self->offset += n;
     self->sent += n;

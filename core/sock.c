@@ -12,6 +12,7 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -180,34 +181,56 @@ ssize_t al__fd_read(int fd, void *base, size_t len) {
   return n;
 }
 
-static ssize_t write_some(int fd, const struct iovec *iov, int n) {
-  ssize_t sent;
-  CALL(sent, n == 1 ? write(fd, iov->iov_base, iov->iov_len) : writev(fd, iov, n));
-  return sent;
-}
+/* Keeps SIGPIPE from this thread while it makes a system call that may raise it, without touching what the program does
+ * with it. */
+typedef struct pipe_guard {
+  bool on;
+  sigset_t former;
+} pipe_guard;
 
 static bool sigpipe_is_ignored(void) {
   struct sigaction action;
   return sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
-/* Keeps the signal that a write gives to this thread from doing anything, without touching what the program does with
- * it. */
-static ssize_t write_silently(int fd, const struct iovec *iov, int n) {
+static sigset_t only_sigpipe(void) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGPIPE);
+  return set;
+}
+
+static void guard_begin(pipe_guard *guard) {
+  sigset_t mine = only_sigpipe(), pending;
+  guard->on = !sigpipe_is_ignored() && sigpending(&pending) == 0 && !sigismember(&pending, SIGPIPE) &&
+              pthread_sigmask(SIG_BLOCK, &mine, &guard->former) == 0;
+}
+
+static void guard_end(const pipe_guard *guard, ssize_t result) {
   static const struct timespec at_once = {0, 0};
-  sigset_t mine, former, pending;
-  sigemptyset(&mine);
-  sigaddset(&mine, SIGPIPE);
-  sigpending(&pending);
-  if (pthread_sigmask(SIG_BLOCK, &mine, &former)) return write_some(fd, iov, n);
-  ssize_t sent = write_some(fd, iov, n);
-  if (sent == -EPIPE && !sigismember(&pending, SIGPIPE)) sigtimedwait(&mine, NULL, &at_once);
-  pthread_sigmask(SIG_SETMASK, &former, NULL);
-  return sent;
+  sigset_t mine = only_sigpipe();
+  if (!guard->on) return;
+  if (result == -EPIPE) sigtimedwait(&mine, NULL, &at_once);
+  pthread_sigmask(SIG_SETMASK, &guard->former, NULL);
 }
 
 ssize_t al__fd_write(int fd, const struct iovec *iov, int n) {
-  return sigpipe_is_ignored() ? write_some(fd, iov, n) : write_silently(fd, iov, n);
+  pipe_guard guard;
+  ssize_t sent;
+  guard_begin(&guard);
+  CALL(sent, n == 1 ? write(fd, iov->iov_base, iov->iov_len) : writev(fd, iov, n));
+  guard_end(&guard, sent);
+  return sent;
+}
+
+ssize_t al__sock_sendfile(int fd, int file, int64_t offset, size_t len) {
+  pipe_guard guard;
+  off_t at = (off_t)offset;
+  ssize_t sent;
+  guard_begin(&guard);
+  CALL(sent, sendfile(fd, file, &at, len));
+  guard_end(&guard, sent);
+  return sent;
 }
 
 static int set_flag(int fd, int get, int set, int flag, bool on) {
