@@ -357,6 +357,8 @@ void al_query_detach(al_ctx *ctx, l_loop *loop) {
   if (ctx == atomic_load(&host) && attached == loop) drop_wake_fd();
 }
 
+bool al_query_is_attached(const l_loop *loop) { return attached == loop; }
+
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
 void al_query_early(void) {

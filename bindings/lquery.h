@@ -26,6 +26,7 @@ void al_query_end(void);                        /* no Lua from now on */
 /* The loop begins to run: questions wake it. It stays attached until another loop is. detach: before it is closed. */
 void al_query_attach(al_ctx *ctx, l_loop *loop);
 void al_query_detach(al_ctx *ctx, l_loop *loop);
+bool al_query_is_attached(const l_loop *loop);
 
 /* lsigint.c has taken the hooks away: sets them again if a question waits. */
 void al_query_again(void);

@@ -10,6 +10,7 @@
 
 #include "lhandle.h"
 #include "lloop.h"
+#include "lquery.h"
 #include "lsigint.h"
 #include "ltask.h"
 
@@ -31,7 +32,7 @@ typedef struct l_clock {
   int64_t patience_ns;
   int64_t limit_ns; /* in real time: when to give up */
   int64_t since_ns; /* in real time: when it became idle */
-  size_t base_ops;  /* operations that are always in flight, besides SIGINT's */
+  size_t base_ops;  /* operations that are always in flight, besides those of SIGINT and questions */
   unsigned turns;
   bool shuffles;
   uint64_t random;
@@ -58,7 +59,8 @@ static int64_t give_up(l_clock *c, al_loop *loop, const char *why) {
 static int64_t patience(const l_clock *c, const al_loop *loop, int64_t when_ns) {
   al_loop_stats stats;
   al_loop_get_stats(loop, &stats);
-  size_t own = al_sigint_is_attached(al_loop_data(loop));
+  const l_loop *ours = al_loop_data(loop);
+  size_t own = (size_t)al_sigint_is_attached(ours) + al_query_is_attached(ours);
   bool threads = stats.refs > RUNNING_REFS;
   if (!threads && stats.ops <= (own > c->base_ops ? own : c->base_ops)) return 0;
   if (when_ns > NEVER_NS) return INT64_MAX;
