@@ -137,7 +137,8 @@ static void leave_lists(al_ctx *ctx, l_task *t) {
     t->all.next = t->all.prev = NULL;
   }
   al_unanchor(ctx, t->slot);
-  t->slot = 0;
+  al_unanchor(ctx, t->future_slot);
+  t->slot = t->future_slot = 0;
 }
 
 static void drop_references(lua_State *L, int self) {
@@ -407,10 +408,16 @@ static int wait_done(lua_State *L, int status, lua_KContext kctx) {
 int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait) {
   wait->task = ctx->current;
   ctx->current->wait = wait;
+  if (ctx->current->f.loop->custom_future) return al_wait_on_future(L, ctx, wait);
   return al_suspend(L, (lua_KContext)wait, wait_done);
 }
 
-void al_wake(l_wait *wait) { al_call_soon(wait->task->f.loop->loop, &wait->task->step); }
+void al_wake(l_wait *wait) {
+  if (wait->task->future_slot)
+    al_wake_future(wait);
+  else
+    al_call_soon(wait->task->f.loop->loop, &wait->task->step);
+}
 
 static int await_done(lua_State *L, int status, lua_KContext idx) {
   (void)status;

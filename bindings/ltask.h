@@ -33,6 +33,10 @@ int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait);
 /* The operation has ended: the task goes on in the next turn, with wait->finish. Never throws. */
 void al_wake(l_wait *wait);
 
+/* lwaitfuture.c: the same in a loop whose class makes its own futures. */
+int al_wait_on_future(lua_State *L, al_ctx *ctx, l_wait *wait);
+void al_wake_future(l_wait *wait);
+
 /* User values of a task, behind those of a future. */
 enum {
   AL_TASK_UV_THREAD = AL_FUTURE_UV_COUNT + 1, /* its Lua thread */
@@ -60,6 +64,7 @@ struct l_task {
   al_timer timer;     /* sleep()'s; its handle is the place in a wait list */
   uint64_t number;    /* Task-N */
   int slot;           /* anchored until done */
+  int future_slot;    /* lwaitfuture.c: of the future that stands for what it waits for, or 0 */
   int created_line;
   int cancelling; /* cancel() requests not taken back */
   uint8_t context_kind;

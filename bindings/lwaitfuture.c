@@ -1,0 +1,98 @@
+/* lwaitfuture.c - waiting in a loop whose class makes its own futures: what a task waits for, be it data, a connection
+ * or a server's end, is shown by one of these, which loop:create_future() made. Called by ltask.c in such loops only.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lloop.h"
+#include "ltask.h"
+
+/* ctx, loop → the slot of a pending future of it */
+static int make_body(lua_State *L) {
+  al_ctx *ctx = lua_touserdata(L, 1);
+  lua_getfield(L, 2, "create_future");
+  lua_pushvalue(L, 2);
+  lua_call(L, 1, 1);
+  const l_future *f = al_test_future(L, ctx, 3);
+  if (!f || f->state != AL_FUTURE_PENDING) al_raise(L, ctx, AL_C_RuntimeError, "create_future gave no pending Future");
+  lua_pushinteger(L, al_anchor(L, ctx, 3));
+  return 1;
+}
+
+/* The task goes on: the operation has ended, or the future was cancelled or given something else by a script. */
+static int future_done(lua_State *L, int status, lua_KContext kctx) {
+  (void)status;
+  al_ctx *ctx = al_ctx_of(L);
+  l_task *t = ctx->current;
+  l_wait *wait = (l_wait *)kctx;
+  const l_future *f = t->awaiting;
+  bool ended = !t->throwing && f->state != AL_FUTURE_CANCELLED && !f->failed;
+  if (f->state == AL_FUTURE_CANCELLED && t->cancelling > 0) t->told = true;
+  al_pushanchored(L, ctx, t->future_slot);
+  al_unanchor(ctx, t->future_slot);
+  t->future_slot = 0;
+  t->awaiting = NULL;
+  if (!ended && t->wait) wait->abandon(ctx, wait);
+  t->wait = NULL;
+  al_task_resumed(L, ctx);
+  if (!ended) return al_future_result(L, ctx, -1);
+  lua_pop(L, 1);
+  return wait->finish(L, ctx, wait);
+}
+
+/* An operation that ended while the future was made, or the like: no future is needed. */
+static int turn_done(lua_State *L, int status, lua_KContext kctx) {
+  (void)status;
+  al_ctx *ctx = al_ctx_of(L);
+  l_wait *wait = (l_wait *)kctx;
+  al_task_resumed(L, ctx)->wait = NULL;
+  return wait->finish(L, ctx, wait);
+}
+
+int al_wait_on_future(lua_State *L, al_ctx *ctx, l_wait *wait) {
+  l_task *t = ctx->current;
+  lua_pushcfunction(L, make_body);
+  lua_pushlightuserdata(L, ctx);
+  al_pushloop(L, t->f.loop);
+  if (lua_pcall(L, 2, 1, 0) != LUA_OK) {
+    al_handle_cancel(&t->step);
+    t->wait = NULL;
+    wait->abandon(ctx, wait);
+    return lua_error(L);
+  }
+  int slot = (int)lua_tointeger(L, -1);
+  lua_pop(L, 1);
+  if (al_handle_is_queued(&t->step)) {
+    al_unanchor(ctx, slot);
+    return al_suspend(L, (lua_KContext)wait, turn_done);
+  }
+  t->future_slot = slot;
+  al_task_pushself(L, ctx, t);
+  al_pushanchored(L, ctx, slot);
+  t->awaiting = lua_touserdata(L, -1);
+  lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
+  lua_pop(L, 1);
+  al_list_append(&t->awaiting->waiters, &t->step);
+  return al_suspend(L, (lua_KContext)wait, future_done);
+}
+
+/* ctx, future */
+static int finish_body(lua_State *L) {
+  al_future_finish(L, lua_touserdata(L, 1), 2, 0);
+  return 0;
+}
+
+void al_wake_future(l_wait *wait) {
+  l_task *t = wait->task;
+  if (t->awaiting->state != AL_FUTURE_PENDING) return; /* it goes on already */
+  al_ctx *ctx = t->f.loop->ctx;
+  lua_State *L = al_enter(ctx);
+  if (L) {
+    lua_pushcfunction(L, finish_body);
+    lua_pushlightuserdata(L, ctx);
+    al_pushanchored(L, ctx, t->future_slot);
+    al_pcall(L, 2, 0);
+    al_leave(ctx, L);
+  }
+  if (t->awaiting->state != AL_FUTURE_PENDING) return;
+  al_handle_cancel(&t->step); /* for want of memory: it goes on without */
+  al_call_soon(t->f.loop->loop, &t->step);
+}

@@ -1,0 +1,109 @@
+-- A loop whose class makes its own futures: whatever a task waits for is one of these.
+-- row: create_future.alternative
+-- SPDX-License-Identifier: MIT
+
+local aloop = require "aloop"
+local helper = require "spec.helper"
+
+helper.each_loop(function(_, new_loop)
+  local made, answer
+
+  -- A class like that of the loop, with futures of its own.
+  local function new_custom()
+    local loop = new_loop()
+    loop:close()
+    local base = aloop.isinstance(loop, aloop.ProactorEventLoop) and aloop.ProactorEventLoop or aloop.SelectorEventLoop
+    local MyLoop = base:extend("MyLoop")
+    function MyLoop:create_future()
+      if answer then return answer() end
+      local future = base.create_future(self)
+      made[#made + 1] = future
+      return future
+    end
+    return MyLoop()
+  end
+
+  local function with_loop(body)
+    made = {}
+    helper.with_loop(new_custom, body)
+  end
+
+  it("streams wait on the loop's own futures", function()
+    with_loop(function(loop)
+      local a, b = aloop.socket.socketpair()
+      local reader, writer = aloop.open_connection(nil, nil, { sock = a })
+      local n = #made
+      assert.is_true(n > 0)
+      b:send("li")
+      loop:call_later(0.002, b.send, b, "ne\n")
+      assert.equal("line\n", reader:readline())
+      assert.equal(n + 1, #made)
+      assert.is_true(made[#made]:done())
+      writer:close()
+      writer:wait_closed()
+      assert.equal(n + 2, #made)
+      b:close()
+    end)
+  end)
+
+  it("a wait is cancelled as ever", function()
+    with_loop(function(loop)
+      local reader = aloop.StreamReader()
+      for _ = 1, 2 do
+        local task = loop:create_task(function() return reader:readline() end)
+        aloop.sleep(0)
+        task:cancel("enough")
+        helper.raises(aloop.CancelledError, "enough", task.await, task)
+        assert.is_true(made[#made]:cancelled())
+      end
+      local task = loop:create_task(function() return reader:readline() end)
+      aloop.sleep(0)
+      reader:feed_data("line\n")
+      task:cancel()
+      helper.raises(aloop.CancelledError, nil, task.await, task)
+      assert.equal("line\n", reader:readline())
+    end)
+  end)
+
+  it("who cancels the future ends the wait, too", function()
+    with_loop(function(loop)
+      local reader = aloop.StreamReader()
+      local task = loop:create_task(function() return reader:readline() end)
+      aloop.sleep(0)
+      made[#made]:cancel()
+      helper.raises(aloop.CancelledError, nil, task.await, task)
+      task = loop:create_task(function() return pcall(reader.readline, reader) end)
+      aloop.sleep(0)
+      made[#made]:set_exception(aloop.ValueError("from outside"))
+      assert.equal("from outside", select(2, task:await()).message)
+      reader:feed_data("line\n")
+      assert.equal("line\n", reader:readline())
+    end)
+  end)
+
+  it("an error in create_future is that of the wait", function()
+    with_loop(function()
+      local reader = aloop.StreamReader()
+      answer = function() error("no future", 0) end
+      local ok, e = pcall(reader.readline, reader)
+      answer = function() return 7 end
+      helper.raises(aloop.RuntimeError, "create_future gave no pending Future", reader.readline, reader)
+      answer = nil
+      assert.same({ false, "no future" }, { ok, e })
+      reader:feed_data("line\n")
+      assert.equal("line\n", reader:readline())
+    end)
+  end)
+
+  it("a loop that is closed forgets them", function()
+    made = {}
+    helper.drive(new_custom, function(loop)
+      local reader = aloop.StreamReader()
+      loop:create_task(function() reader:readline() end)
+      loop:set_exception_handler(function() end)
+      helper.turn(loop, 2)
+      loop:close()
+      reader:feed_data("line\n")
+    end, { open = true })
+  end)
+end)
