@@ -249,6 +249,27 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("keeps what is unsent within bounds, though the other end never reads", function()
+      with_stream(function(_, writer, _, loop)
+        local block, written = ("x"):rep(65536), 0
+        local task = loop:create_task(function()
+          while written < 1 << 30 do
+            writer:write(block)
+            written = written + #block
+            writer:drain()
+          end
+        end)
+        for _ = 1, 50 do aloop.sleep(0) end
+        local before = written
+        aloop.sleep(0.01)
+        assert.equal(before, written)
+        assert.is_true(writer.transport:get_write_buffer_size() <= 65536 + #block)
+        task:cancel()
+        pcall(task.await, task)
+        writer.transport:abort()
+      end)
+    end)
+
     it("may be cancelled, alone among others", function()
       with_stream(function(_, writer, sock, loop)
         local n = stuff(writer)

@@ -1,5 +1,5 @@
 -- open_connection, start_server and the Unix pair; what becomes of the callback's task.
--- row: open_connection, start_server
+-- row: open_connection, start_server, open_unix_connection, start_unix_server
 -- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
@@ -386,6 +386,29 @@ helper.each_loop(function(_, new_loop)
         aloop.sleep(0)
         aloop.sleep(0)
         assert.equal("<StreamReaderProtocol lost>", tostring(protocol))
+      end)
+    end)
+
+    it("makes streams of pipes", function()
+      helper.with_loop(new_loop, function(loop)
+        local reader = aloop.StreamReader()
+        local r, w = aloop.pipe()
+        local transport = loop:connect_read_pipe(function() return aloop.StreamReaderProtocol(reader) end, r)
+        local out, protocol = loop:connect_write_pipe(function() return aloop.StreamReaderProtocol(nil) end, w)
+        local writer = aloop.StreamWriter(out, protocol)
+        local sending = loop:create_task(function()
+          for i = 1, 5000 do
+            writer:write(("line %d\n"):format(i):rep(10))
+            writer:drain()
+          end
+          writer:close()
+          writer:wait_closed()
+        end)
+        local n = 0
+        for _ in reader:lines() do n = n + 1 end
+        assert.equal(50000, n)
+        sending:await()
+        transport:close()
       end)
     end)
 

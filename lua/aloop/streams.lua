@@ -5,6 +5,32 @@
 local core = require "aloop.core"
 local check = require "aloop.check"
 
+---@class aloop.StreamReader
+---@field read async fun(self: aloop.StreamReader, n?: integer): string? at most n bytes, nil at the end; all without n
+---@field readline async fun(self: aloop.StreamReader): string? with its newline; nil at the end
+---@field readexactly async fun(self: aloop.StreamReader, n: integer): string or IncompleteReadError
+---@field readuntil async fun(self: aloop.StreamReader, separator?: string|string[]): string or LimitOverrunError
+---@field lines fun(self: aloop.StreamReader): function, aloop.StreamReader for line in reader:lines() do
+---@field at_eof fun(self: aloop.StreamReader): boolean
+---@field feed_data fun(self: aloop.StreamReader, data: string|aloop.buffer)
+---@field feed_eof fun(self: aloop.StreamReader)
+---@field exception fun(self: aloop.StreamReader): any
+---@field set_exception fun(self: aloop.StreamReader, exception: any)
+---@field set_transport fun(self: aloop.StreamReader, transport: aloop.Transport)
+
+---@class aloop.StreamWriter
+---@field transport aloop.Transport
+---@field write fun(self: aloop.StreamWriter, data: string|aloop.buffer, i?: integer, j?: integer)
+---@field writelines fun(self: aloop.StreamWriter, list: (string|aloop.buffer)[])
+---@field drain async fun(self: aloop.StreamWriter) waits until the other end has taken enough
+---@field close fun(self: aloop.StreamWriter)
+---@field wait_closed async fun(self: aloop.StreamWriter)
+---@field is_closing fun(self: aloop.StreamWriter): boolean
+---@field can_write_eof fun(self: aloop.StreamWriter): boolean
+---@field write_eof fun(self: aloop.StreamWriter)
+---@field get_extra_info fun(self: aloop.StreamWriter, name: string, default: any): any
+---@field start_tls async fun(self: aloop.StreamWriter, sslcontext: any, options?: table)
+
 local streams = {}
 
 local DEFAULT_LIMIT = 65536
