@@ -171,7 +171,7 @@ static int wait_until_ready(lua_State *L, al_ctx *ctx, const sock_call *call) {
   *w = (l_sock_wait){
       .call = *call, .ops = ctx->sockops, .wait = {.finish = sock_finish, .abandon = sock_abandon, .what = call->name}};
   al_handle_init(&w->handle, on_ready);
-  al_handle *old;
+  al_handle *old = NULL;
   int err =
       (call->direction == READ ? al_wait_readable : al_wait_writable)(call->loop->loop, call->fd, &w->handle, &old);
   if (err) {

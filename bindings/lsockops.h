@@ -1,4 +1,5 @@
-/* lsockops.h - loop:sock_recv and its kin.
+/* lsockops.h - loop:sock_recv and its kin, for programs that want to keep their sockets. Transports are the faster way:
+ * they try less and wait less.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LSOCKOPS_H

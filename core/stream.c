@@ -342,7 +342,7 @@ static int stream_keep_rest(al_stream *stream, const char *data, size_t len, siz
 
 static ssize_t send_now(const al_stream *stream, const char *data, size_t len) {
   struct iovec iov = {.iov_base = (char *)data, .iov_len = len};
-  return (stream->is_pipe ? al__fd_write : al__sock_send)(stream->base.fd, &iov, 1);
+  return stream->is_pipe ? al__fd_write(stream->base.fd, &iov, 1) : al__sock_send(stream->base.fd, &iov, 1);
 }
 
 int al__stream_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
