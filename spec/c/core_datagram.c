@@ -72,11 +72,16 @@ static gram *gram_on(al_loop *loop, int fd, const al_addr *remote) {
   return g;
 }
 
-static gram *gram_new(al_loop *loop, const al_addr *local, const al_addr *remote) {
-  int family = local ? local->ss.ss_family : remote->ss.ss_family;
-  int fd = al_datagram_open(&(al_datagram_options){.family = family, .local = local, .remote = remote}, NULL);
+/* Bound to the address, or connected to it. */
+static gram *gram_new(al_loop *loop, const al_addr *addr, bool connected) {
+  al_datagram_options options = {.family = addr->ss.ss_family};
+  if (connected)
+    options.remote = addr;
+  else
+    options.local = addr;
+  int fd = al_datagram_open(&options, NULL);
   CHECK(fd >= 0);
-  return gram_on(loop, fd, remote);
+  return gram_on(loop, fd, options.remote);
 }
 
 static al_addr name_of(const gram *g) {
@@ -102,9 +107,9 @@ static void gram_end(al_loop *loop, gram *g) {
 static void test_echo(void) {
   al_loop *loop = new_loop();
   al_addr any = loopback(0);
-  gram *server = gram_new(loop, &any, NULL);
+  gram *server = gram_new(loop, &any, false);
   al_addr at = name_of(server);
-  gram *client = gram_new(loop, NULL, &at);
+  gram *client = gram_new(loop, &at, true);
   CHECK_EQ(send_text(client, "ping", NULL), 0);
   UNTIL(loop, server->count == 1);
   CHECK(!strcmp(server->last, "ping"));
@@ -125,9 +130,9 @@ static void test_echo(void) {
 static void test_results(void) {
   al_loop *loop = new_loop();
   al_addr any = loopback(0), other = loopback(9), remote;
-  gram *server = gram_new(loop, &any, NULL);
+  gram *server = gram_new(loop, &any, false);
   al_addr at = name_of(server);
-  gram *client = gram_new(loop, NULL, &at);
+  gram *client = gram_new(loop, &at, true);
   CHECK_EQ(send_text(server, "x", NULL), -EDESTADDRREQ);
   CHECK_EQ(send_text(client, "x", &other), -EISCONN);
   CHECK_EQ(al_datagram_remote(server->transport, &remote), -ENOTCONN);
@@ -150,10 +155,10 @@ static void test_errors(void) {
   al_loop *loop = new_loop();
   static char large[70000];
   al_addr any = loopback(0);
-  gram *gone = gram_new(loop, &any, NULL);
+  gram *gone = gram_new(loop, &any, false);
   al_addr at = name_of(gone);
   gram_end(loop, gone);
-  gram *client = gram_new(loop, NULL, &at);
+  gram *client = gram_new(loop, &at, true);
   CHECK_EQ(send_text(client, "x", NULL), 0);
   UNTIL(loop, client->errors == 1);
   CHECK_EQ(client->error, -ECONNREFUSED);
@@ -283,9 +288,9 @@ static void test_close_inside(void) {
   al_loop *loop = new_loop();
   static char large[300000];
   al_addr any = loopback(0);
-  gram *server = gram_new(loop, &any, NULL);
+  gram *server = gram_new(loop, &any, false);
   al_addr at = name_of(server);
-  gram *client = gram_new(loop, NULL, &at);
+  gram *client = gram_new(loop, &at, true);
   server->act = close_on_datagram;
   for (int i = 0; i < 10; i++) CHECK_EQ(send_text(client, "x", NULL), 0);
   UNTIL(loop, al_transport_fd(server->transport) < 0);
@@ -312,9 +317,9 @@ static void test_loop_close(void) {
   al_loop *loop = new_loop();
   al_addr any = loopback(0);
   int other, sent;
-  gram *grams[3] = {gram_new(loop, &any, NULL), gram_full(loop, &other, "x", &sent), NULL};
+  gram *grams[3] = {gram_new(loop, &any, false), gram_full(loop, &other, "x", &sent), NULL};
   CHECK_EQ(send_text(grams[1], "y", NULL), 0);
-  grams[2] = gram_new(loop, &any, NULL); /* not even made */
+  grams[2] = gram_new(loop, &any, false); /* not even made */
   CHECK_EQ(al_loop_close(loop), 0);
   for (int i = 0; i < 3; i++) {
     CHECK_EQ(al_transport_fd(grams[i]->transport), -1);
