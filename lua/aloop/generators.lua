@@ -136,22 +136,22 @@ local function is_interrupt(err)
   return isinstance(err, core.BaseError) and not isinstance(err, core.Error)
 end
 
-local function report(gen, err)
+local function report(gen, err, traceback)
   gen.loop:call_exception_handler {
     message = "an error occurred during closing of asynchronous generator " .. tostring(gen),
     exception = err,
-    traceback = core.traceback_of(err),
+    traceback = traceback or core.traceback_of(err),
     asyncgen = gen,
     source_traceback = core.source_traceback(gen),
   }
 end
 
--- The body of the tasks that close: an error is reported, cancellations and interrupts are the task's own.
-local function close_reporting(gen)
+-- The body of the tasks that close: an error goes to failed(gen, error), cancellations and interrupts are the task's own.
+local function close_in_task(gen, failed)
   local ok, err = pcall(close, gen)
   if ok then return end
   if is_interrupt(err) then error(err, 0) end
-  report(gen, err)
+  failed(gen, err)
 end
 
 -- The last chance of one whose loop is closed: without waiting.
@@ -165,7 +165,7 @@ end
 local function close_forgotten(gen)
   local co = gen.co
   if not co or coroutine.status(co) ~= "suspended" then return end
-  gen.closer = gen.loop:create_task(function() close_reporting(gen) end)
+  gen.closer = gen.loop:create_task(function() close_in_task(gen, report) end)
 end
 
 function AsyncGenerator:__gc()
@@ -211,11 +211,19 @@ end
 function generators.close_all(loop)
   local list = open_ones(loop)
   if #list == 0 then return end
-  local running, tasks = core.get_running_loop(), {}
-  for i, gen in ipairs(list) do
-    tasks[i] = gen.closer or running:create_task(function() close_reporting(gen) end)
+  local running, tasks, errors = core.get_running_loop(), {}, {}
+  local function keep_error(gen, err)
+    local traceback = core.traceback_of(err)
+    errors[#errors + 1] = function() report(gen, err, traceback) end
   end
-  wait_for_all(tasks, running)
+  for i, gen in ipairs(list) do
+    tasks[i] = gen.closer or running:create_task(function() close_in_task(gen, keep_error) end)
+  end
+  local ok, err = pcall(wait_for_all, tasks, running)
+  for _, report_one in ipairs(errors) do
+    report_one()
+  end
+  if not ok then error(err, 0) end
 end
 
 -- ---- making them ----------------------------------------------------------------------------------------------------
