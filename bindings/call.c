@@ -71,6 +71,8 @@ void al_settraceback(lua_State *L, al_ctx *ctx, int idx) {
 
 bool *al_reraised(al_ctx *ctx) { return ctx->current ? &ctx->current->reraised : &ctx->reraised; }
 
+enum { MAX_TRACEBACK = 16 * 1024 }; /* bytes: of a chain of many tasks, the innermost are told */
+
 /* Adds the stack of L to the traceback on top, as that of the current task, to which the error came from another one. */
 static void add_stack(lua_State *L, al_ctx *ctx) {
   lua_pushliteral(L, "\nawaited in ");
@@ -87,7 +89,7 @@ int al_traceback(lua_State *L) {
   *al_reraised(ctx) = ctx->passing = false;
   al_pushtraceback(L, ctx, 1);
   bool has = !lua_isnil(L, -1) && (told || reraised); /* of equal strings an old one's may be left */
-  if (has && reraised && ctx->current && lua_isstring(L, -1)) {
+  if (has && reraised && ctx->current && lua_isstring(L, -1) && lua_rawlen(L, -1) < MAX_TRACEBACK) {
     add_stack(L, ctx);
   } else if (has) {
     lua_settop(L, 1);

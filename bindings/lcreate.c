@@ -250,6 +250,13 @@ static int future_await(lua_State *L) {
   return al_await(L, ctx, 1);
 }
 
+/* keep_cancellation(): the CancelledError that the current task has just caught isn't lost: it is raised again later. */
+static int keep_cancellation(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (ctx->current) ctx->current->told = false;
+  return 0;
+}
+
 static const luaL_Reg task_methods[] = {{"__new", task_new}, {NULL, NULL}};
 static const luaL_Reg future_methods[] = {{"await", future_await}, {NULL, NULL}};
 static const luaL_Reg loop_methods[] = {{"create_task", loop_create_task},
@@ -276,6 +283,7 @@ static const luaL_Reg functions[] = {{"await", await},
                                      {"create_task", create_task},
                                      {"ensure_future", ensure_future},
                                      {"waiting_loop", waiting_loop},
+                                     {"keep_cancellation", keep_cancellation},
                                      {"eager_task_factory", eager_task_factory},
                                      {NULL, NULL}};
 

@@ -97,6 +97,7 @@ function TaskGroup:wait_for_tasks()
     local ok, err = pcall(self.completed.await, self.completed)
     if not ok then
       if not core.isinstance(err, core.CancelledError) then error(err, 0) end
+      core.keep_cancellation()
       if not self.aborting then
         cancelled = err
         self:abort()

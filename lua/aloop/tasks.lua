@@ -13,6 +13,7 @@ local tasks = {
 }
 
 local DIFFERENT_LOOP = "'%s': a future at #%d belongs to a different loop than the running one"
+local AWAITS_ITSELF = "'%s': Task cannot await on itself (#%d)"
 
 -- What a waiter is made for: so that who asks hears what a task waits for. `futures` are those that it waits for.
 local Several = core.Object:extend("several")
@@ -61,6 +62,13 @@ local function check_timeout(name, option, timeout)
   if timeout ~= timeout then error(core.ValueError(("'%s': %s must not be NaN"):format(name, option)), 0) end
 end
 
+-- Refuses the future at #n that belongs to another loop, or is the task that would wait for it.
+local function check_future(name, n, future, loop)
+  if not core.isinstance(future, core.Future) then return end
+  if future:get_loop() ~= loop then error(core.ValueError(DIFFERENT_LOOP:format(name, n)), 0) end
+  if future == core.current_task() then error(core.RuntimeError(AWAITS_ITSELF:format(name, n)), 0) end
+end
+
 -- Makes futures of awaitables, all of which are looked at first: one that is refused leaves no task behind. A function
 -- becomes a task each time it stands there, anything else once.
 local function ensure_futures(name, awaitables, n, loop)
@@ -70,9 +78,7 @@ local function ensure_futures(name, awaitables, n, loop)
       local text = "bad argument #%d to '%s' (awaitable expected, got %s; pass the function, don't call it)"
       error(text:format(i, name, check.typename(value)), 3)
     end
-    if core.isinstance(value, core.Future) and value:get_loop() ~= loop then
-      error(core.ValueError(DIFFERENT_LOOP:format(name, i)), 0)
-    end
+    check_future(name, i, value, loop)
   end
   local made, futures = {}, {}
   for i = 1, n do
@@ -91,10 +97,17 @@ Gathering.what = "gather"
 
 -- The cancellation of who waits goes to the children; it comes back when they have ended.
 function Gathering:__cancel(message)
+  if self.asking then -- tasks gather each other in a circle, which ends here
+    self.cancelled, self.message = true, message
+    wake(self.outer)
+    return true
+  end
+  self.asking = true
   local asked = false
   for _, child in ipairs(self.futures) do
     if child:cancel(message) then asked = true end
   end
+  self.asking = false
   if asked then self.cancelled, self.message = true, message end
   return asked
 end
@@ -120,6 +133,7 @@ local function wait_for_all(futures, return_exceptions)
   local children = distinct(futures)
   local self = setmetatable({ futures = children }, Gathering)
   local outer = core.gathering(self)
+  self.outer = outer
   local left = #children
   local function on_done(child)
     left = left - 1
@@ -182,7 +196,7 @@ local function check_futures(list, loop)
       local text = "bad argument #1 to 'wait' (Future expected at #%d, got %s; make tasks of coroutines)"
       error(text:format(i, check.typename(list[i])), 3)
     end
-    if list[i]:get_loop() ~= loop then error(core.ValueError(DIFFERENT_LOOP:format("wait", i)), 0) end
+    check_future("wait", i, list[i], loop)
   end
 end
 
@@ -244,6 +258,7 @@ end
 local function cancel_late(awaitable)
   local future = core.ensure_future(awaitable)
   if future:done() then return future:await() end
+  check_future("wait_for", 1, future, core.waiting_loop("wait_for"))
   cancel_and_wait(future)
   if not future:cancelled() then return future:await() end
   local _, cancelled = pcall(future.result, future)
@@ -359,7 +374,7 @@ function tasks.shield(awaitable)
   check.awaitable(1, "shield", awaitable)
   local inner = core.ensure_future(awaitable)
   if inner:done() then return inner:await() end
-  if inner:get_loop() ~= loop then error(core.ValueError(DIFFERENT_LOOP:format("shield", 1)), 0) end
+  check_future("shield", 1, inner, loop)
   local outer = core.waiter(setmetatable({ what = "shield", futures = { inner } }, Several))
   local function on_done() wake(outer) end
   inner:add_done_callback(on_done)

@@ -85,7 +85,7 @@ it("03: a timeout around a group isn't dropped by what the group asks for", func
   as_task(function()
     local scope
     raises(aloop.TimeoutError, nil, function()
-      local t <close> = aloop.timeout(0.002)
+      local t <close> = aloop.timeout(0.03)
       scope = t
       local e = group_error(function(group)
         group:create_task(failing("first"))
