@@ -21,14 +21,16 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { PATIENCE_S = 3, AGAIN_MS = 200, MAX_INLINE = 64 * 1024 };
+enum { PATIENCE_S = 5, AGAIN_MS = 200, ANSWER_S = 30 /* from its first sign of life on */, MAX_INLINE = 64 * 1024 };
 
 typedef struct question {
   const char *command;
   int pid, pidfd, listener;
+  double patience_s;
   unsigned long long number;
 } question;
 
@@ -130,9 +132,9 @@ static bool is_stopped(const question *q) {
 static int no_answer(const question *q) {
   return fail(
       q,
-      "no answer from process %d within %d seconds: it is no aloop interpreter, or in a C function that does not "
+      "no answer from process %d within %g seconds: it is no aloop interpreter, or in a C function that does not "
       "return",
-      q->pid, PATIENCE_S);
+      q->pid, q->patience_s);
 }
 
 /* A connection by the process itself; of others nothing is taken. -1: none yet. */
@@ -141,7 +143,9 @@ static int accept_answer(const question *q) {
   socklen_t len = sizeof peer;
   int fd = accept4(q->listener, NULL, NULL, SOCK_CLOEXEC);
   if (fd < 0) return -1;
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid == q->pid && peer.uid == geteuid())
+  struct timeval limit = {.tv_sec = ANSWER_S};
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid == q->pid && peer.uid == geteuid() &&
+      setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0)
     return fd;
   close(fd);
   return -1;
@@ -149,7 +153,7 @@ static int accept_answer(const question *q) {
 
 /* Waits for the answer's connection, asking again now and then: of signals that come at once only one arrives. */
 static int wait_for_answer(const question *q) {
-  for (int tries = 0; tries < PATIENCE_S * 1000 / AGAIN_MS; tries++) {
+  for (int tries = 0; tries * AGAIN_MS < q->patience_s * 1000; tries++) {
     if (send_question(q) < 0) return -1;
     struct pollfd fds[] = {{.fd = q->listener, .events = POLLIN}, {.fd = q->pidfd, .events = POLLIN}};
     int64_t until_ns = al_time_ns() + AGAIN_MS * INT64_C(1000000), left_ns;
@@ -212,7 +216,8 @@ static int ask(question *q) {
 }
 
 int al_ps_run(int argc, char **argv) {
-  question q = {.command = argv[1], .pidfd = -1, .listener = -1};
+  const char *patience = getenv("ALOOP_PS_TIMEOUT");
+  question q = {.command = argv[1], .pidfd = -1, .listener = -1, .patience_s = patience ? atof(patience) : PATIENCE_S};
   char *end = NULL;
   long pid = argc == 3 ? strtol(argv[2], &end, 10) : 0;
   if (argc != 3 || *argv[2] == '\0' || *end != '\0' || pid <= 0 || pid > INT_MAX) {

@@ -361,6 +361,7 @@ bool al_query_is_attached(const l_loop *loop) { return attached == loop; }
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
+/* SIGQUIT is taken even if it was ignored, as a shell has it for what it starts in the background. */
 void al_query_early(void) {
   static const int signals[] = {SIGQUIT, AL_QUERY_SIGNAL};
   struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_RESTART | SA_SIGINFO};

@@ -13,8 +13,9 @@ local function finish(child)
   child:wait()
 end
 
-local function ask(command, pid, before)
-  return helper.run_program({ helper.aloop, command, tostring(pid) }, { timeout = 30, before = before })
+local function ask(command, pid, patience)
+  return helper.run_program({ helper.aloop, command, tostring(pid) },
+    { timeout = 60, env = { ALOOP_PS_TIMEOUT = patience or "20" } })
 end
 
 -- Reads lines up to one that matches; returns all of them as one text.
@@ -282,9 +283,9 @@ describe("aloop ps and pstree", function()
   it("tell of a process that catches the signal and gives no answer", function()
     local other = helper.start_program({ "perl", "-e", '$| = 1; $SIG{URG} = sub {}; print "ready\n"; sleep 1 while 1' })
     other:read_until("ready")
-    local result = ask("ps", other.pid)
+    local result = ask("ps", other.pid, "0.5")
     assert.same({ 1, "" }, { result.code, result.stdout })
-    assert.matches("^aloop ps: no answer from process %d+ within %d+ seconds", result.stderr)
+    assert.matches("^aloop ps: no answer from process %d+ within 0.5 seconds", result.stderr)
     finish(other)
   end)
 
