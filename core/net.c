@@ -220,7 +220,7 @@ static void connect_next(al_connect *c) {
     al__addr_set(&addr, ai->ai_addr, ai->ai_addrlen);
     if (attempt_begin(c, &addr, ai->ai_socktype, ai->ai_protocol)) continue;
     if (c->next && c->happy_eyeballs) /* without memory for the timer: when this one fails */
-      al_timer_set(c->loop, &c->stagger, al_time_ns() + c->delay_ns);
+      al_timer_set(c->loop, &c->stagger, al_loop_time_ns(c->loop) + c->delay_ns);
     return;
   }
   if (!c->attempts) connect_fail(c);
