@@ -110,6 +110,7 @@ helper.each_loop(function(kind)
         waits_here()
       end, options())
       assert.matches("name='other'", message)
+      assert.matches(": waits for <Future", message)
       assert.matches("testing_spec.lua:%d+ in ", message)
     end)
 

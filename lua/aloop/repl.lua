@@ -44,7 +44,7 @@ end
 -- Waits until on_readable(), called when the terminal is readable, gives something else than nil, or for Ctrl-C.
 function Prompt:wait_for(on_readable)
   local loop = self.loop
-  local future = loop:create_future()
+  local future = core.waiter(io.stdin)
   self.reading = future
   if self.missed then future:set_result(INTERRUPTED) end
   self.missed = false

@@ -3,6 +3,7 @@
 -- SPDX-License-Identifier: MIT
 
 local core = require "aloop.core"
+local graph = require "aloop.graph"
 
 local trials = {}
 
@@ -74,11 +75,12 @@ function Trial:wait_until(cond)
   while not cond() do core.sleep(0.001) end
 end
 
--- Where each task of the loop waits.
+-- What each task of the loop waits for, and where.
 local function describe_tasks(loop)
   local lines = {}
+  local _, nodes = graph.snapshot()
   for _, task in ipairs(core.all_tasks(loop)) do
-    lines[#lines + 1] = "\n  " .. tostring(task)
+    lines[#lines + 1] = ("\n  %s: %s"):format(task, nodes[task] and graph.describe(nodes[task]) or "?")
     for _, frame in ipairs(task:get_stack()) do
       lines[#lines + 1] = ("\n    %s:%s in %s"):format(frame.source, frame.currentline, frame.name or "?")
     end
