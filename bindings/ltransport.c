@@ -496,9 +496,30 @@ static int transport_get_extra_info(lua_State *L) {
   return 1;
 }
 
+/* <ReadTransport fd=5 polling>, <WriteTransport fd=6 idle, bufsize=0> */
+static void push_pipe_text(lua_State *L, const l_transport *t) {
+  bool reads = t->class == AL_C_ReadTransport;
+  const char *class = reads ? "ReadTransport" : "WriteTransport";
+  if (al_transport_fd(t->t) < 0) {
+    lua_pushfstring(L, "<%s closed fd=%d>", class, t->fd);
+    return;
+  }
+  lua_Integer unsent = (lua_Integer)al_transport_write_buffer_size(t->t);
+  const char *closing = al_transport_is_closing(t->t) ? " closing" : "";
+  const char *state = (reads ? al_transport_is_reading(t->t) : unsent > 0) ? "polling" : "idle";
+  if (reads)
+    lua_pushfstring(L, "<%s%s fd=%d %s>", class, closing, t->fd, state);
+  else
+    lua_pushfstring(L, "<%s%s fd=%d %s, bufsize=%I>", class, closing, t->fd, state, (LUAI_UACINT)unsent);
+}
+
 static int transport_tostring(lua_State *L) {
   l_transport *t = al_check_transport(L, 1);
   char text[AL_TRANSPORT_STRLEN];
+  if (t->class == AL_C_ReadTransport || t->class == AL_C_WriteTransport) {
+    push_pipe_text(L, t);
+    return 1;
+  }
   lua_pushstring(L, al_transport_describe(t->t, t->fd, text, sizeof text));
   return 1;
 }
