@@ -146,7 +146,8 @@ local function report(gen, err, traceback)
   }
 end
 
--- The body of the tasks that close: an error goes to failed(gen, error), cancellations and interrupts are the task's own.
+-- The body of the tasks that close: an error goes to failed(gen, error), cancellations and interrupts are the task's
+-- own.
 local function close_in_task(gen, failed)
   local ok, err = pcall(close, gen)
   if ok then return end
