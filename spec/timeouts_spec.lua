@@ -414,3 +414,24 @@ describe("a scope that is not closed", function()
     end)
   end)
 end)
+
+describe("in a main chunk, before the loop turns", function()
+  it("a timeout and a group belong to it", function()
+    assert.equal("false\tTimeoutError\ttrue\nfalse\tbad\n", helper.output_of [[
+      local aloop = require "aloop"
+      local t
+      local ok, e = pcall(function()
+        t = aloop.timeout(0.001)
+        local _ <close> = t
+        aloop.sleep(1000)
+      end)
+      print(ok, e, t:expired())
+      ok, e = pcall(function()
+        local group <close> = aloop.TaskGroup()
+        group:create_task(function() error("bad", 0) end)
+        aloop.sleep(1000)
+      end)
+      print(ok, e.exceptions[1].value)
+    ]])
+  end)
+end)

@@ -34,3 +34,15 @@ it("29: an eager task that fails, is cancelled or waits gives the current task b
     assert.equal(me, aloop.current_task())
   end)
 end)
+
+it("29: tasks that are started eagerly inside each other all run, at any depth, without a word of dropping", function()
+  helper.with_loop(helper.new_loop, function(loop)
+    local depth = 0
+    local function nest()
+      depth = depth + 1
+      if depth < 150 then loop:create_task(nest, { eager_start = true }):await() end
+    end
+    nest()
+    assert.equal(150, depth)
+  end)
+end)
