@@ -6,8 +6,9 @@
 
 #include <stdbool.h>
 
-/* Is it one of these commands? Writes the answer of the process to stdout; the exit status. Needs no Lua. The environment
- * variable ALOOP_PS_TIMEOUT says for how many seconds to wait for a sign of the process; else it is five. */
+/* Is it one of these commands? Writes the answer of the process to stdout; the exit status. Needs no Lua. The
+ * environment variable ALOOP_PS_TIMEOUT says for how many seconds to wait for a sign of the process; else it is
+ * five. */
 bool al_ps_is_command(int argc, char **argv);
 int al_ps_run(int argc, char **argv);
 

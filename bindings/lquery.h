@@ -23,7 +23,8 @@ void al_query_early(void);
 void al_query_begin(lua_State *L, al_ctx *ctx); /* in the thread that runs Lua; may raise */
 void al_query_end(void);                        /* no Lua from now on */
 
-/* The loop begins to run: questions wake it. It stays attached until another loop is. detach: before it is closed. */
+/* The loop begins to run: questions wake it. It stays attached until another loop is. detach: before it is
+ * closed. */
 void al_query_attach(al_ctx *ctx, l_loop *loop);
 void al_query_detach(al_ctx *ctx, l_loop *loop);
 bool al_query_is_attached(const l_loop *loop);
@@ -37,8 +38,8 @@ void al_query_ask_watchdog(void);
 /* Writes all of the text to a descriptor; gives up after a second in which nothing could be written. */
 void al_query_write(int fd, const char *text, size_t len);
 
-/* Pushes what tools.answer(kind, interrupted) gives, or nil, and returns it, or else a text that says that there is none.
- * Never throws; there are 10 free stack slots. */
+/* Pushes what tools.answer(kind, interrupted) gives, or nil, and returns it, or else a text that says that there is
+ * none. Never throws; there are 10 free stack slots. */
 const char *al_query_push_answer(lua_State *L, const char *kind, bool interrupted, size_t *len);
 
 #endif
