@@ -8,7 +8,7 @@
 
 #include <errno.h>
 
-static const char serve_key; /* of the function serve in the registry: one for all connections */
+static const char serve_key; /* of serve_main in the registry: one function for all connections */
 
 static const char *const report_message = "Unhandled exception in client_connected_cb";
 
@@ -19,42 +19,61 @@ static void close_connection(lua_State *L, int idx) {
 
 /* ---- the task ---------------------------------------------------------------------------------------------------- */
 
-/* [1] traceback handler, [2] transport, then the error if there is one */
-static int serve_done(lua_State *L, int status, lua_KContext extra) {
-  (void)extra;
+enum {
+  UNDER_TASK_MAIN,
+  AT_BOTTOM
+}; /* where in its coroutine the body stands: at the bottom it does as task_main does */
+
+/* [1] traceback handler, [2] transport, then the error if there is one → at the bottom: ok, the error */
+static int serve_done(lua_State *L, int status, lua_KContext where) {
   al_ctx *ctx = al_ctx_of(L);
-  if (status == LUA_OK || status == LUA_YIELD) return 0;
-  bool report = !al_isinstance(L, ctx, -1, AL_C_BaseError) || al_isinstance(L, ctx, -1, AL_C_Error) ||
-                al_isinstance(L, ctx, -1, AL_C_GeneratorExit);
-  if (report) {
-    const al_key keys[] = {{"transport", 2}, {NULL, 0}};
-    al_report(ctx, L, ctx->current->f.loop, report_message, keys);
+  bool ok = status == LUA_OK || status == LUA_YIELD;
+  if (!ok) {
+    ok = !al_isinstance(L, ctx, -1, AL_C_BaseError) || al_isinstance(L, ctx, -1, AL_C_Error) ||
+         al_isinstance(L, ctx, -1, AL_C_GeneratorExit);
+    if (ok) { /* told, it is nobody's any more; what isn't told is the end of the task */
+      const al_key keys[] = {{"transport", 2}, {NULL, 0}};
+      lua_pushvalue(L, -1);
+      al_report(ctx, L, ctx->current->f.loop, report_message, keys);
+    }
+    close_connection(L, 2);
   }
-  close_connection(L, 2);
-  if (report) return 0;
+  if (where == AT_BOTTOM) {
+    lua_pushboolean(L, ok);
+    if (ok) return 1;
+    lua_insert(L, -2);
+    return 2;
+  }
+  if (ok) return 0;
   ctx->passing = true;
   return lua_error(L);
 }
 
-/* callback, reader, writer: the body of the task. Its second upvalue is the message handler. */
-static int serve(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
+/* callback, reader, writer: the body of the task. The second upvalue is the message handler. */
+static int serve(lua_State *L, lua_KContext where) {
   lua_rawgeti(L, 3, AL_WRITER_TRANSPORT);
   lua_insert(L, 1);
-  if (ctx->current->throwing) { /* cancelled before it began */
-    close_connection(L, 1);
-    al_task_resumed(L, ctx);
-  }
   lua_pushvalue(L, lua_upvalueindex(2));
   lua_insert(L, 1);
-  return serve_done(L, lua_pcallk(L, 2, 0, 1, 0, serve_done), 0);
+  return serve_done(L, lua_pcallk(L, 2, 0, 1, where, serve_done), where);
+}
+
+/* The function at the bottom of the coroutine; in place of task_main, for an idle connection has nothing to spare. */
+static int serve_main(lua_State *L) {
+  if (!al_task_take_cancellation(L, al_ctx_of(L))) return serve(L, AT_BOTTOM);
+  lua_rawgeti(L, 3, AL_WRITER_TRANSPORT); /* cancelled before it began */
+  close_connection(L, -1);
+  lua_pushboolean(L, false);
+  lua_replace(L, -2);
+  lua_insert(L, -2);
+  return 2;
 }
 
 /* The same for a task that a script makes. Upvalues: ctx, message handler, callback, reader, writer. */
 static int serve_closure(lua_State *L) {
   lua_settop(L, 0);
   for (int i = 3; i <= 5; i++) lua_pushvalue(L, lua_upvalueindex(i));
-  return serve(L);
+  return serve(L, UNDER_TASK_MAIN);
 }
 
 /* ---- making it --------------------------------------------------------------------------------------------------- */
@@ -80,14 +99,13 @@ static void create_by_script(lua_State *L, al_ctx *ctx, l_loop *loop) {
 }
 
 static void create(lua_State *L, al_ctx *ctx, l_loop *loop) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &serve_key);
-  int body = lua_gettop(L), kind = al_context_capture(L, ctx);
-  l_task *t = al_task_new(L, ctx, loop, body, kind); /* nothing raises from here on */
+  int kind = al_context_capture(L, ctx);
+  l_task *t = al_task_new(L, ctx, loop, CALLBACK, kind); /* nothing raises from here on */
   t->begins = true;
-  lua_pushvalue(L, CALLBACK);
-  lua_setiuservalue(L, -2, AL_TASK_UV_CORO);
+  lua_settop(t->co, 0);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &serve_key);
   for (int i = CALLBACK; i <= WRITER; i++) lua_pushvalue(L, i);
-  lua_xmove(L, t->co, 3);
+  lua_xmove(L, t->co, 4);
   al_call_soon(loop->loop, &t->step);
 }
 
@@ -146,6 +164,6 @@ void al_stream_serve(l_stream *s, al_transport *transport) {
 void al_serve_openlib(lua_State *L, al_ctx *ctx) {
   lua_pushlightuserdata(L, ctx);
   al_ctx_pushfunction(L, ctx, al_traceback);
-  lua_pushcclosure(L, serve, 2);
+  lua_pushcclosure(L, serve_main, 2);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &serve_key);
 }
