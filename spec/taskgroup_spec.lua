@@ -612,7 +612,8 @@ describe("ExceptionGroup", function()
 
   it("refuses wrong arguments", function()
     local group = example()
-    type_error("bad argument #1 to 'split' (class, array of classes or function expected, got no value)", group.split, group)
+    type_error("bad argument #1 to 'split' (class, array of classes or function expected, got no value)", group.split,
+      group)
     raises(aloop.ValueError, "at least one", aloop.ExceptionGroup, "none", {})
     type_error("bad argument #2 to 'ExceptionGroup' (table expected, got", aloop.ExceptionGroup, "none")
   end)
