@@ -20,8 +20,6 @@
 #include <math.h>
 #include <string.h>
 
-static const double default_slow = 0.1;
-
 /* ---- finding loops */
 
 l_loop *al_test_loop(lua_State *L, al_ctx *ctx, int arg) {
@@ -87,91 +85,13 @@ static void discard(al_loop *loop, al_handle *handle) {
   if (al_handle_is_ours(handle)) al_handle_discard(handle);
 }
 
-static void slow_io(al_loop *core, al_handle *handle, int64_t took_ns) {
-  if (handle && (al_handle_is_ours(handle) || al_task_is_step(handle))) return; /* they tell it themselves */
-  l_loop *loop = al_loop_data(core);
-  bool told = loop->told_slow; /* with the protocol's method */
-  loop->told_slow = false;
-  if (told) return;
-  al_warn(loop->ctx, NULL, "Executing %s took %.3f seconds", handle ? "a callback of aloop" : "the callbacks of I/O",
-          (double)took_ns / 1e9);
-}
-
-typedef struct slow_text {
-  l_loop *loop;
-  int64_t took_ns;
-} slow_text;
-
-/* Pushes ", now at x.lua:3" if it is a task that waits, else "". */
-static void push_task_place(lua_State *L, al_ctx *ctx, int idx) {
-  const l_future *f = al_test_future(L, ctx, idx);
-  lua_State *co = f && f->is_task ? ((const l_task *)f)->co : NULL;
-  lua_Debug ar;
-  for (int level = 0; co && lua_getstack(co, level, &ar); level++) {
-    lua_getinfo(co, "Sl", &ar);
-    if (ar.currentline < 0 || al_is_own_source(ar.source)) continue;
-    lua_pushfstring(L, ", now at %s:%d,", ar.short_src, ar.currentline);
-    return;
-  }
-  lua_pushliteral(L, "");
-}
-
-static int slow_body(lua_State *L) {
-  slow_text *s = lua_touserdata(L, 1);
-  push_task_place(L, s->loop->ctx, 2);
-  const char *text = luaL_tolstring(L, 2, NULL);
-  al_warn(s->loop->ctx, NULL, "Executing %s%s took %.3f seconds", text, lua_tostring(L, 3), (double)s->took_ns / 1e9);
-  return 0;
-}
-
-void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns) {
-  if (took_ns < loop->slow_ns) return;
-  slow_text s = {loop, took_ns};
-  lua_pushcfunction(L, slow_body);
-  lua_pushlightuserdata(L, &s);
-  lua_pushvalue(L, idx);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
-}
-
-static void set_slow(l_loop *loop, double seconds) {
-  loop->slow_ns = al_seconds_to_ns(seconds);
-  al_loop_set_slow(loop->loop, loop->slow_ns, slow_io);
-}
-
-/* ---- debug mode: errors that nobody took show when their futures are collected, so collect now and then */
-
-#define COLLECT_INTERVAL_NS INT64_C(1000000000)
-
-static int collect_body(lua_State *L) {
-  lua_gc(L, LUA_GCCOLLECT);
-  return 0;
-}
-
-static void collect(al_loop *core, al_handle *handle) {
-  (void)handle;
-  l_loop *loop = al_loop_data(core);
-  al_ctx *ctx = loop->ctx;
-  lua_State *L = al_enter(ctx);
-  if (!L) return;
-  if (al_pcall_c(L, collect_body, NULL, 0) != LUA_OK) al_report(ctx, L, loop, "collecting garbage failed", NULL);
-  al_leave(ctx, L);
-  loop->collected_ns = al_loop_time_ns(loop->loop);
-  if (ctx->n_unread > 0) al_loop_collect_soon(loop);
-}
-
-void al_loop_collect_soon(l_loop *loop) {
-  if (al_timer_is_set(&loop->collector)) return;
-  int64_t now = al_loop_time_ns(loop->loop), next = loop->collected_ns + COLLECT_INTERVAL_NS;
-  al_timer_set(loop->loop, &loop->collector, next > now ? next : now); /* no memory: then later */
-}
-
 static int loop_newindex(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
   if (lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "slow_callback_duration") == 0) {
     if (lua_type(L, 3) != LUA_TNUMBER)
       return luaL_error(L, "bad value for 'slow_callback_duration' (number expected, got %s)", luaL_typename(L, 3));
-    set_slow(loop, lua_tonumber(L, 3));
+    al_loop_set_slow_callback(loop, lua_tonumber(L, 3));
   }
   lua_getiuservalue(L, 1, AL_LOOP_UV_FIELDS);
   lua_replace(L, 1);
@@ -221,7 +141,7 @@ static void make_metatable(lua_State *L, al_ctx *ctx, int idx) {
   lua_newtable(L); /* the fields */
   lua_pushvalue(L, 1);
   flatten_methods(L, lua_gettop(L) - 1);
-  lua_pushnumber(L, default_slow);
+  lua_pushnumber(L, AL_SLOW_CALLBACK);
   lua_setfield(L, -2, "slow_callback_duration");
   lua_createtable(L, 0, 1);
   lua_pushvalue(L, 1);
@@ -253,7 +173,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 4 */
   loop->ctx = ctx;
   loop->tasks.next = loop->tasks.prev = &loop->tasks;
-  al_timer_init(&loop->collector, collect);
+  al_loop_init_collector(loop);
   al_pushanchored(L, ctx, AL_SLOT_LOOPS);
   lua_pushvalue(L, 4);
   lua_rawsetp(L, -2, loop);
@@ -272,7 +192,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   int error = al_loop_new(&options, &loop->loop, &reason);
   if (error == AL_ENORING) return al_raise(L, ctx, AL_C_NotImplementedError, "no io_uring here: %s", reason);
   if (error < 0) return al_raise_os(L, ctx, error, NULL, NULL);
-  set_slow(loop, default_slow);
+  al_loop_set_slow_callback(loop, AL_SLOW_CALLBACK);
   loop->next = ctx->loops;
   ctx->loops = loop;
   if (ctx->debug) al_debug_line(ctx, "Using selector: %s", al_loop_machine(loop->loop));

@@ -58,11 +58,17 @@ int al_raise_exit(lua_State *L, al_ctx *ctx);
 /* Runs the loop at stack index 1 as run_forever does, errors raised. */
 void al_run_forever(lua_State *L, al_ctx *ctx, l_loop *loop);
 
-/* Debug mode: has the garbage collected soon, for the errors that nobody took; at most once a second. */
-void al_loop_collect_soon(l_loop *loop);
+/* ---- lloopdebug.c */
+
+#define AL_SLOW_CALLBACK 0.1 /* slow_callback_duration of a new loop, in seconds */
+void al_loop_set_slow_callback(l_loop *loop, double seconds);
 
 /* Debug mode: warns if the callback whose object is at idx took too long. Never throws. */
 void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns);
+
+void al_loop_init_collector(l_loop *loop);
+/* Debug mode: has the garbage collected soon, for the errors that nobody took; at most once a second. */
+void al_loop_collect_soon(l_loop *loop);
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx);
 void al_schedule_openlib(lua_State *L, al_ctx *ctx); /* lschedule.c */
