@@ -170,10 +170,16 @@ static int coro_yield(lua_State *L) {
   return lua_yieldk(L, lua_gettop(L), (lua_KContext)ctx, yielded);
 }
 
-/* For generators.lua. check_wait(name): raises unless the Lua function of this name, which calls it, may wait. */
+/* For what is written in Lua. check_wait(name): raises unless the Lua function of this name, which calls it, may wait. */
 static int check_wait(lua_State *L) {
   al_check_wait(L, al_ctx_of(L), luaL_checkstring(L, 1));
   return 0;
+}
+
+/* may_wait(): whether the Lua function that calls it may wait. */
+static int may_wait(lua_State *L) {
+  lua_pushboolean(L, al_may_wait(L, al_ctx_of(L)));
+  return 1;
 }
 
 /* generator_next(co): coroutine.resume, by one who may wait; else raises. */
@@ -259,11 +265,10 @@ static const luaL_Reg functions[] = {{"resume", coro_resume},   {"wrap", coro_wr
                                      {"yield", coro_yield},     {"status", coro_status},
                                      {"close", coro_close},     {"isyieldable", coro_isyieldable},
                                      {"running", coro_running}, {NULL, NULL}};
-static const luaL_Reg generator_functions[] = {{"check_wait", check_wait},
-                                               {"generator_next", generator_next},
-                                               {"generator_throw", generator_throw},
-                                               {"generator_raise", generator_raise},
-                                               {NULL, NULL}};
+static const luaL_Reg generator_functions[] = {
+    {"check_wait", check_wait},           {"may_wait", may_wait},
+    {"generator_next", generator_next},   {"generator_throw", generator_throw},
+    {"generator_raise", generator_raise}, {NULL, NULL}};
 
 /* Replaces the functions of the global table coroutine. */
 void al_coro_openlib(lua_State *L, al_ctx *ctx) {

@@ -71,7 +71,7 @@ function TaskGroup:task_done(task)
   self.children[task] = nil
   self.n_children = self.n_children - 1
   if self.completed and self.n_children == 0 and not self.completed:done() then self.completed:set_result() end
-  if core.outcome(task) ~= "failed" then return end
+  if self.abandoned or core.outcome(task) ~= "failed" then return end
   local err, traceback = core.take_error(task)
   self:add_error(err, traceback)
   if is_interrupt(err) then self.interrupt = self.interrupt or err end
@@ -108,6 +108,13 @@ function TaskGroup:wait_for_tasks()
   return cancelled
 end
 
+-- Closed where nothing can wait: the tasks are cancelled, and an error that one ends with is reported, as of any other.
+---@private
+function TaskGroup:abandon()
+  self.abandoned = true
+  if not self.aborting then self:abort() end
+end
+
 -- What the block ends with: nothing is raised where its own error is to go on.
 ---@private
 function TaskGroup:conclude(failed, err, cancelled)
@@ -132,7 +139,8 @@ function TaskGroup:__close(err)
   core.scope_leave(self.scope)
   if failed and is_interrupt(err) then self.interrupt = self.interrupt or err end
   if failed and not self.aborting then self:abort() end
-  local cancelled = self:wait_for_tasks()
+  local cancelled
+  if core.may_wait() then cancelled = self:wait_for_tasks() else self:abandon() end
   self:conclude(failed, err, cancelled)
 end
 
