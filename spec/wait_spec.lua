@@ -95,6 +95,11 @@ describe("wait", function()
         { future, after(0) })
       type_error("bad argument #1 to 'wait' (array of awaitables expected, got Future)", aloop.wait, future)
       type_error("bad argument #1 to 'wait' (array of awaitables expected, got nil)", aloop.wait)
+      local _, e = pcall(function()
+        aloop.wait()
+        return nil
+      end)
+      assert.matches("^spec/wait_spec.lua:", e)
       type_error("unknown option 'time' to 'wait'", aloop.wait, { future }, { time = 1 })
       type_error("bad option 'timeout' to 'wait' (number expected, got string)", aloop.wait, { future },
         { timeout = "soon" })

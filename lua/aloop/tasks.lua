@@ -51,9 +51,9 @@ local function remove_callbacks(futures, callback)
   for _, future in ipairs(futures) do future:remove_done_callback(callback) end
 end
 
-local function check_list(name, list)
+local function check_list(name, list, level)
   if type(list) ~= "table" or check.is_awaitable(list) then
-    check.bad_argument(1, name, "array of awaitables", list, 2)
+    check.bad_argument(1, name, "array of awaitables", list, level)
   end
 end
 
@@ -162,7 +162,12 @@ end
 local function gather_arguments(...)
   local list = table.pack(...)
   local first, last, n = list[1], list[list.n], list.n
-  if is_plain_table(first) then return first, #first, list[2] end
+  if is_plain_table(first) then
+    for i = 3, n do
+      if list[i] ~= nil then check.bad_argument(i, "gather", "nothing after the options", list[i], 2) end
+    end
+    return first, #first, list[2]
+  end
   if n > 0 and is_plain_table(last) then return list, n - 1, last end
   return list, n, nil
 end
@@ -189,7 +194,7 @@ end
 -- ---- wait -----------------------------------------------------------------------------------------------------------
 
 local function check_futures(list, loop)
-  check_list("wait", list)
+  check_list("wait", list, 3)
   if #list == 0 then error(core.ValueError("'wait': Set of Tasks/Futures is empty."), 0) end
   for i = 1, #list do
     if not core.isinstance(list[i], core.Future) then
@@ -318,7 +323,7 @@ end
 ---@return fun(): aloop.Future?
 function tasks.as_completed(list, options)
   local loop = core.waiting_loop("as_completed")
-  check_list("as_completed", list)
+  check_list("as_completed", list, 2)
   options = check.options(2, "as_completed", options, { timeout = "number" })
   check_timeout("as_completed", "timeout", options.timeout)
   local futures = distinct(ensure_futures("as_completed", list, #list, loop))
