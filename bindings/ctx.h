@@ -293,7 +293,7 @@ bool al_options(lua_State *L, int arg, const char *f, const char *const *names);
 int al_option(lua_State *L, int arg, const char *name);
 /* Raises "bad option 'name' to 'f' (expected expected, got type)". */
 int al_option_error(lua_State *L, const char *f, const char *name, const char *expected, int idx);
-/* As luaL_where, for the innermost Lua function: pushes "file:line: ", or "" if there is none nearby. */
+/* As luaL_where, for the innermost line of a script's: pushes "file:line: ", or "" if there is none. */
 void al_where(lua_State *L);
 
 #endif

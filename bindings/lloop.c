@@ -520,6 +520,12 @@ static int source_traceback(lua_State *L) {
   return 1;
 }
 
+/* where() → "file:line: " of the innermost line of a script's */
+static int where(lua_State *L) {
+  al_where(L);
+  return 1;
+}
+
 /* repr(v) → a short text for any value */
 static int repr(lua_State *L) {
   luaL_checkany(L, 1);
@@ -572,6 +578,7 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
                                      {"source_traceback", source_traceback},
                                      {"traceback_of", traceback_of},
                                      {"repr", repr},
+                                     {"where", where},
                                      {NULL, NULL}};
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx) {

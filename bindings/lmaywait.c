@@ -144,23 +144,11 @@ static bool is_unwinding(lua_State *co, al_ctx *ctx) {
   return false;
 }
 
-/* Pushes "file:line: " of the innermost line of a script's. */
-static void push_place(lua_State *L) {
-  lua_Debug ar;
-  for (int level = 1; lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline < 0 || al_is_own_source(ar.source)) continue;
-    lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
-    return;
-  }
-  lua_pushliteral(L, "");
-}
-
 /* A task that was told to end, and waits again, is likely to have lost the telling in a pcall. */
 static void check_swallowed(lua_State *L, al_ctx *ctx, l_task *t) {
   if (!t->told || t->cancelling == 0 || is_unwinding(L, ctx) || (t->co != L && is_unwinding(t->co, ctx))) return;
   t->told = false;
-  push_place(L);
+  al_where(L);
   al_task_pushname(L, t);
   al_warn(ctx, "RuntimeWarning",
           "%s%s waits again though it was cancelled: a pcall caught the CancelledError; use aloop.try, or uncancel()",

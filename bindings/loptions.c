@@ -6,15 +6,6 @@
 
 #include <string.h>
 
-void al_where(lua_State *L) {
-  int level = 1;
-  lua_pushliteral(L, "");
-  do {
-    lua_pop(L, 1);
-    luaL_where(L, level);
-  } while (lua_rawlen(L, -1) == 0 && level++ < 4);
-}
-
 /* ---- wrong arguments ----------------------------------------------------------------------------------------- */
 
 /* Pushes the name under which the table on top (popped) has the function at f; false, and nothing, if it has it not. */

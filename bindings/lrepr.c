@@ -26,6 +26,17 @@ bool al_is_own_source(const char *source) {
   return false;
 }
 
+void al_where(lua_State *L) {
+  lua_Debug ar;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline < 0 || al_is_own_source(ar.source)) continue;
+    lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+    return;
+  }
+  lua_pushliteral(L, "");
+}
+
 /* Pushes the stack as text, the first line being the innermost Lua frame that is a script's. */
 static void push_frames(lua_State *L) {
   luaL_Buffer b;

@@ -25,6 +25,27 @@ describe("a wrong argument", function()
     assert.truthy(message:find("bad argument #2 to 'call_later' (function expected, got no value)", 1, true))
   end)
 
+  it("is told with the line of the script, also by what is written in Lua", function()
+    local finished = coroutine.create(function() end)
+    coroutine.resume(finished)
+    local messages = {}
+    loop:run_until_complete(function()
+      local group <close> = aloop.TaskGroup()
+      for i, call in ipairs {
+        { aloop.Queue, "x" }, { aloop.BoundedSemaphore, {} }, { aloop.Runner, { x = 1 } }, { aloop.wait },
+        { aloop.gather, 5 }, { aloop.as_completed, { 5 } }, { aloop.async_generator, 5 },
+        { group.create_task, group, finished }, { group.create_task, group, print, { x = 1 } },
+      } do
+        messages[i] = message_of(function()
+          call[1](table.unpack(call, 2))
+          return nil
+        end)
+      end
+    end)
+    assert.equal(9, #messages)
+    for _, message in ipairs(messages) do assert.matches("^spec/arguments_spec.lua:%d+: ", message) end
+  end)
+
   it("is told with the method's name when pcall calls it", function()
     for _, call in ipairs {
       { "bad argument #1 to 'call_later' (number expected, got nil)", loop.call_later, loop, nil, print },

@@ -256,7 +256,7 @@ describe("gather", function()
       type_error("unknown option 'limit' to 'gather'", aloop.gather, run, { limit = 2 })
       type_error("bad option 'return_exceptions' to 'gather' (boolean expected, got number)", aloop.gather, { run },
         { return_exceptions = 1 })
-      type_error("bad argument #3 to 'gather' (nothing after the options expected, got table)", aloop.gather, { run }, nil,
+      type_error("bad argument #3 to 'gather' (option 'return_exceptions' is out of place", aloop.gather, { run }, nil,
         { return_exceptions = true })
       local other = helper.new_loop()
       raises(aloop.ValueError, "different loop", aloop.gather, run, other:create_future())

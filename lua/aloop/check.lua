@@ -15,15 +15,19 @@ function check.typename(value)
   return type(name) == "string" and name or type(value)
 end
 
---- Raises "bad argument #n to 'name' (...)" at the place that called the function that calls this one.
+--- Raises a text as Lua's own errors are raised: with the place of the script's line that called aloop.
+---@param text string
+function check.fail(text)
+  error(core.where() .. text, 0)
+end
+
+--- Raises "bad argument #n to 'name' (...)".
 ---@param n integer
 ---@param name string
 ---@param expected string what is expected
 ---@param value any what was given
----@param level? integer 1 (default): blame the caller of the caller
-function check.bad_argument(n, name, expected, value, level)
-  local text = "bad argument #%d to '%s' (%s expected, got %s)"
-  error(text:format(n, name, expected, check.typename(value)), (level or 1) + 2)
+function check.bad_argument(n, name, expected, value)
+  check.fail(("bad argument #%d to '%s' (%s expected, got %s)"):format(n, name, expected, check.typename(value)))
 end
 
 ---@param value any
@@ -37,7 +41,7 @@ end
 --- Refuses what can't be called (nil is allowed if optional).
 function check.callable(n, name, value, optional)
   if value == nil and optional or check.is_callable(value) then return end
-  check.bad_argument(n, name, "function", value, 2)
+  check.bad_argument(n, name, "function", value)
 end
 
 --- Whether the value is a Future, a coroutine, or anything else that can be awaited.
@@ -54,7 +58,7 @@ end
 function check.awaitable(n, name, value)
   if check.is_awaitable(value) then return end
   local text = "bad argument #%d to '%s' (awaitable expected, got %s; pass the function, don't call it)"
-  error(text:format(n, name, check.typename(value)), 3)
+  check.fail(text:format(n, name, check.typename(value)))
 end
 
 --- Refuses an option table at argument n that is none, or that has a key which is not among the names.
@@ -65,13 +69,13 @@ end
 ---@return table options {} if there are none
 function check.options(n, name, options, names)
   if options == nil then return {} end
-  if type(options) ~= "table" then check.bad_argument(n, name, "table", options, 2) end
+  if type(options) ~= "table" then check.bad_argument(n, name, "table", options) end
   for key, value in pairs(options) do
     local expected = names[key]
-    if not expected then error(("unknown option '%s' to '%s'"):format(key, name), 3) end
+    if not expected then check.fail(("unknown option '%s' to '%s'"):format(key, name)) end
     if expected ~= true and expected ~= type(value) and not (expected == "function" and check.is_callable(value)) then
       local text = "bad option '%s' to '%s' (%s expected, got %s)"
-      error(text:format(key, name, expected, check.typename(value)), 3)
+      check.fail(text:format(key, name, expected, check.typename(value)))
     end
   end
   return options

@@ -58,7 +58,7 @@ end
 ---@param loop? aloop.EventLoop nil: there is none from now on
 function DefaultEventLoopPolicy:set_event_loop(loop)
   if loop ~= nil and not core.isinstance(loop, core.AbstractEventLoop) then
-    check.bad_argument(1, "set_event_loop", "AbstractEventLoop", loop, 0)
+    check.bad_argument(1, "set_event_loop", "AbstractEventLoop", loop)
   end
   state_of(self).was_set = true
   set_current(self, loop)

@@ -17,7 +17,7 @@ local isinstance, Future, Task = core.isinstance, core.Future, core.Task
 local told = setmetatable({}, { __mode = "k" })
 
 local function check_future(n, name, value)
-  if not isinstance(value, Future) then check.bad_argument(n, name, "Future", value, 2) end
+  if not isinstance(value, Future) then check.bad_argument(n, name, "Future", value) end
 end
 
 --- Says that a future (or task) is awaited by another one, for control flow that is built on callbacks.
@@ -274,7 +274,7 @@ local function check_graph_arguments(name, future, options)
   if future == nil then
     future = core.current_task() or error(core.RuntimeError(name .. "() is called outside of a running task"), 3)
   elseif not isinstance(future, Future) then
-    check.bad_argument(1, name, "Future", future, 2)
+    check.bad_argument(1, name, "Future", future)
   end
   return future, options
 end

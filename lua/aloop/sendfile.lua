@@ -25,7 +25,7 @@ local function has_descriptor(file)
 end
 
 local function check_file(name, file)
-  if not has_descriptor(file) and not has(file, "read") then check.bad_argument(2, name, "file", file, 2) end
+  if not has_descriptor(file) and not has(file, "read") then check.bad_argument(2, name, "file", file) end
   local mode = type(file) == "table" and file.mode
   if type(mode) == "string" and not mode:find("b", 1, true) then
     error(core.ValueError("file should be opened in binary mode"))
@@ -33,8 +33,8 @@ local function check_file(name, file)
 end
 
 local function check_part(name, offset, count)
-  if math.type(offset) ~= "integer" then check.bad_argument(3, name, "integer", offset, 2) end
-  if count ~= nil and math.type(count) ~= "integer" then check.bad_argument(4, name, "integer", count, 2) end
+  if math.type(offset) ~= "integer" then check.bad_argument(3, name, "integer", offset) end
+  if count ~= nil and math.type(count) ~= "integer" then check.bad_argument(4, name, "integer", count) end
   if count and count <= 0 then
     error(core.ValueError(("count must be a positive integer (got %d)"):format(count)))
   end

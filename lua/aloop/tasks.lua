@@ -51,9 +51,9 @@ local function remove_callbacks(futures, callback)
   for _, future in ipairs(futures) do future:remove_done_callback(callback) end
 end
 
-local function check_list(name, list, level)
+local function check_list(name, list)
   if type(list) ~= "table" or check.is_awaitable(list) then
-    check.bad_argument(1, name, "array of awaitables", list, level)
+    check.bad_argument(1, name, "array of awaitables", list)
   end
 end
 
@@ -76,7 +76,7 @@ local function ensure_futures(name, awaitables, n, loop)
     local value = awaitables[i]
     if not check.is_awaitable(value) then
       local text = "bad argument #%d to '%s' (awaitable expected, got %s; pass the function, don't call it)"
-      error(text:format(i, name, check.typename(value)), 3)
+      check.fail(text:format(i, name, check.typename(value)))
     end
     check_future(name, i, value, loop)
   end
@@ -163,8 +163,10 @@ local function gather_arguments(...)
   local list = table.pack(...)
   local first, last, n = list[1], list[list.n], list.n
   if is_plain_table(first) then
-    for i = 3, n do
-      if list[i] ~= nil then check.bad_argument(i, "gather", "nothing after the options", list[i], 2) end
+    local key = n > 2 and type(list[3]) == "table" and next(list[3])
+    if key then
+      local text = "bad argument #3 to 'gather' (option '%s' is out of place: options stand one before)"
+      check.fail(text:format(key))
     end
     return first, #first, list[2]
   end
@@ -194,12 +196,12 @@ end
 -- ---- wait -----------------------------------------------------------------------------------------------------------
 
 local function check_futures(list, loop)
-  check_list("wait", list, 3)
+  check_list("wait", list)
   if #list == 0 then error(core.ValueError("'wait': Set of Tasks/Futures is empty."), 0) end
   for i = 1, #list do
     if not core.isinstance(list[i], core.Future) then
       local text = "bad argument #1 to 'wait' (Future expected at #%d, got %s; make tasks of coroutines)"
-      error(text:format(i, check.typename(list[i])), 3)
+      check.fail(text:format(i, check.typename(list[i])))
     end
     check_future("wait", i, list[i], loop)
   end
@@ -323,7 +325,7 @@ end
 ---@return fun(): aloop.Future?
 function tasks.as_completed(list, options)
   local loop = core.waiting_loop("as_completed")
-  check_list("as_completed", list, 2)
+  check_list("as_completed", list)
   options = check.options(2, "as_completed", options, { timeout = "number" })
   check_timeout("as_completed", "timeout", options.timeout)
   local futures = distinct(ensure_futures("as_completed", list, #list, loop))
