@@ -16,8 +16,8 @@ enum { MAX_FRAMES = 10, MAX_STRING = 60 };
 static void push_traces(lua_State *L, al_ctx *ctx) { al_pushanchored(L, ctx, AL_SLOT_TRACES); }
 
 bool al_is_own_source(const char *source) {
+  if (*source != '@' || !strstr(source, "aloop/")) return false;
   size_t len = strlen(source);
-  if (*source != '@') return false;
   for (const al_embedded *file = al_embedded_files; file->name; file++) {
     size_t tail = strlen(file->path);
     if (len <= tail || strcmp(source + len - tail, file->path) != 0) continue;

@@ -17,7 +17,7 @@
 
 const char al_wait_tag;
 
-enum { MAX_CACHED_COROUTINES = 4096 };
+enum { MAX_CACHED_COROUTINES = 4096, MAX_CREATOR_LEVEL = 6 };
 
 static l_task *of_step(al_handle *step) { return (l_task *)(void *)((char *)step - offsetof(l_task, step)); }
 l_task *al_task_of_link(al_link *all) { return (l_task *)(void *)((char *)all - offsetof(l_task, all)); }
@@ -477,12 +477,13 @@ lua_State *al_task_push_coroutine(lua_State *L, al_ctx *ctx) {
   return co;
 }
 
-/* Remembers the Lua function that is making the task at self, and its line: for the traceback of an error in the task. */
+/* Remembers the script's function that is making the task at self, and its line: for the traceback of an error in the
+ * task. */
 static void remember_creator(lua_State *L, l_task *t, int self) {
   lua_Debug ar;
-  for (int level = 0; level < 4 && lua_getstack(L, level, &ar); level++) {
-    lua_getinfo(L, "lf", &ar);
-    if (ar.currentline <= 0) {
+  for (int level = 1; level < MAX_CREATOR_LEVEL && lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Slf", &ar);
+    if (ar.currentline <= 0 || al_is_own_source(ar.source)) {
       lua_pop(L, 1);
       continue;
     }

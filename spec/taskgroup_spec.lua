@@ -538,6 +538,13 @@ describe("TaskGroup", function()
     end)
   end)
 
+  it("makes tasks whose errors tell the script's line that made them", function()
+    as_task(function()
+      local e = group_error(function(group) group:create_task(failing("boom")) end)
+      assert.matches("was created at .*taskgroup_spec%.lua:%d+", e.exceptions[1].traceback)
+    end)
+  end)
+
   it("refuses what is no coroutine, and unknown options", function()
     as_task(function(loop)
       local group <close> = aloop.TaskGroup()
