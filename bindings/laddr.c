@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -142,6 +143,12 @@ void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr
   al_check_unix_path(L, ctx, arg, addr);
 }
 
+/* A port written as a string: too large a one the system would cut off. */
+static const char *check_written(lua_State *L, al_ctx *ctx, const char *service) {
+  if (!service[strspn(service, "0123456789")]) check_port(L, ctx, strtol(service, NULL, 10));
+  return service;
+}
+
 const char *al_check_service(lua_State *L, al_ctx *ctx, int arg) {
   int isint;
   switch (lua_type(L, arg)) {
@@ -152,7 +159,7 @@ const char *al_check_service(lua_State *L, al_ctx *ctx, int arg) {
     if (!isint) al_typeerror(L, arg, "integer or string");
     lua_pushfstring(L, "%d", (int)check_port(L, ctx, lua_tointeger(L, arg)));
     return lua_tostring(L, -1);
-  case LUA_TSTRING: lua_pushvalue(L, arg); return lua_rawlen(L, arg) ? lua_tostring(L, arg) : NULL;
+  case LUA_TSTRING: lua_pushvalue(L, arg); return lua_rawlen(L, arg) ? check_written(L, ctx, lua_tostring(L, arg)) : NULL;
   default: al_typeerror(L, arg, "integer or string"); return NULL;
   }
 }

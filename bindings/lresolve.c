@@ -151,7 +151,7 @@ static long numeric_port(lua_State *L, al_ctx *ctx, int arg) {
   const char *service = al_check_service(L, ctx, arg);
   long port = !service ? 0 : service[strspn(service, "0123456789")] ? -1 : strtol(service, NULL, 10);
   lua_pop(L, 1);
-  return port > 65535 ? -1 : port;
+  return port;
 }
 
 /* Pushes the list if the host at host is numeric and the port behind it a number. */
