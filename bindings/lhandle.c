@@ -245,7 +245,7 @@ static int timer_reschedule(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_handle *h = al_check(L, ctx, 1, AL_C_TimerHandle);
   double when = al_checknumber(L, 2);
-  if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "when must not be NaN");
+  if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "'reschedule': when must not be NaN");
   if (h->cancelled) return al_raise(L, ctx, AL_C_RuntimeError, "cannot reschedule a cancelled timer");
   al_check_alive(L, h->loop);
   al_timer_handle_start(L, ctx, 1, h, when);

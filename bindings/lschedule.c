@@ -46,7 +46,7 @@ static int schedule(lua_State *L, bool relative, const char *f) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = check_loop(L, ctx);
   double when = al_checknumber(L, 2);
-  if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", relative ? "delay" : "when");
+  if (isnan(when)) return al_raise(L, ctx, AL_C_ValueError, "'%s': %s must not be NaN", f, relative ? "delay" : "when");
   check_callback(L, loop, 3, f);
   if (relative) when += (double)al_loop_time_ns(loop->loop) / 1e9;
   l_handle *h = al_handle_schedule(L, ctx, loop, true, 3);

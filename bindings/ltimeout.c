@@ -58,11 +58,11 @@ static void arm(lua_State *L, timeout *t, int64_t now_ns) {
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-/* The time at arg: a number, which is no NaN; false if it is nil. */
-static bool opt_time(lua_State *L, al_ctx *ctx, int arg, const char *name, double *time) {
+/* The time at arg of the function f: a number, which is no NaN; false if it is nil. */
+static bool opt_time(lua_State *L, al_ctx *ctx, int arg, const char *f, const char *name, double *time) {
   if (lua_isnoneornil(L, arg)) return false;
   *time = al_checknumber(L, arg);
-  if (isnan(*time)) al_raise(L, ctx, AL_C_ValueError, "%s must not be NaN", name);
+  if (isnan(*time)) al_raise(L, ctx, AL_C_ValueError, "'%s': %s must not be NaN", f, name);
   return true;
 }
 
@@ -71,7 +71,7 @@ static int enter(lua_State *L, bool relative) {
   al_ctx *ctx = al_ctx_of(L);
   const char *name = relative ? "timeout" : "timeout_at";
   double when = 0;
-  bool limited = opt_time(L, ctx, 1, relative ? "delay" : "when", &when);
+  bool limited = opt_time(L, ctx, 1, name, relative ? "delay" : "when", &when);
   l_task *task = al_scope_check_task(L, ctx, name);
   int64_t now_ns = limited ? al_loop_time_ns(task->f.loop->loop) : 0;
   timeout *t = lua_newuserdatauv(L, sizeof *t, AL_SCOPE_UV_COUNT);
@@ -171,7 +171,7 @@ static int timeout_reschedule(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   timeout *t = check(L, ctx);
   double when = 0;
-  bool limited = opt_time(L, ctx, 2, "when", &when);
+  bool limited = opt_time(L, ctx, 2, "reschedule", "when", &when);
   if (t->state != ACTIVE)
     return al_raise(L, ctx, AL_C_RuntimeError, "Cannot change state of %s Timeout", state_names[t->state]);
   if (!t->scope.task) return al_raise(L, ctx, AL_C_RuntimeError, "Event loop is closed");

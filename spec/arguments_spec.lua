@@ -46,6 +46,14 @@ describe("a wrong argument", function()
     for _, message in ipairs(messages) do assert.matches("^spec/arguments_spec.lua:%d+: ", message) end
   end)
 
+  it("that is NaN is told with function and argument", function()
+    local nan = 0 / 0
+    helper.raises(aloop.ValueError, "'call_later': delay must not be NaN", loop.call_later, loop, nan, print)
+    helper.raises(aloop.ValueError, "'call_at': when must not be NaN", loop.call_at, loop, nan, print)
+    local handle = loop:call_later(1, print)
+    helper.raises(aloop.ValueError, "'reschedule': when must not be NaN", handle.reschedule, handle, nan)
+  end)
+
   it("is told with the method's name when pcall calls it", function()
     for _, call in ipairs {
       { "bad argument #1 to 'call_later' (number expected, got nil)", loop.call_later, loop, nil, print },
