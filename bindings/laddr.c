@@ -159,7 +159,9 @@ const char *al_check_service(lua_State *L, al_ctx *ctx, int arg) {
     if (!isint) al_typeerror(L, arg, "integer or string");
     lua_pushfstring(L, "%d", (int)check_port(L, ctx, lua_tointeger(L, arg)));
     return lua_tostring(L, -1);
-  case LUA_TSTRING: lua_pushvalue(L, arg); return lua_rawlen(L, arg) ? check_written(L, ctx, lua_tostring(L, arg)) : NULL;
+  case LUA_TSTRING:
+    lua_pushvalue(L, arg);
+    return lua_rawlen(L, arg) ? check_written(L, ctx, lua_tostring(L, arg)) : NULL;
   default: al_typeerror(L, arg, "integer or string"); return NULL;
   }
 }
