@@ -176,6 +176,14 @@ helper.each_loop(function(_, new_loop)
           aloop.open_connection, "127.0.0.1", 1, { limit = "1" })
         helper.type_error("bad option 'limit' to 'start_unix_server' (integer expected, got float)",
           aloop.start_unix_server, print, "p", { limit = 1.5 })
+        helper.type_error("bad argument #2 to 'open_connection' (integer or string expected, got table)",
+          aloop.open_connection, "127.0.0.1", {})
+        helper.type_error("bad option 'sock' to 'open_unix_connection' (socket expected, got string)",
+          aloop.open_unix_connection, nil, { sock = "x" })
+        helper.type_error("bad argument #3 to 'start_server' (integer or string expected, got table)",
+          aloop.start_server, print, nil, {})
+        helper.type_error("bad option 'backlog' to 'start_unix_server' (integer expected, got string)",
+          aloop.start_unix_server, print, "p", { backlog = "x" })
         helper.raises(aloop.ValueError, "Limit cannot be <= 0", aloop.start_server, print, "127.0.0.1", 0,
           { limit = 0 })
         helper.raises(aloop.ValueError, "Limit cannot be <= 0", aloop.open_connection, "127.0.0.1", 1, { limit = -5 })

@@ -59,16 +59,33 @@ local function split(name, options)
   local limit = rest.limit or DEFAULT_LIMIT
   rest.limit = nil
   if math.type(limit) ~= "integer" then
-    error(("bad option 'limit' to '%s' (integer expected, got float)"):format(name), 3)
+    check.fail(("bad option 'limit' to '%s' (integer expected, got float)"):format(name))
   end
   return limit, rest
 end
 
--- Makes the reader and the protocol; connect(loop, factory) the transport.
-local function connect(limit, make_transport, ...)
+-- What the loop's method refused is told of the function that was called, whose arguments are `shift` places further
+-- to the front.
+local function results(name, method, shift, ok, ...)
+  if ok then return ... end
+  local e = ...
+  if type(e) == "string" then
+    e = e:gsub("#(%d+) to '" .. method .. "'", function(n) return ("#%d to '%s'"):format(n - shift, name) end)
+      :gsub("' to '" .. method .. "'", "' to '" .. name .. "'")
+  end
+  error(e, 0)
+end
+
+local function call(name, method, shift, ...)
+  local loop = core.default_loop()
+  return results(name, method, shift, pcall(loop[method], loop, ...))
+end
+
+-- Makes the reader and the protocol; the loop's method the transport.
+local function connect(name, method, limit, ...)
   local reader = core.StreamReader { limit = limit }
   local protocol = core.StreamReaderProtocol(reader)
-  local transport = make_transport(core.default_loop(), function() return protocol end, ...)
+  local transport = call(name, method, 1, function() return protocol end, ...)
   return reader, core.StreamWriter(transport, protocol, reader)
 end
 
@@ -83,7 +100,7 @@ end
 function streams.open_connection(host, port, options)
   if host ~= nil and type(host) ~= "string" then check.bad_argument(1, "open_connection", "string", host) end
   local limit, rest = split("open_connection", check.options(3, "open_connection", options, CONNECTION))
-  return connect(limit, core.default_loop().create_connection, host, port, rest)
+  return connect("open_connection", "create_connection", limit, host, port, rest)
 end
 
 --- Connects to the Unix socket at path. The options are those of loop:create_unix_connection, and limit.
@@ -95,7 +112,7 @@ end
 function streams.open_unix_connection(path, options)
   if path ~= nil and type(path) ~= "string" then check.bad_argument(1, "open_unix_connection", "string", path) end
   local limit, rest = split("open_unix_connection", check.options(2, "open_unix_connection", options, UNIX_CONNECTION))
-  return connect(limit, core.default_loop().create_unix_connection, path, rest)
+  return connect("open_unix_connection", "create_unix_connection", limit, path, rest)
 end
 
 --- Serves on host and port: calls client_connected_cb(reader, writer) as a task for each connection. An error in it is
@@ -110,7 +127,7 @@ function streams.start_server(client_connected_cb, host, port, options)
   check.callable(1, "start_server", client_connected_cb)
   local limit, rest = split("start_server", check.options(4, "start_server", options, SERVER))
   local factory = core.stream_factory(client_connected_cb, limit)
-  return core.default_loop():create_server(factory, host, port, rest)
+  return call("start_server", "create_server", 0, factory, host, port, rest)
 end
 
 --- As start_server, on the Unix socket at path. The options are those of loop:create_unix_server, and limit.
@@ -123,7 +140,7 @@ function streams.start_unix_server(client_connected_cb, path, options)
   check.callable(1, "start_unix_server", client_connected_cb)
   local limit, rest = split("start_unix_server", check.options(3, "start_unix_server", options, UNIX_SERVER))
   local factory = core.stream_factory(client_connected_cb, limit)
-  return core.default_loop():create_unix_server(factory, path, rest)
+  return call("start_unix_server", "create_unix_server", 0, factory, path, rest)
 end
 
 return streams
