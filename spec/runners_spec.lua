@@ -43,6 +43,12 @@ describe("Runner", function()
     raises(aloop.RuntimeError, "Runner is closed", runner.get_loop, runner)
   end)
 
+  it("refuses what is no loop of its factory, and closes all the same", function() -- row: Runner
+    local runner <close> = aloop.Runner { loop_factory = function() return 5 end }
+    raises(aloop.RuntimeError, "loop_factory gave no event loop (AbstractEventLoop expected, got number)", runner.run,
+      runner, function() end)
+  end)
+
   it("takes debug and loop_factory", function()
     local made
     local runner <close> = aloop.Runner {

@@ -68,12 +68,20 @@ function Runner:init(options)
   self.debug, self.loop_factory = options.debug, options.loop_factory
 end
 
+-- A loop that the runner may have: the factory may give anything.
+local function made_by(factory)
+  local loop = factory()
+  if core.isinstance(loop, core.AbstractEventLoop) then return loop end
+  local text = "'Runner': loop_factory gave no event loop (AbstractEventLoop expected, got %s)"
+  error(core.RuntimeError(text:format(check.typename(loop))), 0)
+end
+
 --- The runner's loop.
 ---@return aloop.EventLoop
 function Runner:get_loop()
   if self.closed then error(core.RuntimeError("Runner is closed")) end
   if self.loop then return self.loop end
-  self.loop = (self.loop_factory or events.new_event_loop)()
+  self.loop = made_by(self.loop_factory or events.new_event_loop)
   if not self.loop_factory then
     events.set_event_loop(self.loop)
     self.is_set = true
