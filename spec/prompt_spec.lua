@@ -250,6 +250,7 @@ for _, edits in ipairs { true, false } do
       local terminal = start()
       terminal:enter("t = aloop.create_task(function() local _ <close> = aloop.defer(print, 'clo' .. 'sed') " ..
         "print('beg' .. 'un') aloop.sleep(1000) end)", "begun")
+      terminal:expect("> ")
       terminal:send(CTRL_D)
       terminal:expect("closed")
       finish(terminal)
