@@ -41,6 +41,15 @@ describe("README", function()
     assert.equal("hello\n", answer)
   end)
 
+  it("the tasks and streams talk to each other", function()
+    local _, text = readme:match "```lua\n(.-)```.-```lua\n(.-)```"
+    local program = helper.start(text)
+    local lines = { program:read_line(), program:read_line() }
+    table.sort(lines)
+    assert.same({ "hello Ada", "hello Grace" }, lines)
+    assert.equal(0, program:wait().code)
+  end)
+
   it("the server of twenty lines has about twenty", function()
     local _, lines = readme:match("```lua\n(.-)```"):gsub("\n", "")
     assert.is_true(lines <= 24, lines .. " lines")
