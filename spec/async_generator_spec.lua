@@ -4,9 +4,8 @@
 -- luacheck: ignore 512 (loops that are left at once)
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises, type_error = helper.raises, helper.type_error
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
 
 -- A generator of 1..n that waits before each and, when it is closed, before it says so in `order`.
 local function counter(order)

@@ -3,21 +3,15 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
+
+local as_task, turns, cancelled = helper.as_task, helper.turns, helper.cancelled
 local raises, type_error = helper.raises, helper.type_error
-
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
-
-local function turn(n)
-  for _ = 1, n or 1 do aloop.sleep(0) end
-end
-
-local function cancelled(task) return raises(aloop.CancelledError, nil, task.await, task) end
 
 -- n tasks that wait once.
 local function waiters(barrier, n)
   local tasks = {}
   for i = 1, n do tasks[i] = aloop.create_task(function() return barrier:wait() end) end
-  turn(3)
+  turns(3)
   return tasks
 end
 
@@ -122,7 +116,7 @@ describe("Barrier", function()
       local tasks = waiters(barrier, 1)
       assert.matches("%[filling, waiters:1/2%]", tostring(barrier))
       tasks[2] = aloop.create_task(function() return barrier:wait() end)
-      turn()
+      turns()
       assert.matches("%[draining, waiters:0/2%]", tostring(barrier))
       indices(tasks)
       tasks = waiters(barrier, 1)
@@ -144,7 +138,7 @@ describe("a cancelled wait()", function()
       cancelled(tasks[1])
       check_state(barrier, 3, 1, false)
       tasks[1] = aloop.create_task(function() return barrier:wait() end)
-      turn(2)
+      turns(2)
       check_state(barrier, 3, 2, false)
       barrier:wait()
       for _, task in ipairs(tasks) do task:await() end
@@ -157,7 +151,7 @@ describe("a cancelled wait()", function()
       local barrier = aloop.Barrier(3)
       local tasks = waiters(barrier, 2)
       tasks[3] = aloop.create_task(function() return barrier:wait() end)
-      turn()
+      turns()
       tasks[1]:cancel()
       cancelled(tasks[1])
       assert.equal(1, tasks[2]:await())
@@ -185,7 +179,7 @@ describe("reset()", function()
       check_state(barrier, 3, 0, false)
       local later = waiters(barrier, 2) -- these wait until the others are gone
       all_broken(tasks, "Abort or reset of barrier")
-      turn(2)
+      turns(2)
       check_state(barrier, 3, 2, false)
       barrier:wait()
       assert.same({ 0, 1 }, indices(later))

@@ -3,15 +3,9 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
+
+local as_task, turns, cancelled = helper.as_task, helper.turns, helper.cancelled
 local raises, type_error = helper.raises, helper.type_error
-
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
-
-local function turn(n)
-  for _ = 1, n or 1 do aloop.sleep(0) end
-end
-
-local function cancelled(task) return raises(aloop.CancelledError, nil, task.await, task) end
 
 -- n tasks that wait once under the lock and note who they are.
 local function waiters(condition, n, notes)
@@ -24,7 +18,7 @@ local function waiters(condition, n, notes)
       notes[#notes + 1] = i
     end)
   end
-  turn(2)
+  turns(2)
   return tasks
 end
 
@@ -46,7 +40,7 @@ local function consumers(condition, store, n)
       end
     end)
   end
-  turn(2)
+  turns(2)
   return tasks
 end
 
@@ -94,7 +88,7 @@ describe("Condition", function()
         local _ <close> = condition:acquire()
         condition:wait()
       end)
-      turn()
+      turns()
       notify(condition)
       task:await()
       assert.same({ "acquire", "release", "acquire", "acquire" }, notes)
@@ -125,7 +119,7 @@ describe("wait()", function()
       local tasks = waiters(condition, 3, notes)
       assert.is_false(condition:locked())
       notify(condition)
-      turn(3)
+      turns(3)
       assert.same({ 1 }, notes)
       notify(condition, 2)
       for _, task in ipairs(tasks) do task:await() end
@@ -140,7 +134,7 @@ describe("wait()", function()
       local tasks = waiters(condition, 1, notes)
       local guard = condition:acquire()
       condition:notify()
-      turn(3)
+      turns(3)
       assert.same({}, notes)
       guard:release()
       tasks[1]:await()
@@ -156,7 +150,7 @@ describe("wait()", function()
         condition:wait()
         assert.matches("^<Guard of <Lock", tostring(guard))
       end)
-      turn()
+      turns()
       notify(condition)
       task:await()
       assert.is_false(condition:locked())
@@ -183,7 +177,7 @@ describe("wait()", function()
         held = condition:locked()
         if not ok then error(err, 0) end
       end)
-      turn(2)
+      turns(2)
       task:cancel("enough")
       assert.equal("enough", cancelled(task).message)
       assert.is_true(held)
@@ -198,10 +192,10 @@ describe("wait()", function()
       local task = waiters(condition, 1, notes)[1]
       local guard = condition:acquire()
       condition:notify()
-      turn()
+      turns()
       for i = 1, 3 do
         task:cancel("cancel " .. i)
-        turn()
+        turns()
         assert.is_false(task:done())
       end
       guard:release()
@@ -218,7 +212,7 @@ describe("wait()", function()
         condition:acquire()
         condition:wait()
       end)
-      turn()
+      turns()
       condition:acquire()
       condition:notify()
       loop:call_soon(task.cancel, task)
@@ -236,11 +230,11 @@ describe("wait()", function()
         local guard = condition:acquire()
         store.n = 1
         condition:notify(1)
-        turn(turns)
+        turns(turns)
         tasks[1]:cancel()
         guard:release()
         cancelled(tasks[1])
-        turn(3)
+        turns(3)
         assert.equal(0, store.n)
         do
           local _ <close> = condition:acquire()
@@ -269,7 +263,7 @@ describe("wait()", function()
         condition:acquire()
         condition:wait()
       end)
-      turn()
+      turns()
       condition:acquire()
       condition:notify()
       condition:release()
@@ -292,9 +286,9 @@ describe("wait_for()", function()
           return value
         end)
       end)
-      turn(2)
+      turns(2)
       notify(condition)
-      turn(2)
+      turns(2)
       assert.equal(2, asked)
       assert.is_false(task:done())
       value = "there"
@@ -329,10 +323,10 @@ describe("notify()", function()
       local condition, notes = aloop.Condition(), {}
       local tasks = waiters(condition, 3, notes)
       notify(condition, 0)
-      turn(4)
+      turns(4)
       assert.same({}, notes)
       notify(condition, 2)
-      turn(4)
+      turns(4)
       assert.same({ 1, 2 }, notes)
       notify(condition, 2048)
       tasks[3]:await()
@@ -378,7 +372,7 @@ describe("in debug mode", function()
       local task = waiters(condition, 1, {})[1]
       local guard = condition:acquire()
       task:cancel()
-      turn(2)
+      turns(2)
       guard:release()
       cancelled(task)
     end)
@@ -393,7 +387,7 @@ describe("in debug mode", function()
         pcall(lock.acquire, lock)
         aloop.sleep(0)
       end)
-      turn()
+      turns()
       task:cancel()
       task:await()
       guard:release()

@@ -3,9 +3,8 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises, type_error = helper.raises, helper.type_error
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
 
 -- Runs the body in a context of its own, so that no variable leaks into the specs that follow.
 local function fresh(body) aloop.copy_context():run(body) end

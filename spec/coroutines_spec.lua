@@ -3,9 +3,8 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises = helper.raises
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task, raises = helper.as_task, helper.raises
 
 -- Waits for a turn and returns its arguments.
 local function wait(...) return aloop.sleep(0, ...) end

@@ -3,13 +3,8 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises = helper.raises
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
-
-local function turn(n)
-  for _ = 1, n or 1 do aloop.sleep(0) end
-end
+local as_task, raises, turns = helper.as_task, helper.raises, helper.turns
 
 describe("Event", function()
   it("that is set keeps nobody waiting", function() -- row: locks_queues
@@ -36,11 +31,11 @@ describe("Event", function()
           notes[#notes + 1] = i
         end)
       end
-      turn(2)
+      turns(2)
       assert.same({}, notes)
       assert.is_nil(event:set())
       assert.same({}, notes)
-      turn()
+      turns()
       assert.same({ 1, 2, 3, 4 }, notes)
       event:set()
       for _, task in ipairs(tasks) do task:await() end
@@ -51,12 +46,12 @@ describe("Event", function()
     as_task(function()
       local event = aloop.Event()
       local task = aloop.create_task(function() return event:wait() end)
-      turn()
+      turns()
       event:set()
       event:clear()
       local late = aloop.create_task(function() return event:wait() end)
       assert.is_true(task:await())
-      turn()
+      turns()
       assert.is_false(late:done())
       event:set()
       assert.is_true(late:await())
@@ -67,7 +62,7 @@ describe("Event", function()
     as_task(function()
       local event, tasks = aloop.Event(), {}
       for i = 1, 3 do tasks[i] = aloop.create_task(function() return event:wait() end) end
-      turn()
+      turns()
       tasks[1]:cancel()
       raises(aloop.CancelledError, nil, tasks[1].await, tasks[1])
       assert.matches("waiters:2", tostring(event))
@@ -92,7 +87,7 @@ describe("Event", function()
       local event = aloop.Event()
       assert.matches("^<Event at 0x%x+ %[unset%]>$", tostring(event))
       local task = aloop.create_task(function() event:wait() end)
-      turn()
+      turns()
       assert.matches("%[unset, waiters:1%]>$", tostring(event))
       event:set()
       assert.matches("%[set, waiters:1%]>$", tostring(event))

@@ -87,12 +87,42 @@ function helper.with_loop(new_loop, body, options)
   testing.run(body, options_of(new_loop, options))
 end
 
+-- Runs body(loop, trial) as a task of a fresh loop, for specs whose matter has nothing to do with descriptors.
+function helper.as_task(body, options)
+  helper.with_loop(helper.new_loop, body, options)
+end
+
 -- One iteration of the loop that doesn't wait.
 function helper.turn(loop, n)
   for _ = 1, n or 1 do
     loop:stop()
     loop:run_forever()
   end
+end
+
+-- ---- inside of a task -----------------------------------------------------------------------------------------------
+
+-- Lets turns of the loop pass: n, or one.
+function helper.turns(n)
+  for _ = 1, n or 1 do aloop.sleep(0) end
+end
+
+-- A function that takes its time and returns the values.
+function helper.after(seconds, ...)
+  local values = table.pack(...)
+  return function()
+    aloop.sleep(seconds)
+    return table.unpack(values, 1, values.n)
+  end
+end
+
+-- Runs the body with a task group of its own; the error of the block, or nil.
+function helper.group_error(body)
+  local ok, e = pcall(function()
+    local group <close> = aloop.TaskGroup()
+    body(group)
+  end)
+  return not ok and e or nil
 end
 
 -- ---- errors ---------------------------------------------------------------------------------------------------------
@@ -107,6 +137,11 @@ function helper.raises(class, pattern, f, ...)
     error(("%q has no %q in it"):format(tostring(e), pattern), 2)
   end
   return e
+end
+
+-- Asserts that a task ends cancelled.
+function helper.cancelled(task)
+  return helper.raises(aloop.CancelledError, nil, task.await, task)
 end
 
 -- Lua names a function in its errors after the way it is called, so f is called by its name if the pattern has it: as a

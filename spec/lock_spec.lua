@@ -4,15 +4,9 @@
 local aloop = require "aloop"
 local core = require "aloop.core"
 local helper = require "spec.helper"
+
+local as_task, turns, cancelled = helper.as_task, helper.turns, helper.cancelled
 local raises, type_error = helper.raises, helper.type_error
-
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
-
-local function turn(n)
-  for _ = 1, n or 1 do aloop.sleep(0) end
-end
-
-local function cancelled(task) return raises(aloop.CancelledError, nil, task.await, task) end
 
 -- A task that takes the lock, notes its name, and lets go when the turn is over.
 local function taker(lock, name, notes)
@@ -43,7 +37,7 @@ describe("Lock", function()
       local lock, notes, tasks = aloop.Lock(), {}, {}
       local guard = lock:acquire()
       for i = 1, 5 do tasks[i] = taker(lock, i, notes) end
-      turn(2)
+      turns(2)
       assert.same({}, notes)
       guard:release()
       for _, task in ipairs(tasks) do task:await() end
@@ -57,7 +51,7 @@ describe("Lock", function()
       local lock, notes = aloop.Lock(), {}
       local guard = lock:acquire()
       local task = taker(lock, "waited", notes)
-      turn()
+      turns()
       guard:release()
       assert.is_false(lock:locked()) -- the other is woken, and has not gone on
       local _ <close> = lock:acquire()
@@ -74,7 +68,7 @@ describe("Lock", function()
       local guard = lock:acquire()
       assert.matches("^<Lock at 0x%x+ %[locked%]>$", tostring(lock))
       local tasks = { taker(lock, 1, {}), taker(lock, 2, {}) }
-      turn()
+      turns()
       assert.matches("%[locked, waiters:2%]>$", tostring(lock))
       guard:release()
       assert.matches("%[unlocked, waiters:2%]>$", tostring(lock))
@@ -104,7 +98,7 @@ describe("a cancelled acquire()", function()
       local lock, notes = aloop.Lock(), {}
       local guard = lock:acquire()
       local first, second = taker(lock, 1, notes), taker(lock, 2, notes)
-      turn()
+      turns()
       first:cancel("no more")
       assert.equal("no more", cancelled(first).message)
       assert.matches("waiters:1", tostring(lock))
@@ -120,7 +114,7 @@ describe("a cancelled acquire()", function()
         local lock, notes = aloop.Lock(), {}
         local guard = lock:acquire()
         local first, second = taker(lock, 1, notes), taker(lock, 2, notes)
-        turn()
+        turns()
         if cancel_first then first:cancel() end
         guard:release()
         if not cancel_first then first:cancel() end
@@ -142,11 +136,11 @@ describe("a cancelled acquire()", function()
           notes[#notes + 1] = i
         end)
       end
-      turn()
+      turns()
       tasks[1]:cancel()
       lock:release()
       cancelled(tasks[1])
-      turn(3)
+      turns(3)
       assert.same({ 2 }, notes)
       tasks[3]:cancel()
       cancelled(tasks[3])
@@ -158,7 +152,7 @@ describe("a cancelled acquire()", function()
       local lock = aloop.Lock()
       local guard = lock:acquire()
       local task = taker(lock, 1, {})
-      turn()
+      turns()
       guard:release()
       task:cancel()
       cancelled(task)
@@ -172,7 +166,7 @@ describe("a cancelled acquire()", function()
       local lock, notes = aloop.Lock(), {}
       local guard = lock:acquire()
       local task = taker(lock, 1, notes)
-      turn()
+      turns()
       guard:release()
       task:cancel()
       task:uncancel()
@@ -201,7 +195,7 @@ describe("a cancelled acquire()", function()
       local lock, tasks = aloop.Lock(), {}
       local guard = lock:acquire()
       for i = 1, 5000 do tasks[i] = aloop.create_task(function() lock:acquire():release() end) end
-      turn()
+      turns()
       for i = #tasks, 1, -1 do
         if i % 2 == 0 then tasks[i]:cancel() end
       end
@@ -265,7 +259,7 @@ describe("a guard", function()
         local _ <close> = lock:acquire()
         aloop.sleep(1000)
       end)
-      turn()
+      turns()
       task:cancel()
       cancelled(task)
       assert.is_false(lock:locked())
@@ -334,7 +328,7 @@ describe("what waits in an object", function()
     as_task(function()
       for _, wait in ipairs(waits) do
         local task = aloop.create_task(wait[2])
-        turn()
+        turns()
         task:cancel()
         cancelled(task)
       end
@@ -380,7 +374,7 @@ describe("what waits in an object", function()
       end)
       aloop.create_task(function()
         for i = 1, 3 do
-          turn()
+          turns()
           queue:put(i)
         end
       end)

@@ -4,17 +4,12 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises = helper.raises
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task, raises, turns = helper.as_task, helper.raises, helper.turns
 
 -- Modules of the specs, by name; gone when a spec ends.
 local function preload(modules)
   for name, loader in pairs(modules) do package.preload[name] = loader end
-end
-
-local function turns(n)
-  for _ = 1, n do aloop.sleep(0) end
 end
 
 describe("require", function()

@@ -3,15 +3,9 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
+
+local as_task, turns, cancelled = helper.as_task, helper.turns, helper.cancelled
 local raises, type_error = helper.raises, helper.type_error
-
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
-
-local function turn(n)
-  for _ = 1, n or 1 do aloop.sleep(0) end
-end
-
-local function cancelled(task) return raises(aloop.CancelledError, nil, task.await, task) end
 
 -- Tasks that take one each and note who they are.
 local function takers(semaphore, n, notes)
@@ -22,7 +16,7 @@ local function takers(semaphore, n, notes)
       notes[#notes + 1] = i
     end)
   end
-  turn()
+  turns()
   return tasks
 end
 
@@ -62,7 +56,7 @@ describe("Semaphore", function()
       local semaphore, notes = aloop.Semaphore(0), {}
       local tasks = takers(semaphore, 5, notes)
       for _ = 1, 3 do semaphore:release() end
-      turn()
+      turns()
       assert.same({ 1, 2, 3 }, notes)
       for _ = 1, 2 do semaphore:release() end
       for _, task in ipairs(tasks) do task:await() end
@@ -79,7 +73,7 @@ describe("Semaphore", function()
           for round = 1, 2 do
             semaphore:acquire()
             notes[#notes + 1] = name .. round
-            turn(2)
+            turns(2)
             semaphore:release()
           end
         end
@@ -129,7 +123,7 @@ describe("Semaphore", function()
         semaphore:acquire()
         note(3)
       end)
-      turn(2)
+      turns(2)
       for i = 1, 4 do tasks[i]:await() end
       assert.same({ 1, 2, 3, 4 }, notes)
     end)
@@ -159,7 +153,7 @@ describe("a cancelled acquire()", function()
       tasks[1]:cancel()
       tasks[2]:cancel()
       semaphore:release()
-      turn(2)
+      turns(2)
       assert.same({ 3 }, notes)
       assert.is_false(tasks[4]:done())
       tasks[4]:cancel()
@@ -191,7 +185,7 @@ describe("a cancelled acquire()", function()
       holder = aloop.create_task(function()
         do
           local _ <close> = semaphore:acquire()
-          turn()
+          turns()
         end
         other:cancel()
       end)

@@ -3,9 +3,8 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises, type_error = helper.raises, helper.type_error
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
 
 -- A task that waits shielded for inner, and has begun to.
 local function shielding(loop, inner)

@@ -4,11 +4,7 @@
 local aloop = require "aloop"
 local helper = require "spec.helper"
 
-local raises, type_error = helper.raises, helper.type_error
-
-local function as_task(body)
-  return helper.with_loop(helper.new_loop, body)
-end
+local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
 
 local function names(frames)
   local list = {}

@@ -4,9 +4,8 @@
 local aloop = require "aloop"
 local core = require "aloop.core"
 local helper = require "spec.helper"
-local raises = helper.raises
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task, raises = helper.as_task, helper.raises
 
 describe("Task:cancel", function()
   it("raises CancelledError where the task waits, in a later turn", function() -- row: Task.cancel; point: 7

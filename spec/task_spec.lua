@@ -3,11 +3,11 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises, type_error = helper.raises, helper.type_error
+
+local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
 
 local function nop() end
 local function drive(body) helper.drive(helper.new_loop, body) end
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
 
 describe("create_task", function()
   it("starts in a later turn, not at once", function() -- row: create_task

@@ -5,15 +5,7 @@ local aloop = require "aloop"
 local helper = require "spec.helper"
 local tools = require "aloop.tools"
 
-local raises, type_error = helper.raises, helper.type_error
-
-local function as_task(body)
-  return helper.with_loop(helper.new_loop, body)
-end
-
-local function turns(n)
-  for _ = 1, n do aloop.sleep(0) end
-end
+local as_task, raises, turns, type_error = helper.as_task, helper.raises, helper.turns, helper.type_error
 
 -- Makes tasks of the functions (name → body), lets them come to where they wait, and returns the tree and the tasks.
 local function tree_of(loop, bodies)

@@ -3,18 +3,8 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises, type_error = helper.raises, helper.type_error
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
-
--- Runs the body with a group of its own; the error of the block, or nil.
-local function group_error(body)
-  local ok, e = pcall(function()
-    local group <close> = aloop.TaskGroup()
-    body(group)
-  end)
-  return not ok and e or nil
-end
+local as_task, raises, type_error, group_error = helper.as_task, helper.raises, helper.type_error, helper.group_error
 
 -- The messages of a group's errors, sorted.
 local function messages(e)

@@ -5,7 +5,8 @@
 local aloop = require "aloop"
 local core = require "aloop.core"
 local helper = require "spec.helper"
-local raises, type_error = helper.raises, helper.type_error
+
+local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
 
 local NAN = 0 / 0
 
@@ -57,8 +58,6 @@ helper.each_loop(function(_, new_loop)
     end)
   end)
 end)
-
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
 
 describe("timeout", function()
   it("with no time left raises at the first wait, and not without one", function() -- row: timeout

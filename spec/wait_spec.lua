@@ -3,17 +3,8 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises, type_error = helper.raises, helper.type_error
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
-
-local function after(seconds, ...)
-  local values = table.pack(...)
-  return function()
-    aloop.sleep(seconds)
-    return table.unpack(values, 1, values.n)
-  end
-end
+local as_task, raises, type_error, after = helper.as_task, helper.raises, helper.type_error, helper.after
 
 local NAN = 0 / 0
 

@@ -5,7 +5,7 @@
 local aloop = require "aloop"
 local helper = require "spec.helper"
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task = helper.as_task
 
 it("02: wait_for doesn't lose a cancellation that comes with the result", function()
   as_task(function(loop)

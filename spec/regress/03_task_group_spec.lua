@@ -4,24 +4,14 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
-local raises = helper.raises
 
-local function as_task(body) helper.with_loop(helper.new_loop, body) end
+local as_task, raises, group_error = helper.as_task, helper.raises, helper.group_error
 
 local function failing(message)
   return function() error(aloop.ValueError(message)) end
 end
 
 local function forever() aloop.sleep(1000) end
-
--- The error of a block with a group.
-local function group_error(body)
-  local ok, e = pcall(function()
-    local group <close> = aloop.TaskGroup()
-    body(group)
-  end)
-  return not ok and e or nil
-end
 
 it("03: a cancellation that comes while an inner group fails reaches the outer block", function()
   as_task(function(loop)
