@@ -223,14 +223,14 @@ describe("wait()", function()
   end)
 
   it("that is cancelled in the turn of its notification lets another look", function() -- row: locks_queues
-    for _, turns in ipairs { 0, 1 } do -- in the line of those who wait, in the line for the lock
+    for _, passed in ipairs { 0, 1 } do -- in the line of those who wait, in the line for the lock
       as_task(function()
         local condition, store = aloop.Condition(), { n = 0 }
         local tasks = consumers(condition, store, 2)
         local guard = condition:acquire()
         store.n = 1
         condition:notify(1)
-        turns(turns)
+        turns(passed)
         tasks[1]:cancel()
         guard:release()
         cancelled(tasks[1])
