@@ -45,6 +45,7 @@ ifneq ($(strip $(URING)),no)
 have_uring  := $(shell $(PKG_CONFIG) --exists liburing 2>/dev/null && echo yes)
 uring_libs  := $(if $(have_uring),$(shell $(PKG_CONFIG) --libs liburing 2>/dev/null))
 endif
+ssl_libs    := $(or $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null),-lssl -lcrypto)
 ring_c  := $(wildcard core/io_uring.c core/uring_*.c)
 plain_c := core/io_noring.c
 
@@ -65,7 +66,7 @@ endif
 
 compile  = $(CC) -std=gnu11 -pthread $(variant_flags) $(warnings) $(defines) $(includes) $(CPPFLAGS) $(CFLAGS)
 link     = $(CC) -pthread $(filter -fsanitize%,$(variant_flags)) $(CFLAGS) $(LDFLAGS)
-sys_libs = $(uring_libs) $(LDLIBS)
+sys_libs = $(ssl_libs) $(uring_libs) $(LDLIBS)
 # All of liblua, exported: a C module must find whatever of lua_* it was written for.
 lua_libs = -Wl,-E -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive -lm -ldl $(tsan_wrap)
 comma := ,
@@ -237,12 +238,12 @@ $(foreach c,$(program_c),$(eval $(call program,$(c)): $(call obj,$(c))))
 # The core alone, and the core with the Lua host. Both are archives, so what they need is named in full.
 $(BUILD)/aloop.pc: $(stamps)/prefix Makefile
 	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop' 'Description: event loop in C' 'Version: $(VERSION)' \
-	  'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -laloop $(uring_libs) -pthread' >$@
+	  'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -laloop $(ssl_libs) $(uring_libs) -pthread' >$@
 $(BUILD)/aloop-lua.pc: $(stamps)/prefix Makefile
 	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop-lua' 'Description: aloop, to embed in a program with Lua' \
 	  'Version: $(VERSION)' 'Requires: aloop lua5.4' 'Libs: -L$${prefix}/lib -laloop_lua -laloop -lm' >$@
 $(stamps)/prefix: FORCE
-	$(call record,$(VERSION) $(PREFIX) $(uring_libs))
+	$(call record,$(VERSION) $(PREFIX) $(ssl_libs) $(uring_libs))
 installed := bin/aloop include/aloop.h include/aloop_lua.h lib/libaloop.a lib/libaloop_lua.a lib/lua/5.4/aloop.so \
              lib/pkgconfig/aloop.pc lib/pkgconfig/aloop-lua.pc
 

@@ -56,14 +56,18 @@ bool al_mem_fail_after(long n);
 
 /* Errors are negative. -1 .. -4095 are errno values; the resolver's EAI_* codes and aloop's own stand below them. */
 enum {
-  AL_ECLOSED = -5001,   /* the loop is closed */
-  AL_ERUNNING = -5002,  /* the loop is running already */
-  AL_ENESTED = -5003,   /* another loop is running in this thread */
-  AL_ETHREAD = -5004,   /* wrong thread */
-  AL_EPROTOCOL = -5005, /* a callback of the protocol failed; the protocol knows why (al_transport_fail) */
-  AL_ENORING = -5006,   /* no io_uring here; al_loop_new gives the reason */
-  AL_ENOBUFFER = -5007, /* get_buffer() returned an empty buffer */
-  AL_EEAI = -6000       /* AL_EAI(c) for the resolver's EAI_* code c */
+  AL_ECLOSED = -5001,    /* the loop is closed */
+  AL_ERUNNING = -5002,   /* the loop is running already */
+  AL_ENESTED = -5003,    /* another loop is running in this thread */
+  AL_ETHREAD = -5004,    /* wrong thread */
+  AL_EPROTOCOL = -5005,  /* a callback of the protocol failed; the protocol knows why (al_transport_fail) */
+  AL_ENORING = -5006,    /* no io_uring here; al_loop_new gives the reason */
+  AL_ENOBUFFER = -5007,  /* get_buffer() returned an empty buffer */
+  AL_ETLS = -5101,       /* a failure of TLS (section tls_ctx: al_tls_error tells what): OpenSSL refused something */
+  AL_ETLSVERIFY = -5102, /* ... the other end's certificate was refused */
+  AL_ETLSEOF = -5103,    /* ... the connection ended without close_notify: what came may be cut off */
+  AL_ETLSZERO = -5104,   /* ... the other end has closed the connection */
+  AL_EEAI = -6000        /* AL_EAI(c) for the resolver's EAI_* code c */
 };
 #define AL_EAI(code) (AL_EEAI - ((code) < 0 ? -(code) : (code)))
 #define AL_IS_EAI(err) ((err) < AL_EEAI && (err) > AL_EEAI - 1000)
@@ -515,6 +519,74 @@ int al_getaddrinfo(al_loop *loop, const char *host, const char *service, const s
 int al_getnameinfo(al_loop *loop, const al_addr *addr, int flags, void *data, al_nameinfo_fn *resolved,
                    al_resolve **request);
 void al_resolve_cancel(al_resolve *request); /* its callback won't come */
+
+/* ---- tls_ctx: what TLS connections have in common -------------------------------------------------------------------------- */
+
+struct ssl_ctx_st; /* OpenSSL's SSL_CTX and SSL */
+struct ssl_st;
+typedef struct al_tls_ctx al_tls_ctx; /* wraps an SSL_CTX, and is counted with it */
+
+typedef enum al_tls_kind { AL_TLS_CLIENT, AL_TLS_SERVER, AL_TLS_BOTH } al_tls_kind;
+#define AL_TLS_CA_DATA 1u /* al_tls_ctx_load_ca_data: the data is DER, not PEM */
+
+/* What failed, in OpenSSL's words. */
+typedef struct al_tls_error {
+  int error;               /* AL_ETLS ...; or -errno: a file could not be read */
+  const char *library;     /* "SSL", "X509", "PEM" ..., NULL: not known. Static text */
+  char reason[64];         /* "CERTIFICATE_VERIFY_FAILED"; "": not known */
+  long verify_code;        /* AL_ETLSVERIFY: X509_V_ERR_* */
+  char verify_message[96]; /* AL_ETLSVERIFY: "self-signed certificate" */
+  char message[320];       /* "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate" */
+} al_tls_error;
+
+/* Makes a context with the defaults of Python's ssl.SSLContext: TLS 1.2 or newer, its ciphers, no compression, and no
+ * renegotiation; a client's requires a certificate that is trusted and made out to the host (one of AL_TLS_BOTH must ask
+ * for that), but trusts nobody yet: see al_tls_ctx_load_defaults and load_ca. Born with one reference; hold and release: any
+ * thread. A connection keeps the context that it began with. Functions that can fail fill *why (may be NULL) and return
+ * why->error: AL_ETLS, -errno, -ENOMEM. */
+int al_tls_ctx_new(al_tls_kind kind, al_tls_ctx **ctx, al_tls_error *why);
+void al_tls_ctx_hold(al_tls_ctx *ctx);
+void al_tls_ctx_release(al_tls_ctx *ctx);
+al_tls_kind al_tls_ctx_kind(const al_tls_ctx *ctx);
+struct ssl_ctx_st *al_tls_ctx_native(const al_tls_ctx *ctx); /* for what is not here; stays the context's */
+al_tls_ctx *al_tls_ctx_of(const struct ssl_ctx_st *native);  /* or NULL: it is none of ours */
+void *al_tls_ctx_data(const al_tls_ctx *ctx);
+void al_tls_ctx_set_data(al_tls_ctx *ctx, void *data);
+
+/* A client's connections compare the name that they are made for with the certificate. It can't be on without a check of
+ * the certificate itself: -EINVAL, also from set_verify. */
+bool al_tls_ctx_check_hostname(const al_tls_ctx *ctx);
+int al_tls_ctx_set_check_hostname(al_tls_ctx *ctx, bool check); /* on: requires a certificate, too */
+bool al_tls_ctx_check_common_name(
+    const al_tls_ctx *ctx); /* if the certificate has no DNS name, as it may be (default) */
+void al_tls_ctx_set_check_common_name(al_tls_ctx *ctx, bool check);
+int al_tls_ctx_set_verify(al_tls_ctx *ctx, int mode); /* SSL_VERIFY_* */
+
+/* Our own certificate with its chain, and its key (keyfile NULL: in certfile), which must belong together; PEM. password
+ * (may be NULL) is called for a key that is encrypted: it writes at most size bytes and returns how many, or -1. */
+typedef int al_tls_password_fn(void *ud, char *buf, int size);
+int al_tls_ctx_load_chain(al_tls_ctx *ctx, const char *certfile, const char *keyfile, al_tls_password_fn *password,
+                          void *ud, al_tls_error *why);
+/* Whom to trust: a PEM file and a directory of hashed names (NULL: none); certificates in memory; the system's. CRLs are
+ * loaded the same way. */
+int al_tls_ctx_load_ca(al_tls_ctx *ctx, const char *cafile, const char *capath, al_tls_error *why);
+int al_tls_ctx_load_ca_data(al_tls_ctx *ctx, const void *data, size_t len, unsigned flags, al_tls_error *why);
+int al_tls_ctx_load_defaults(al_tls_ctx *ctx, al_tls_error *why);
+
+int al_tls_ctx_set_ciphers(al_tls_ctx *ctx, const char *ciphers, al_tls_error *why); /* of TLS 1.2 */
+/* Protocols to offer or to choose from, in order of preference: each with its length in front, as on the wire. Without one
+ * in common the connection goes on without. len 0: none. -ENOMEM, -EINVAL. */
+int al_tls_ctx_set_alpn(al_tls_ctx *ctx, const unsigned char *protocols, size_t len);
+/* Appends the secrets of all connections to the file, for wireshark; NULL: no longer. */
+int al_tls_ctx_set_keylog(al_tls_ctx *ctx, const char *path, al_tls_error *why);
+
+/* A client has named the server that it wants (name NULL: it has not). Called in the course of a server's handshake, with
+ * the transport (NULL: the connection is none of ours); it may choose another context. Returns 0, or the number of an alert
+ * with which the client is refused. */
+typedef int al_tls_servername_fn(al_tls_ctx *ctx, al_transport *transport, struct ssl_st *ssl, const char *name);
+void al_tls_ctx_set_servername(al_tls_ctx *ctx, al_tls_servername_fn *servername); /* NULL: none */
+/* The connection has the certificate, and the demand for a client's, of this context from now on. */
+int al_tls_choose_ctx(struct ssl_st *ssl, al_tls_ctx *ctx);
 
 /* ---- net: endpoints by name --------------------------------------------------------------------------------------------------- */
 

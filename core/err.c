@@ -20,6 +20,10 @@ static const err_text own[] = {
     {AL_EPROTOCOL, "EPROTOCOL", "A protocol callback failed"},
     {AL_ENORING, "ENORING", "io_uring is not available"},
     {AL_ENOBUFFER, "ENOBUFFER", "get_buffer() returned an empty buffer"},
+    {AL_ETLS, "ETLS", "TLS failed"},
+    {AL_ETLSVERIFY, "ETLSVERIFY", "certificate verify failed"},
+    {AL_ETLSEOF, "ETLSEOF", "EOF occurred in violation of protocol"},
+    {AL_ETLSZERO, "ETLSZERO", "TLS/SSL connection has been closed (EOF)"},
 };
 
 static const err_text eai[] = {

@@ -35,12 +35,12 @@ set_build() {
   need pkg-config have "$pkg_config"
   need lua5.4 have "$lua"
   need liblua5.4-dev have_lua_headers
+  need libssl-dev have_header openssl/ssl.h
 }
 # These are used when they are there: a machine that can't have them builds without.
 set_libs() {
   needed=$missing
   need liburing-dev have_header liburing.h
-  need libssl-dev have_header openssl/ssl.h
   need libedit2 have_library libedit.so.2
   optional="$optional${missing#"$needed"}"
   missing=$needed
