@@ -1,41 +1,13 @@
--- The programs of scripts/examples that stand on streams; the others are in examples_spec.lua.
+-- The programs of scripts/examples that stand on streams.
 -- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
+local examples = require "spec.support.examples"
 
-local DIRECTORY = "scripts/examples/"
-
-local function start(name, options)
-  options = options or {}
-  options.file = true
-  return helper.start(DIRECTORY .. name .. ".lua", options)
-end
-
-local function output_of(name, options)
-  local result = start(name, options):wait()
-  assert.equal(0, result.code, result.stderr)
-  assert.equal("", result.stderr)
-  return result.stdout
-end
-
--- body(port, child) with a server example running; ended by SIGINT.
-local function with_server(name, body, options)
-  options = options or {}
-  options.args = options.args or { "0" }
-  local server = start(name, options)
-  local port = tonumber((server:read_until("127%.0%.0%.1:(%d+)")))
-  local ok, e = pcall(body, port, server)
-  server:kill("INT")
-  local result = server:wait()
-  if not ok then error(e, 0) end
-  assert.equal(130, result.code, result.stderr)
-  return result
-end
-
-local function is_there(program)
-  return os.execute("command -v " .. program .. " >/dev/null 2>&1") == true
-end
+local as_task = helper.as_task
+local output_of, with_server = examples.output_of, examples.with_server
+local is_there, with_client = examples.is_there, examples.with_client
 
 -- What redis-cli says to a port: its commands are lines.
 local function redis_cli(port, commands)
@@ -43,14 +15,6 @@ local function redis_cli(port, commands)
     { stdin = table.concat(commands, "\n") .. "\n" })
   assert.equal(0, result.code, result.stderr)
   return result.stdout
-end
-
--- A client on streams, in this process.
-local function with_client(port, body)
-  helper.with_loop(helper.new_loop, function(loop)
-    local reader, writer <close> = aloop.open_connection("127.0.0.1", port)
-    body(reader, writer, loop)
-  end)
 end
 
 describe("example", function()
@@ -97,7 +61,7 @@ describe("example", function()
 
   it("stream_chat_server tells each line to the others", function()
     with_server("stream_chat_server", function(port)
-      helper.with_loop(helper.new_loop, function()
+      as_task(function()
         local readers, writers = {}, {}
         for i, name in ipairs { "ann", "bob", "cid" } do
           readers[i], writers[i] = aloop.open_connection("127.0.0.1", port)
@@ -125,18 +89,13 @@ describe("example", function()
   end)
 
   describe("tcp_proxy", function()
-    -- body(port of the proxy, listener behind it)
+    -- body(loop, port of the proxy, listener behind it, proxy)
     local function with_proxy(body)
-      helper.with_loop(helper.new_loop, function(loop)
+      as_task(function(loop)
         local listener, address = helper.listen()
-        local proxy = start("tcp_proxy", { args = { "0", address[1], tostring(address[2]) } })
-        local port = tonumber((proxy:read_until("127%.0%.0%.1:(%d+)")))
-        local ok, e = pcall(body, loop, port, listener, proxy)
-        listener:close()
-        proxy:kill("INT")
-        local result = proxy:wait()
-        if not ok then error(e, 0) end
-        assert.equal(130, result.code, result.stderr)
+        local _ <close> = aloop.defer(function() listener:close() end)
+        with_server("tcp_proxy", function(port, proxy) body(loop, port, listener, proxy) end,
+          { args = { "0", address[1], tostring(address[2]) } })
       end)
     end
 
