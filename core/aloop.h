@@ -527,7 +527,7 @@ struct ssl_st;
 typedef struct al_tls_ctx al_tls_ctx; /* wraps an SSL_CTX, and is counted with it */
 
 typedef enum al_tls_kind { AL_TLS_CLIENT, AL_TLS_SERVER, AL_TLS_BOTH } al_tls_kind;
-#define AL_TLS_CA_DATA 1u /* al_tls_ctx_load_ca_data: the data is DER, not PEM */
+#define AL_TLS_CA_DER 1u /* al_tls_ctx_load_ca_data: the data is DER, not PEM */
 
 /* What failed, in OpenSSL's words. */
 typedef struct al_tls_error {
@@ -554,11 +554,10 @@ void *al_tls_ctx_data(const al_tls_ctx *ctx);
 void al_tls_ctx_set_data(al_tls_ctx *ctx, void *data);
 
 /* A client's connections compare the name that they are made for with the certificate. It can't be on without a check of
- * the certificate itself: -EINVAL, also from set_verify. */
+ * the certificate itself: -EINVAL from set_verify. */
 bool al_tls_ctx_check_hostname(const al_tls_ctx *ctx);
-int al_tls_ctx_set_check_hostname(al_tls_ctx *ctx, bool check); /* on: requires a certificate, too */
-bool al_tls_ctx_check_common_name(
-    const al_tls_ctx *ctx); /* if the certificate has no DNS name, as it may be (default) */
+void al_tls_ctx_set_check_hostname(al_tls_ctx *ctx, bool check); /* on: requires a certificate, too */
+bool al_tls_ctx_check_common_name(const al_tls_ctx *ctx);        /* if it has no DNS name. Default: no */
 void al_tls_ctx_set_check_common_name(al_tls_ctx *ctx, bool check);
 int al_tls_ctx_set_verify(al_tls_ctx *ctx, int mode); /* SSL_VERIFY_* */
 
@@ -577,8 +576,8 @@ int al_tls_ctx_set_ciphers(al_tls_ctx *ctx, const char *ciphers, al_tls_error *w
 /* Protocols to offer or to choose from, in order of preference: each with its length in front, as on the wire. Without one
  * in common the connection goes on without. len 0: none. -ENOMEM, -EINVAL. */
 int al_tls_ctx_set_alpn(al_tls_ctx *ctx, const unsigned char *protocols, size_t len);
-/* Appends the secrets of all connections to the file, for wireshark; NULL: no longer. */
-int al_tls_ctx_set_keylog(al_tls_ctx *ctx, const char *path, al_tls_error *why);
+/* Appends the secrets of all connections to the file, for wireshark; NULL: no longer. -errno. */
+int al_tls_ctx_set_keylog(al_tls_ctx *ctx, const char *path);
 
 /* A client has named the server that it wants (name NULL: it has not). Called in the course of a server's handshake, with
  * the transport (NULL: the connection is none of ours); it may choose another context. Returns 0, or the number of an alert
