@@ -67,6 +67,8 @@ enum {
   AL_ETLSVERIFY = -5102, /* ... the other end's certificate was refused */
   AL_ETLSEOF = -5103,    /* ... the connection ended without close_notify: what came may be cut off */
   AL_ETLSZERO = -5104,   /* ... the other end has closed the connection */
+  AL_ETLSSLOW = -5105,   /* ... the handshake took longer than its timeout */
+  AL_ETLSSTUCK = -5106,  /* ... the shutdown took longer than its timeout */
   AL_EEAI = -6000        /* AL_EAI(c) for the resolver's EAI_* code c */
 };
 #define AL_EAI(code) (AL_EEAI - ((code) < 0 ? -(code) : (code)))
@@ -586,6 +588,55 @@ typedef int al_tls_servername_fn(al_tls_ctx *ctx, al_transport *transport, struc
 void al_tls_ctx_set_servername(al_tls_ctx *ctx, al_tls_servername_fn *servername); /* NULL: none */
 /* The connection has the certificate, and the demand for a client's, of this context from now on. */
 int al_tls_choose_ctx(struct ssl_st *ssl, al_tls_ctx *ctx);
+
+/* ---- tls: encrypted transports ----------------------------------------------------------------------------------------------- */
+
+/* A TLS transport is the protocol of another transport, the one below: a stream, or again a TLS transport. It is used, held
+ * and closed as any; close, abort and fail act on the one below, too. What differs, as in asyncio:
+ *   - connection_made comes when the handshake has succeeded. If it fails there is none, and no connection_lost.
+ *   - What is written before is sent after it.
+ *   - Its marks are 512 and 128 KiB; writing is paused when as much as the high mark is unsent (that is: not yet handed to
+ *     the one below, which has marks of its own).
+ *   - It has no write_eof. When the other end has closed, eof_received is told, and whatever it returns the transport
+ *     closes. If the connection ends without such a close, connection_lost gets AL_ETLSEOF and there is no eof_received,
+ *     unless the context has SSL_OP_IGNORE_UNEXPECTED_EOF.
+ *   - close sends what is unsent, then waits for the other end to close, until the shutdown's timeout (AL_ETLSSTUCK). */
+
+/* The handshake is over: 0, or why it failed (AL_ETLS..: al_tls_failure tells more; -ECONNRESET: the other end has left;
+ * -ECONNABORTED: it was closed on our side). Once, from the loop's turn; after connection_made. */
+typedef void al_tls_done_fn(al_transport *transport, void *data, int error);
+
+struct ssl_session_st; /* OpenSSL's SSL_SESSION */
+
+typedef struct al_tls_options {
+  al_tls_ctx *ctx; /* need not outlive the call */
+  bool server_side;
+  const char *host;               /* a client's: whom it wants to reach, by name or address; NULL: doesn't matter */
+  struct ssl_session_st *session; /* a client's: of an earlier connection, to be resumed; may be NULL */
+  int64_t handshake_timeout_ns, shutdown_timeout_ns; /* 0: 60 s, 30 s */
+  bool upgrade; /* the protocol has a connection already: no connection_made, and connection_lost in any case */
+  void *data;
+  al_tls_done_fn *done; /* may be NULL. Not called if the loop closes first */
+} al_tls_options;
+
+/* Makes a TLS transport over a connected stream socket, for which see al_stream_new, or over a transport whose protocol it
+ * becomes (what that one receives belongs to TLS from then on; it is resumed if it was paused). The handshake begins in
+ * the next turn. The transport holds the one below. On error all stays as it was: -EINVAL (see host of
+ * al_tls_ctx_check_hostname), -ENOTSUP (the one below is no two-way stream), -ESHUTDOWN (it is closing), -EBUSY (a file is
+ * being sent over it), AL_ETLS, -ENOMEM, AL_ECLOSED. */
+int al_tls_new(al_loop *loop, int fd, const al_addr *peer, const al_tls_options *options, al_protocol *protocol,
+               al_transport **transport);
+int al_tls_start(al_transport *below, const al_tls_options *options, al_protocol *protocol, al_transport **transport);
+
+/* What the former protocol had received already of the TLS connection; to be called before the loop's next turn. */
+int al_tls_feed(al_transport *transport, const char *data, size_t len);
+void al_tls_forget(al_transport *transport); /* `done` won't be called any more */
+
+bool al_transport_is_tls(const al_transport *transport);
+/* OpenSSL's own object, for looking at; NULL once the transport is closed (SSL_up_ref keeps it). */
+struct ssl_st *al_tls_native(const al_transport *transport);
+/* What failed, as long as the transport is held; NULL if nothing of TLS has. */
+const al_tls_error *al_tls_failure(const al_transport *transport);
 
 /* ---- net: endpoints by name --------------------------------------------------------------------------------------------------- */
 

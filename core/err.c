@@ -24,6 +24,8 @@ static const err_text own[] = {
     {AL_ETLSVERIFY, "ETLSVERIFY", "certificate verify failed"},
     {AL_ETLSEOF, "ETLSEOF", "EOF occurred in violation of protocol"},
     {AL_ETLSZERO, "ETLSZERO", "TLS/SSL connection has been closed (EOF)"},
+    {AL_ETLSSLOW, "ETLSSLOW", "SSL handshake is taking too long: aborting the connection"},
+    {AL_ETLSSTUCK, "ETLSSTUCK", "SSL shutdown timed out"},
 };
 
 static const err_text eai[] = {
