@@ -157,8 +157,7 @@ helper.each_loop(function(_, new_loop)
     -- row: create_connection.local_addr, create_connection.local_addr_family, create_connection.local_addr_bind_error
     it("binds a local address first", function()
       with_listener(function(loop, address, accept)
-        local probe, free = helper.listen()
-        probe:close()
+        local free = helper.vacant_address()
         local transport, protocol = loop:create_connection(recorder_factory(loop), address[1], address[2], {
           local_addr = { "127.0.0.1", free[2] },
         })
@@ -178,8 +177,7 @@ helper.each_loop(function(_, new_loop)
     -- row: create_connection.refused
     it("raises ConnectionRefusedError with errno and address", function()
       with_loop(function(loop)
-        local probe, address = helper.listen()
-        probe:close()
+        local address = helper.vacant_address()
         local fds = helper.count_fds()
         local e = raises(aloop.ConnectionRefusedError, nil, loop.create_connection, loop, nop, address[1], address[2])
         assert.equal("ECONNREFUSED", e.code)
@@ -225,13 +223,7 @@ helper.each_loop(function(_, new_loop)
 
     it("cancelled closes its socket and calls no protocol method", function() -- row: create_connection.cancel
       with_loop(function(loop)
-        -- A listener whose queue is full answers no SYN: the connection stays under way.
-        local listener, address = helper.listen(0)
-        local fillers = {}
-        for i = 1, 4 do
-          fillers[i] = S.socket(S.AF_INET, S.SOCK_STREAM)
-          pcall(fillers[i].connect, fillers[i], address)
-        end
+        local address, fill_in = helper.black_hole()
         local fds = helper.count_fds()
         local called = false
         local task = loop:create_task(function()
@@ -243,8 +235,7 @@ helper.each_loop(function(_, new_loop)
         for _ = 1, 3 do aloop.sleep(0) end
         assert.equal(fds, helper.count_fds())
         assert.is_false(called)
-        for _, sock in ipairs(fillers) do sock:close() end
-        listener:close()
+        fill_in()
       end)
     end)
 

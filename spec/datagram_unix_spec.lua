@@ -15,11 +15,9 @@ helper.each_loop(function(_, new_loop)
 
   -- body(loop, directory)
   local function with_directory(body)
-    local directory = os.tmpname()
-    os.remove(directory)
-    assert(require("lfs").mkdir(directory))
+    local directory, remove = helper.temporary_directory()
     local ok, e = pcall(with_loop, function(loop, trial) body(loop, directory, trial) end)
-    os.execute("rm -rf " .. directory)
+    remove()
     if not ok then error(e, 0) end
   end
 

@@ -233,9 +233,7 @@ describe("redis_client", function()
   it("talks to a real redis-server", function()
     if not is_there "redis-server" then return pending "redis-server is not installed" end
     local directory, remove = helper.temporary_directory()
-    local listener, address = helper.listen() -- a port that is free: redis-server can't be asked for any
-    listener:close()
-    local port = tostring(address[2])
+    local port = tostring(helper.vacant_address()[2]) -- redis-server can't be asked for any that is free
     local server = helper.start_program { "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir",
       directory, "--daemonize", "no" }
     server:read_until("Ready to accept connections")

@@ -26,20 +26,6 @@ local function resolve_with(loop, names)
   return function() debug.setmetatable(loop, class) end
 end
 
--- An address that answers no connect: a listener whose queue is full. And its closing.
-local function black_hole()
-  local listener, address = helper.listen(0)
-  local fillers = {}
-  for i = 1, 4 do
-    fillers[i] = S.socket(S.AF_INET, S.SOCK_STREAM)
-    pcall(fillers[i].connect, fillers[i], address)
-  end
-  return address, function()
-    for _, sock in ipairs(fillers) do sock:close() end
-    listener:close()
-  end
-end
-
 -- Addresses that refuse: sockets that are bound and don't listen.
 local function refusing(hosts)
   local addresses, socks = {}, {}
@@ -82,7 +68,7 @@ helper.each_loop(function(_, new_loop)
     -- row: create_connection.happy_eyeballs_delay
     it("passes an address that doesn't answer after the delay", function()
       with_names(function(loop, names)
-        local hole, fill_in = black_hole()
+        local hole, fill_in = helper.black_hole()
         local listener, address = helper.listen()
         local fds = helper.count_fds()
         names.name = { hole, address }
@@ -135,7 +121,7 @@ helper.each_loop(function(_, new_loop)
     it("cancelled while several attempts go on leaves nothing behind", function()
       with_names(function(loop, names)
         local holes, closers = {}, {}
-        for i = 1, 3 do holes[i], closers[i] = black_hole() end
+        for i = 1, 3 do holes[i], closers[i] = helper.black_hole() end
         local fds = helper.count_fds()
         names.name = holes
         for turns = 0, 12, 3 do
@@ -153,7 +139,7 @@ helper.each_loop(function(_, new_loop)
     end)
 
     it("is ended by the loop's close", function()
-      local hole, fill_in = black_hole()
+      local hole, fill_in = helper.black_hole()
       helper.drive(new_loop, function(loop, trial)
         local restore = resolve_with(loop, { name = { hole, hole, hole } })
         loop:create_task(function() loop:create_connection(nop, "name", 1, { happy_eyeballs_delay = 0 }) end)
@@ -169,7 +155,7 @@ helper.each_loop(function(_, new_loop)
 
     it("still waits for an attempt when those after it have failed", function()
       with_names(function(loop, names)
-        local hole, fill_in = black_hole()
+        local hole, fill_in = helper.black_hole()
         local refused, close = refusing { "127.0.0.1" }
         names.name = { hole, refused[1] }
         local e = raises(aloop.TimeoutError, nil, aloop.wait_for, function()

@@ -29,20 +29,8 @@ lazy_teardown(function() -- luacheck: ignore 113
   if paths.big then os.remove(paths.big) end
 end)
 
--- Reads all that comes until n bytes are there, or to the end.
-local function read_all(loop, sock, n)
-  local parts, got = {}, 0
-  while got < (n or math.huge) do
-    local data = loop:sock_recv(sock, 262144)
-    if not data then break end
-    parts[#parts + 1] = data
-    got = got + #data
-  end
-  return table.concat(parts)
-end
-
 local function reading(loop, sock, n)
-  return loop:create_task(function() return read_all(loop, sock, n) end)
+  return loop:create_task(function() return helper.recv_exactly(loop, sock, n or math.huge) end)
 end
 
 -- A transport over TCP, its protocol, and the socket at the other end. The transport is closed at the end.
@@ -119,7 +107,7 @@ helper.each_loop(function(_, new_loop)
         assert.equal(10, file:seek())
         assert.equal(7, loop:sock_sendfile(a, file, 3, nil, { fallback = false }))
         assert.is_false(turned)
-        assert.equal("234" .. "89" .. "3456789", read_all(loop, b, 12))
+        assert.equal("234" .. "89" .. "3456789", helper.recv_exactly(loop, b, 12))
         file:close()
         local empty = small_file ""
         assert.equal(0, loop:sock_sendfile(a, empty))
@@ -136,7 +124,7 @@ helper.each_loop(function(_, new_loop)
         assert.equal(5, position_of(fd))
         assert.equal(10, loop:sock_sendfile(a, fd))
         assert.equal(10, position_of(fd))
-        assert.equal("1234" .. "0123456789", read_all(loop, b, 14))
+        assert.equal("1234" .. "0123456789", helper.recv_exactly(loop, b, 14))
         file:close()
         raises(aloop.OSError, nil, loop.sock_sendfile, loop, a, 1000000)
         raises(aloop.ValueError, "closed file", loop.sock_sendfile, loop, a, file)
@@ -148,7 +136,7 @@ helper.each_loop(function(_, new_loop)
         local file = io.tmpfile()
         file:write("in the buffer")
         assert.equal(13, loop:sock_sendfile(a, file))
-        assert.equal("in the buffer", read_all(loop, b, 13))
+        assert.equal("in the buffer", helper.recv_exactly(loop, b, 13))
         file:close()
       end)
     end)
@@ -165,7 +153,7 @@ helper.each_loop(function(_, new_loop)
         aloop.sleep(0.02)
         w:write("rd more")
         assert.equal(5, task:await()) -- bug: 28
-        assert.equal("secondthird", read_all(loop, b, 11))
+        assert.equal("secondthird", helper.recv_exactly(loop, b, 11))
         r:close()
         w:close()
         local text, position = ("x"):rep(600000) .. "end", 1
@@ -239,7 +227,7 @@ helper.each_loop(function(_, new_loop)
         local sent = file:seek() - 100
         assert.is_true(sent > 0 and sent < SIZE - 100)
         a:shutdown(S.SHUT_WR)
-        assert.is_true(read_all(loop, b) == DATA:sub(101, 100 + sent))
+        assert.is_true(helper.recv_all(loop, b) == DATA:sub(101, 100 + sent))
         file:close()
       end)
     end)
@@ -317,7 +305,7 @@ helper.each_loop(function(_, new_loop)
         assert.equal(4, loop:sendfile(transport, file, 3, 4))
         assert.equal(7, file:seek())
         assert.equal(8, loop:sendfile(transport, file, 2))
-        assert.equal("3456" .. "23456789", read_all(loop, peer, 12))
+        assert.equal("3456" .. "23456789", helper.recv_exactly(loop, peer, 12))
         assert.equal(0, loop:sendfile(transport, file, 20))
         file:close()
       end)
@@ -410,7 +398,7 @@ helper.each_loop(function(_, new_loop)
             transport[how](transport)
             raises(aloop.ConnectionError, "Connection is closed by peer", task.await, task)
             assert.equal(unsent == 0, file:seek() > 0)
-            if unsent > 0 and how == "close" then assert.equal(unsent, #read_all(loop, peer)) end
+            if unsent > 0 and how == "close" then assert.equal(unsent, #helper.recv_all(loop, peer)) end
             assert.is_nil(protocol:wait_lost())
             file:close()
           end)
@@ -431,7 +419,7 @@ helper.each_loop(function(_, new_loop)
           assert.is_true(transport:is_reading())
           transport:write("after")
           transport:write_eof()
-          assert.is_true(read_all(loop, peer) == ("x"):rep(unsent) .. DATA:sub(1, sent) .. "after")
+          assert.is_true(helper.recv_all(loop, peer) == ("x"):rep(unsent) .. DATA:sub(1, sent) .. "after")
           file:close()
         end)
       end
@@ -457,7 +445,7 @@ helper.each_loop(function(_, new_loop)
         local text = ("y"):rep(20000)
         local object = { read = function(_, n) return text:sub(1, n) end }
         assert.equal(17000, loop:sendfile(transport, object, 0, 17000)) -- bug: 28
-        assert.equal(17000, #read_all(loop, peer, 17000))
+        assert.equal(17000, #helper.recv_exactly(loop, peer, 17000))
 
         -- cancelled, and closed, in the midst
         local endless <close> = io.popen("cat /dev/zero")
@@ -467,7 +455,7 @@ helper.each_loop(function(_, new_loop)
         task = hanging(loop, function() return loop:sendfile(transport, endless) end)
         transport:close()
         raises(aloop.ConnectionError, "Connection is closed by peer", task.await, task)
-        read_all(loop, peer)
+        helper.recv_all(loop, peer)
         protocol:wait_lost()
       end)
     end)

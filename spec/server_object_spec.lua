@@ -9,20 +9,11 @@ local S = aloop.socket
 helper.each_loop(function(_, new_loop)
   local function with_loop(body) helper.with_loop(new_loop, body) end
 
-  -- A server of recorders; closed at the end with its clients.
+  -- body(server, wait_for, loop, trial, made), see helper.serve.
   local function serving(body, options)
     with_loop(function(loop, trial)
-      local factory, wait_for, made = helper.recorders(loop)
-      local server = loop:create_server(factory, "127.0.0.1", 0, options)
-      body(server, wait_for, loop, trial, made)
-      server:close()
-      server:abort_clients()
-      server:wait_closed()
+      helper.serve(loop, function(server, wait_for, made) body(server, wait_for, loop, trial, made) end, options)
     end)
-  end
-
-  local function refused(loop, address)
-    return raises(aloop.ConnectionRefusedError, nil, helper.connect, loop, address)
   end
 
   describe("start_serving", function()
@@ -31,7 +22,7 @@ helper.each_loop(function(_, new_loop)
       serving(function(server, wait_for, loop)
         local address = helper.address_of(server)
         assert.is_false(server:is_serving())
-        refused(loop, address)
+        helper.refused(loop, address)
         server:start_serving()
         assert.is_true(server:is_serving())
         server:start_serving()
@@ -52,7 +43,7 @@ helper.each_loop(function(_, new_loop)
         local protocol = wait_for(1)
         server:close()
         assert.is_nil(server.sockets)
-        refused(loop, address)
+        helper.refused(loop, address)
         sock:send("still")
         assert.equal("still", protocol:wait_data(5))
         protocol.transport:write("open")
@@ -172,7 +163,7 @@ helper.each_loop(function(_, new_loop)
           kept, address = server, helper.address_of(server)
         end
         assert.is_false(kept:is_serving())
-        refused(loop, address)
+        helper.refused(loop, address)
       end)
     end)
   end)

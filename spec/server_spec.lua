@@ -11,20 +11,11 @@ local function nop() end
 helper.each_loop(function(_, new_loop)
   local function with_loop(body) helper.with_loop(new_loop, body) end
 
-  -- A server of recorders; closed at the end with its clients.
+  -- body(server, wait_for, loop, trial, made), see helper.serve.
   local function serving(body, options)
     with_loop(function(loop, trial)
-      local factory, wait_for, made = helper.recorders(loop)
-      local server = loop:create_server(factory, "127.0.0.1", 0, options)
-      body(server, wait_for, loop, trial, made)
-      server:close()
-      server:abort_clients()
-      server:wait_closed()
+      helper.serve(loop, function(server, wait_for, made) body(server, wait_for, loop, trial, made) end, options)
     end)
-  end
-
-  local function refused(loop, address)
-    return raises(aloop.ConnectionRefusedError, nil, helper.connect, loop, address)
   end
 
   describe("create_server", function()
@@ -83,8 +74,7 @@ helper.each_loop(function(_, new_loop)
     -- row: create_server.host_all, create_server.v6only, create_server.port, create_server.port_random; point: 34
     it("without a host binds all interfaces, IPv4 and IPv6 apart on one port", function()
       with_loop(function(loop)
-        local probe, address = helper.listen()
-        probe:close()
+        local address = helper.vacant_address()
         for _, case in ipairs { { nil, address[2] }, { "", 0 }, { nil, 0 } } do
           local server = loop:create_server(nop, case[1], case[2])
           local families = {}
@@ -139,7 +129,7 @@ helper.each_loop(function(_, new_loop)
         server:close()
         for _ = 1, 3 do aloop.sleep(0) end
         assert.equal(-1, sock:fileno())
-        refused(loop, address)
+        helper.refused(loop, address)
         local udp = S.socket(S.AF_INET, S.SOCK_DGRAM)
         raises(aloop.ValueError, nil, loop.create_server, loop, nop, nil, nil, { sock = udp })
         udp:close()

@@ -58,12 +58,7 @@ helper.each_loop(function(_, new_loop)
       for _ = 1, 20 do transport:write(("w"):rep(100000)) end
       local task = loop:create_task(function() return loop:sendfile(transport, file) end)
       local expected = ("w"):rep(2000000) .. ("f"):rep(1000)
-      local parts, n = {}, 0
-      while n < #expected do
-        parts[#parts + 1] = loop:sock_recv(sock, 65536)
-        n = n + #parts[#parts]
-      end
-      assert.is_true(table.concat(parts) == expected)
+      assert.is_true(helper.recv_exactly(loop, sock, #expected) == expected)
       assert.equal(1000, task:await())
       transport:close()
       protocol:wait_lost()

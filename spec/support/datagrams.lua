@@ -3,27 +3,17 @@
 -- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
+local peer = require "spec.support.peer"
 
 local datagrams = {}
 
--- A protocol that records and can be waited for.
-local Datagrams = aloop.DatagramProtocol:extend("Datagrams")
-
+-- Datagrams that came, their senders, and the errors.
+local Datagrams = peer.recording(aloop.DatagramProtocol, "Datagrams")
 datagrams.Datagrams = Datagrams
 
 function Datagrams:init(loop)
-  self.loop, self.events, self.got, self.senders, self.errors = loop, {}, {}, {}, {}
-end
-
-function Datagrams:note(event)
-  if self.is_lost then error(event .. " after connection_lost") end
-  self.events[#self.events + 1] = event
-  if self.waiter and not self.waiter:done() then self.waiter:set_result() end
-end
-
-function Datagrams:connection_made(transport)
-  self.transport = transport
-  self:note("made")
+  self:begin(loop)
+  self.got, self.senders, self.errors = {}, {}, {}
 end
 
 function Datagrams:datagram_received(data, addr)
@@ -37,29 +27,6 @@ function Datagrams:error_received(e)
   self:note("error")
 end
 
-function Datagrams:pause_writing() self:note("pause") end
-function Datagrams:resume_writing() self:note("resume") end
-
-function Datagrams:connection_lost(e)
-  self:note("lost")
-  self.is_lost, self.reason = true, e
-end
-
-function Datagrams:wait(cond)
-  while not cond(self) do
-    self.waiter = self.loop:create_future()
-    self.waiter:await()
-  end
-end
-
-function Datagrams:count(event)
-  local n = 0
-  for _, e in ipairs(self.events) do
-    if e == event then n = n + 1 end
-  end
-  return n
-end
-
 function Datagrams:wait_got(n)
   self:wait(function() return #self.got >= n end)
   return self.got
@@ -67,8 +34,7 @@ end
 
 function Datagrams:close()
   self.transport:close()
-  self:wait(function() return self.is_lost end)
-  return self.reason
+  return self:wait_lost()
 end
 
 -- An endpoint: its protocol, and its transport.

@@ -6,25 +6,28 @@ local aloop = require "aloop"
 
 local peer = {}
 
--- ---- a protocol that records ---------------------------------------------------------------------------------------
+-- ---- protocols that record -----------------------------------------------------------------------------------------
 
----@class Recorder
----@field events string[] "made", "data", "eof", "pause", "resume", "lost", in order
----@field data string all that was received
----@field chunks integer[] the length of each data_received
-local Recorder = aloop.Protocol:extend("Recorder")
-peer.Recorder = Recorder
+-- What every protocol that records can do, whatever it receives: it notes the events and can be waited for.
+---@class Recording
+---@field events string[] "made", "data", "eof", "pause", "resume", "lost" …, in order
+local Recording = {}
 
-function Recorder:init(loop, options)
-  self.loop = loop
-  self.events, self.chunks, self.parts, self.received = {}, {}, {}, 0
-  self.waiters = {}
-  self.keep_open = options and options.keep_open -- what eof_received returns
+-- A subclass of a protocol class that records. Its init calls self:begin(loop), its methods self:note(event).
+function peer.recording(base, name)
+  local class = base:extend(name)
+  for method, f in pairs(Recording) do class[method] = f end
+  return class
 end
 
-function Recorder:note(event)
+function Recording:begin(loop)
+  self.loop = loop
+  self.events, self.waiters = {}, {}
+end
+
+function Recording:note(event)
   if self.is_lost then error(event .. " after connection_lost") end
-  if not self.transport and event ~= "made" then error(event .. " before connection_made") end
+  if not self.transport then error(event .. " before connection_made") end
   self.events[#self.events + 1] = event
   local waiters = self.waiters
   self.waiters = {}
@@ -33,10 +36,63 @@ function Recorder:note(event)
   end
 end
 
-function Recorder:connection_made(transport)
+function Recording:connection_made(transport)
   if self.transport then error("connection_made twice") end
   self.transport = transport
   self:note("made")
+end
+
+function Recording:pause_writing()
+  self.paused = true
+  self:note("pause")
+end
+
+function Recording:resume_writing()
+  self.paused = false
+  self:note("resume")
+end
+
+function Recording:connection_lost(err)
+  self:note("lost")
+  self.is_lost, self.reason = true, err
+end
+
+function Recording:count(event)
+  local n = 0
+  for _, e in ipairs(self.events) do
+    if e == event then n = n + 1 end
+  end
+  return n
+end
+
+-- Waits until cond(self) is true; looked at whenever something happened.
+function Recording:wait(cond)
+  while not cond(self) do
+    local future = self.loop:create_future()
+    self.waiters[#self.waiters + 1] = future
+    future:await()
+  end
+end
+
+function Recording:wait_for(event)
+  self:wait(function() return self:count(event) > 0 end)
+end
+
+-- Waits for the end; returns the error of connection_lost.
+function Recording:wait_lost()
+  self:wait_for("lost")
+  return self.reason
+end
+
+---@class Recorder: Recording
+---@field chunks integer[] the length of each data_received
+local Recorder = peer.recording(aloop.Protocol, "Recorder")
+peer.Recorder = Recorder
+
+function Recorder:init(loop, options)
+  self:begin(loop)
+  self.chunks, self.parts, self.received = {}, {}, 0
+  self.keep_open = options and options.keep_open -- what eof_received returns
 end
 
 function Recorder:data_received(data)
@@ -53,56 +109,14 @@ function Recorder:eof_received()
   return self.keep_open
 end
 
-function Recorder:pause_writing()
-  self.paused = true
-  self:note("pause")
-end
-
-function Recorder:resume_writing()
-  self.paused = false
-  self:note("resume")
-end
-
-function Recorder:connection_lost(err)
-  self:note("lost")
-  self.is_lost, self.reason = true, err
-end
-
 -- All that was received, in one string.
 function Recorder:text()
   return table.concat(self.parts)
 end
 
-function Recorder:count(event)
-  local n = 0
-  for _, e in ipairs(self.events) do
-    if e == event then n = n + 1 end
-  end
-  return n
-end
-
--- Waits until cond(self) is true; looked at whenever something happened.
-function Recorder:wait(cond)
-  while not cond(self) do
-    local future = self.loop:create_future()
-    self.waiters[#self.waiters + 1] = future
-    future:await()
-  end
-end
-
-function Recorder:wait_for(event)
-  self:wait(function() return self:count(event) > 0 end)
-end
-
 function Recorder:wait_data(n)
   self:wait(function() return self.received >= n end)
   return self:text()
-end
-
--- Waits for the end; returns the error of connection_lost.
-function Recorder:wait_lost()
-  self:wait(function() return self:count("lost") > 0 end)
-  return self.reason
 end
 
 -- A factory of recorders that keeps them in a list, and a way to wait for the n-th.
@@ -222,6 +236,37 @@ function peer.listen(backlog)
   return sock, sock:getsockname()
 end
 
+-- An address on 127.0.0.1 where nobody listens. type: of the socket that was there, SOCK_STREAM unless told.
+function peer.vacant_address(type)
+  local sock <close> = aloop.socket.socket(aloop.socket.AF_INET, type or aloop.socket.SOCK_STREAM)
+  sock:bind { "127.0.0.1", 0 }
+  return (sock:getsockname())
+end
+
+-- Asserts that a bare client is refused there.
+function peer.refused(loop, address)
+  local ok, e = pcall(peer.connect, loop, address)
+  if ok then
+    e:close()
+    error("the connection was not refused", 2)
+  end
+  if not aloop.isinstance(e, aloop.ConnectionRefusedError) then error(e, 0) end
+end
+
+-- An address that answers no connect: of a listener whose queue is full. Also a function that closes it.
+function peer.black_hole()
+  local listener, address = peer.listen(0)
+  local fillers = {}
+  for i = 1, 4 do
+    fillers[i] = aloop.socket.socket(aloop.socket.AF_INET, aloop.socket.SOCK_STREAM)
+    pcall(fillers[i].connect, fillers[i], address)
+  end
+  return address, function()
+    for _, sock in ipairs(fillers) do sock:close() end
+    listener:close()
+  end
+end
+
 -- Closes a TCP socket with a RST.
 function peer.reset(sock)
   sock:setsockopt(aloop.socket.SOL_SOCKET, aloop.socket.SO_LINGER, string.pack("=i4i4", 1, 0))
@@ -246,6 +291,26 @@ function peer.over_tcp(loop, protocol)
   local sock = peer.accept(loop, listener)
   listener:close()
   return transport, protocol, sock
+end
+
+-- Streams over TCP with the bare accepted other end: reader, writer, socket.
+function peer.streams_over_tcp(loop)
+  local listener, address = peer.listen()
+  local reader, writer = aloop.open_connection(address[1], address[2])
+  local sock = peer.accept(loop, listener)
+  listener:close()
+  return reader, writer, sock
+end
+
+-- Runs body(server, wait_for, made) with a server of recorders (see peer.recorders); closed at the end with its
+-- clients. options: create_server's.
+function peer.serve(loop, body, options)
+  local factory, wait_for, made = peer.recorders(loop)
+  local server = loop:create_server(factory, "127.0.0.1", 0, options)
+  body(server, wait_for, made)
+  server:close()
+  server:abort_clients()
+  server:wait_closed()
 end
 
 -- Two transports joined through a server of the loop: client transport and protocol, server transport and protocol.
