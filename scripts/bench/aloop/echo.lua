@@ -1,6 +1,8 @@
 -- echo.lua - the echo server on aloop that the benchmarks load. The loop is the interpreter's choice (-X).
 --
---   aloop echo.lua protocol|buffered|streams|lines [tcp | unix:PATH]       prints its address
+--   aloop echo.lua protocol|buffered|streams|lines [tcp | unix:PATH] [CERTIFICATE KEY]       prints its address
+--
+-- With a certificate it speaks TLS (tcp).
 --
 -- SPDX-License-Identifier: MIT
 local aloop = require "aloop"
@@ -52,7 +54,14 @@ local function echo_lines(reader, writer)
   writer:close()
 end
 
+local function make_context(certificate, key)
+  local context = aloop.ssl.SSLContext(aloop.ssl.PROTOCOL_TLS_SERVER)
+  context:load_cert_chain(certificate, key)
+  return context
+end
+
 local kind, where = arg[1] or "protocol", arg[2] or "tcp"
+local options = { backlog = 1024, ssl = arg[3] and make_context(arg[3], arg[4]) or nil }
 local factory = kind == "buffered" and BufferedEcho or Echo
 local callback = kind == "streams" and echo_stream or kind == "lines" and echo_lines or nil
 local loop = aloop.get_event_loop()
@@ -67,9 +76,9 @@ if path and callback then
 elseif path then
   server = loop:create_unix_server(factory, path)
 elseif callback then
-  server = aloop.start_server(callback, "127.0.0.1", 0, { backlog = 1024 })
+  server = aloop.start_server(callback, "127.0.0.1", 0, options)
 else
-  server = loop:create_server(factory, "127.0.0.1", 0, { backlog = 1024 })
+  server = loop:create_server(factory, "127.0.0.1", 0, options)
 end
 print(path and where or tostring(server.sockets[1]:getsockname()))
 io.stdout:flush()

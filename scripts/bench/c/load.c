@@ -141,8 +141,9 @@ static void conn_end(struct load_conn *conn) {
 
 static void conn_recv(struct load_conn *conn) {
   ssize_t n = load_wire->recv(conn, buffer, sizeof buffer);
-  if (n < 0 && errno == EAGAIN) return;
-  if (n <= 0 && conn->ending) {
+  if (n < 0 && errno == EAGAIN) {
+    if (!conn->blocked) conn_send(conn); /* a handshake has ended: what waited for it */
+  } else if (n <= 0 && conn->ending) {
     conn_reopen(conn);
   } else if (n <= 0) {
     load_lost(conn, n == 0 ? "closed by the server" : strerror(errno));

@@ -1,10 +1,13 @@
 """The echo server on asyncio or uvloop, as a Protocol.
 
-    python3 py_echo.py asyncio|uvloop [protocol|buffered|streams|lines] [tcp | unix:PATH]       prints its address
+    python3 py_echo.py asyncio|uvloop [protocol|buffered|streams|lines] [tcp | unix:PATH] [CERTIFICATE KEY]
+
+Prints its address. With a certificate it speaks TLS (tcp).
 
 SPDX-License-Identifier: MIT
 """
 import asyncio
+import ssl
 import sys
 
 
@@ -54,8 +57,15 @@ def served(echo):
     return callback
 
 
-async def main(kind, where):
+def make_context(certificate, key):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def main(kind="protocol", where="tcp", certificate=None, key=None):
     loop = asyncio.get_running_loop()
+    context = make_context(certificate, key) if certificate else None
     factory = BufferedEcho if kind == "buffered" else Echo
     if kind in ("streams", "lines"):
         callback = served(echo_lines if kind == "lines" else echo_stream)
@@ -63,13 +73,13 @@ async def main(kind, where):
             server = await asyncio.start_unix_server(callback, where[5:], backlog=1024)
             address = where
         else:
-            server = await asyncio.start_server(callback, "127.0.0.1", 0, backlog=1024)
+            server = await asyncio.start_server(callback, "127.0.0.1", 0, backlog=1024, ssl=context)
             address = "%s:%d" % server.sockets[0].getsockname()
     elif where.startswith("unix:"):
         server = await loop.create_unix_server(factory, where[5:], backlog=1024)
         address = where
     else:
-        server = await loop.create_server(factory, "127.0.0.1", 0, backlog=1024)
+        server = await loop.create_server(factory, "127.0.0.1", 0, backlog=1024, ssl=context)
         address = "%s:%d" % server.sockets[0].getsockname()
     print(address, flush=True)
     await server.serve_forever()
@@ -79,4 +89,4 @@ if sys.argv[1] == "uvloop":
     import uvloop
 
     uvloop.install()
-asyncio.run(main(*(sys.argv[2:] + ["protocol", "tcp"][len(sys.argv) - 2 :])))
+asyncio.run(main(*sys.argv[2:]))
