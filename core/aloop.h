@@ -473,6 +473,82 @@ int al_feed_write(al_sendfile *feed, const char *data, size_t len);
 int al_feed_wait(al_sendfile *feed, void *data, al_sendfile_fn *flushed);
 void al_feed_free(al_sendfile *feed);
 
+/* ---- process: children ------------------------------------------------------------------------------------------------------- */
+
+typedef struct al_process al_process;
+
+/* What a child's descriptor 0, 1 or 2 is, if no descriptor of ours. */
+enum {
+  AL_STDIO_INHERIT = -1, /* ours of the same number */
+  AL_STDIO_PIPE = -2,    /* one end of a new pipe; the other is handed out */
+  AL_STDIO_NULL = -3,    /* /dev/null */
+  AL_STDIO_OUTPUT = -4   /* of 2 only: whatever its 1 is */
+};
+
+/* What to start, and how: AL_SPAWN_DEFAULTS and argv will do. All of it stays the caller's. A child begins with an empty
+ * signal mask and without handlers, and has no descriptor of ours but those given. */
+typedef struct al_spawn_options {
+  const char *const *argv; /* ended by NULL; at least one */
+  const char *const *env;  /* "NAME=value", ended by NULL. NULL: this process's */
+  const char *program;     /* the file to run (NULL: argv[0]). Without a slash it is searched in the PATH of env */
+  const char *cwd;         /* NULL: this process's */
+  int stdio[3];            /* AL_STDIO_*, or a descriptor */
+  const int *pass_fds;     /* stay open, in ascending order */
+  size_t n_pass_fds;
+  bool keep_fds;     /* what isn't close-on-exec stays open */
+  bool keep_signals; /* SIGPIPE, SIGXFSZ and SIGCHLD stay ignored if we ignore them; other signals do in any case */
+  bool new_session;  /* setsid */
+  bool set_pgid, set_umask, set_groups, set_gid, set_uid;
+  pid_t pgid; /* 0: a process group of its own */
+  mode_t umask;
+  const gid_t *groups;
+  size_t n_groups;
+  gid_t gid;
+  uid_t uid;
+} al_spawn_options;
+
+#define AL_SPAWN_DEFAULTS \
+  (al_spawn_options) { .stdio = { AL_STDIO_INHERIT, AL_STDIO_INHERIT, AL_STDIO_INHERIT } }
+
+/* The step of a start that failed, and how. fd: of the child in step STDIO, ours in step PASS_FDS. */
+typedef enum al_spawn_step {
+  AL_SPAWN_FORK,
+  AL_SPAWN_STDIO,
+  AL_SPAWN_PASS_FDS,
+  AL_SPAWN_CWD,
+  AL_SPAWN_SESSION,
+  AL_SPAWN_PGID,
+  AL_SPAWN_GROUPS,
+  AL_SPAWN_GID,
+  AL_SPAWN_UID,
+  AL_SPAWN_EXEC
+} al_spawn_step;
+
+typedef struct al_spawn_failure {
+  al_spawn_step step;
+  int fd;
+} al_spawn_failure;
+
+typedef struct al_process_owner {
+  /* The child has ended and is reaped. returncode: its exit code, or minus the signal that ended it; 255 (with a warning)
+   * if somebody else has reaped it, or SIGCHLD is ignored. Once, from a turn. */
+  void (*exited)(al_process *process, void *data, int returncode);
+  /* The loop closes: exited won't be called. running: it was killed then, and reaped. */
+  void (*closed)(al_process *process, void *data, bool running);
+} al_process_owner;
+
+/* Starts a child, and returns when its program runs. pipes[i] is our end of the pipe for AL_STDIO_PIPE, blocking,
+ * close-on-exec and the caller's; else -1. The owner's functions may be NULL. The process is the caller's until
+ * al_process_release. On failure (-errno, AL_ECLOSED) nothing is left of it, and *failure (may be NULL) says where:
+ * -ENOENT in step CWD and in step EXEC are different things. */
+int al_process_spawn(al_loop *loop, const al_spawn_options *options, const al_process_owner *owner, void *data,
+                     al_process **process, int pipes[3], al_spawn_failure *failure);
+pid_t al_process_pid(const al_process *process);
+/* Never reaches another process that has the number by now. -ESRCH: it has ended, -EINVAL, -EPERM. */
+int al_process_kill(al_process *process, int signum);
+/* No call to the owner comes from now on. A child that runs goes on, and is reaped all the same. */
+void al_process_release(al_process *process);
+
 /* ---- server ------------------------------------------------------------------------------------------------------------------ */
 
 typedef struct al_server_ops {

@@ -18,6 +18,7 @@ typedef enum al__room_id {
   AL_ROOM_SIGNAL,
   AL_ROOM_RESOLVE,
   AL_ROOM_NET,
+  AL_ROOM_PROCESS,
   AL_ROOM_COUNT
 } al__room_id;
 
