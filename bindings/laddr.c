@@ -53,6 +53,19 @@ void al_pushaddr(lua_State *L, const al_addr *addr) {
   }
 }
 
+bool al_is_addr(lua_State *L, int idx) {
+  if (!lua_getmetatable(L, idx)) return false;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
+  bool is = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return is;
+}
+
+void al_addr_adopt(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &metatable_key);
+  lua_setmetatable(L, -2);
+}
+
 static int addr_index(lua_State *L) {
   static const char *const names[] = {"host", "port", "flowinfo", "scope_id"};
   if (!lua_istable(L, 1)) al_typeerror(L, 1, "table");

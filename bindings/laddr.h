@@ -10,6 +10,10 @@
 /* Pushes the address; arrays also answer .host, .port and tostring. "" for an unnamed Unix socket. */
 void al_pushaddr(lua_State *L, const al_addr *addr);
 
+/* Is the table at idx an array that al_pushaddr made? And makes one of the table on top. */
+bool al_is_addr(lua_State *L, int idx);
+void al_addr_adopt(lua_State *L);
+
 /* The address at arg, for a socket of this family. The host may be "" for any; a name is looked up at once, which may
  * block, as in Python's sockets. Raises type errors, ValueError for what is no address, gaierror. */
 void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr);

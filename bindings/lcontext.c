@@ -238,6 +238,42 @@ static int var_tostring(lua_State *L) {
   return 1;
 }
 
+/* ---- variables in pieces */
+
+void al_var_push_name(lua_State *L, int idx) { lua_getiuservalue(L, idx, VAR_NAME); }
+
+bool al_var_push_default(lua_State *L, int idx) {
+  const var *v = lua_touserdata(L, idx);
+  if (v->has_default) lua_getiuservalue(L, idx, VAR_DEFAULT);
+  return v->has_default;
+}
+
+bool al_var_push_value(lua_State *L, al_ctx *ctx, int idx) {
+  if (ctx->context_kind == AL_CONTEXT_EMPTY) return false;
+  idx = lua_absindex(L, idx);
+  push_current_map(L, ctx);
+  return lookup(L, idx);
+}
+
+void al_var_new(lua_State *L, al_ctx *ctx) {
+  al_new(L, ctx, AL_C_ContextVar, sizeof(var), VAR_UV);
+  lua_insert(L, -2);
+  lua_setiuservalue(L, -2, VAR_NAME);
+}
+
+void al_var_set_default(lua_State *L, int idx) {
+  ((var *)lua_touserdata(L, idx))->has_default = true;
+  lua_setiuservalue(L, lua_absindex(L, idx), VAR_DEFAULT);
+}
+
+void al_var_set(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  push_current_object(L, ctx);
+  lua_insert(L, -2);
+  change(L, lua_gettop(L) - 1, idx, false);
+  lua_pop(L, 1);
+}
+
 /* ---- contexts */
 
 static int copy_context(lua_State *L) {

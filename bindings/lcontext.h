@@ -35,6 +35,16 @@ bool al_context_is_run(lua_CFunction f);
 /* Does a Context:run stand on the stack of this coroutine? Ask only if ctx->n_entered > 0. */
 bool al_context_is_entered_in(lua_State *L);
 
+/* Variables in pieces, for those that go to another state. The first three push the name, the default value, the value in the
+ * current context; or push nothing and return false, if there is none. idx is a ContextVar. */
+void al_var_push_name(lua_State *L, int idx);
+bool al_var_push_default(lua_State *L, int idx);
+bool al_var_push_value(lua_State *L, al_ctx *ctx, int idx);
+void al_var_new(lua_State *L, al_ctx *ctx);     /* pops a name, pushes a ContextVar without a default value */
+void al_var_set_default(lua_State *L, int idx); /* pops the value */
+void al_var_set(lua_State *L, al_ctx *ctx,
+                int idx); /* pops the value, which it has in the current context from then on */
+
 void al_context_openlib(lua_State *L, al_ctx *ctx);
 
 #endif

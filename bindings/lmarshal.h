@@ -10,7 +10,8 @@
 typedef struct al_parcel al_parcel; /* belongs to whoever holds it; knows no Lua state */
 
 enum {
-  AL_MARSHAL_LOCAL = 1,   /* to another state of this process: loops travel, as remotes; 0: bytes that may cross a socket */
+  AL_MARSHAL_LOCAL =
+      1, /* to another state of this process: loops travel, as remotes; 0: bytes that may cross a socket */
   AL_MARSHAL_CALL = 2,    /* messages: the first value is a function, the others its arguments */
   AL_MARSHAL_RESULTS = 4, /* messages: the values are results */
   AL_MARSHAL_CONTEXT = 8  /* a ContextVar takes along the value that it has now; see al_unmarshal */

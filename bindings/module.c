@@ -21,6 +21,7 @@
 #include "lhandle.h"
 #include "linspect.h"
 #include "lloop.h"
+#include "lmarshal.h"
 #include "lnet.h"
 #include "lpipe.h"
 #include "lprotocol.h"
@@ -95,6 +96,7 @@ static openlib *const openlibs[] = {
     al_future_openlib_late,
     al_inspect_openlib,
     al_generator_openlib,
+    al_marshal_openlib,
 };
 /* clang-format on */
 

@@ -15,6 +15,8 @@ end
 ---@class aloop.partial
 ---@overload fun(...: any): any
 local Partial = core.Object:extend("partial")
+Partial.__by_value = true -- it may be sent to another Lua state, if what it is made of may
+helpers.Partial = Partial
 
 function Partial:__call(...)
   local bound = self.args
