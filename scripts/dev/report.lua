@@ -1,10 +1,11 @@
 -- report.lua - the output handler of `make test` (busted -o scripts/dev/report.lua): a line for each file, failures in
--- full as they happen, skipped specs grouped by their reason, and at the end "tests: 512 passed, 0 failed, 3 skipped".
+-- full as they happen, and at the end what summary.lua makes of it, or with SPEC_RESULT=FILE the result in that file.
 -- With SPEC_LOG=FILE the name of the spec that runs stands in that file, so that a crash can be laid to its cause.
 -- SPDX-License-Identifier: MIT
 
 local busted = require "busted"
 local pretty = require "pl.pretty"
+local summary = require "scripts.dev.summary"
 
 local SLOW_S = 1.0
 local LOG_WIDTH = 300 -- names in the log are padded to this, so that each overwrites the one before
@@ -19,29 +20,16 @@ local function indent(text)
   return "    " .. text:gsub("\n", "\n    ")
 end
 
--- A hundred specs that are skipped for one reason give one line.
-local function write_skipped(pendings)
-  local count, order = {}, {}
-  for _, pending in ipairs(pendings) do
-    local reason = pending.message ~= nil and text_of(pending.message):gsub("^[^:%s]+:%d+: ", "") or pending.name
-    if not count[reason] then order[#order + 1] = reason end
-    count[reason] = (count[reason] or 0) + 1
-  end
-  if #order > 0 then io.write("\nskipped:\n") end
-  for _, reason in ipairs(order) do io.write(("  %4d  %s\n"):format(count[reason], reason)) end
-end
-
-local function write_slow(slow)
-  table.sort(slow, function(a, b) return a.took > b.took end)
-  if #slow > 0 then io.write("\nslow:\n") end
-  for i = 1, math.min(#slow, 10) do io.write(("  %5.1f s  %s\n"):format(slow[i].took, slow[i].name)) end
+local function reason_of(pending)
+  if pending.message == nil then return pending.name end
+  return (text_of(pending.message):gsub("^[^:%s]+:%d+: ", ""))
 end
 
 return function(options)
   local handler = require "busted.outputHandlers.base"()
   local log = os.getenv("SPEC_LOG") and io.open(os.getenv("SPEC_LOG"), "w")
   local file = { passed = 0, failed = 0, skipped = 0 }
-  local slow, broken = {}, {}
+  local result = summary.new()
 
   local function file_start(element)
     file = { name = element.name, passed = 0, failed = 0, skipped = 0 }
@@ -71,7 +59,7 @@ return function(options)
     local kind = status == "success" and "passed" or status == "pending" and "skipped" or "failed"
     file[kind] = file[kind] + 1
     if (element.duration or 0) >= SLOW_S then
-      slow[#slow + 1] = { took = element.duration, name = handler.getFullName(element) }
+      table.insert(result.slow, { took = element.duration, name = handler.getFullName(element) })
     end
     return nil, true
   end
@@ -81,7 +69,7 @@ return function(options)
     local place = element.trace or trace or {}
     local where = place.short_src and ("%s:%d: "):format(place.short_src, place.currentline or 0) or ""
     local name = where .. handler.getFullName(element)
-    broken[#broken + 1] = name
+    table.insert(result.broken, name)
     io.write(("FAILED %s\n%s\n"):format(name, indent(text_of(message))))
     if trace and trace.traceback then io.write(indent(trace.traceback:gsub("^\n", "")), "\n") end
     io.flush()
@@ -89,13 +77,12 @@ return function(options)
   end
 
   local function suite_end()
-    write_skipped(handler.pendings)
-    write_slow(slow)
-    if #broken > 0 then io.write("\nfailed:\n  ", table.concat(broken, "\n  "), "\n") end
     if log then log:close() end
-    io.write(("\ntests: %d passed, %d failed, %d skipped\n"):format(handler.successesCount,
-      handler.failuresCount + handler.errorsCount, handler.pendingsCount))
-    io.flush()
+    result.passed, result.skipped = handler.successesCount, handler.pendingsCount
+    result.failed = handler.failuresCount + handler.errorsCount
+    for _, pending in ipairs(handler.pendings) do table.insert(result.reasons, reason_of(pending)) end
+    local path = os.getenv("SPEC_RESULT")
+    if path then summary.save(result, path) else summary.write(result) end
     return nil, true
   end
 
