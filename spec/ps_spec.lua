@@ -227,7 +227,7 @@ describe("aloop ps and pstree", function()
       local aloop = require "aloop"
       local list = {}
       for i = 1, 10000 do list[i] = aloop.create_task(function() aloop.sleep(1000) end, { name = "t" .. i }) end
-      aloop.create_task(function() aloop.sleep(0) print("ready") end)
+      aloop.create_task(function() aloop.sleep(0) aloop.get_running_loop():call_soon(print, "ready") end)
       aloop.wait(list)
     ]]
     child:read_until("ready")
