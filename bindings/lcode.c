@@ -99,7 +99,8 @@ void al_code_remember(lua_State *L, int idx, uint64_t hash, const char *dump, si
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-void al_code_load(lua_State *L, const char *dump, size_t len) {
+void al_code_load(lua_State *L, uint64_t hash, const char *dump, size_t len) {
+  if (al_code_hash(dump, len) != hash) luaL_error(L, "a function in a parcel is damaged"); /* Lua doesn't look */
   if (luaL_loadbufferx(L, dump, len, "=parcel", "b") != LUA_OK) lua_error(L);
 }
 
@@ -128,7 +129,7 @@ void al_code_load_pure(lua_State *L, uint64_t hash, const char *dump, size_t len
     lua_rawgeti(L, -1, place + 1);
     lua_remove(L, -2);
   } else {
-    al_code_load(L, dump, len);
+    al_code_load(L, hash, dump, len);
     if (len <= MAX_REMEMBERED) keep(L, c, place, hash, dump, len);
   }
   lua_remove(L, -2);

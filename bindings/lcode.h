@@ -20,8 +20,8 @@ const l_code *al_code_find(lua_State *L, int idx);
 /* The function at idx was dumped; from the second time on that is remembered. */
 void al_code_remember(lua_State *L, int idx, uint64_t hash, const char *dump, size_t len);
 
-/* Pushes a new function of the dump. Raises what lua_load does. */
-void al_code_load(lua_State *L, const char *dump, size_t len);
+/* Pushes a new function of the dump. Raises what lua_load does, and an error if the hash isn't the dump's. */
+void al_code_load(lua_State *L, uint64_t hash, const char *dump, size_t len);
 /* The same for one without upvalues but _ENV: perhaps the function that was pushed for these bytes before. */
 void al_code_load_pure(lua_State *L, uint64_t hash, const char *dump, size_t len);
 

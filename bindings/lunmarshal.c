@@ -152,7 +152,7 @@ static void push_function(decoder *d, bool pure) {
   if (pure)
     al_code_load_pure(d->L, hash, dump, len);
   else
-    al_code_load(d->L, dump, len);
+    al_code_load(d->L, hash, dump, len);
 }
 
 /* Contents are for what was made here alone: what was known before stays as it is. */
