@@ -231,7 +231,7 @@ static void datagram_turn(al_transport *transport) { (void)transport; }
 
 static const al__transport_ops datagram_ops = {
     .name = "datagram",
-    .drops = "socket.send()",
+    .drops = "socket.send() raised exception.",
     .start = datagram_start,
     .turn = datagram_turn,
     .stop_reading = datagram_stop_reading,

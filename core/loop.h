@@ -13,6 +13,7 @@
 /* A room of a higher rung keeps its state of a loop (made at first use) here, and takes it down at close. */
 typedef enum al__room_id {
   AL_ROOM_WATCH,
+  AL_ROOM_TLS, /* goes after the transports, which use it to the end */
   AL_ROOM_TRANSPORT,
   AL_ROOM_SERVER,
   AL_ROOM_SIGNAL,

@@ -66,7 +66,7 @@ static bool writer_is_idle(const al_transport *transport) {
 
 static const al__transport_ops writer_ops = {
     .name = "write pipe",
-    .drops = "pipe closed by peer or os.write(pipe, data)",
+    .drops = "pipe closed by peer or os.write(pipe, data) raised exception.",
     .start = writer_start,
     .turn = writer_turn,
     .stop_reading = writer_stop_reading,
@@ -86,7 +86,7 @@ static int reader_write(al_transport *transport, const char *data, size_t len, c
 
 static const al__transport_ops reader_ops = {
     .name = "read pipe",
-    .drops = "reading",
+    .drops = "reading raised exception.",
     .start = al__stream_start,
     .turn = al__stream_turn,
     .stop_reading = al__stream_stop_reading,

@@ -163,7 +163,7 @@ static al_sendfile *make(al_loop *loop, al_transport *transport, int fd) {
 
 static int check_transport(const al_transport *t) {
   if (!t->loop || t->closing) return -ESHUTDOWN;
-  if (!t->ops->feeds) return -ENOTSUP;
+  if (!t->ops->is_two_way) return -ENOTSUP;
   return t->feeder ? -EBUSY : 0;
 }
 
@@ -202,6 +202,7 @@ int al_sendfile_start(al_loop *loop, int fd, const al_sendfile_what *what, void 
 int al_transport_sendfile(al_transport *transport, const al_sendfile_what *what, void *data, al_sendfile_fn *done,
                           al_sendfile **request, int64_t *sent) {
   int err = check_transport(transport);
+  if (!err && !transport->ops->sends_files) err = -ENOTSUP;
   if (err) return err;
   al_sendfile *self = make(transport->loop, transport, transport->fd);
   return self ? start(self, what, data, done, request, sent) : -ENOMEM;

@@ -378,8 +378,9 @@ void al__stream_turn(al_transport *transport) { stream_catch_up(al__stream_of(tr
 
 static const al__transport_ops stream_ops = {
     .name = "stream",
-    .feeds = true,
-    .drops = "socket.send()",
+    .is_two_way = true,
+    .sends_files = true,
+    .drops = "socket.send() raised exception.",
     .start = al__stream_start,
     .turn = al__stream_turn,
     .stop_reading = al__stream_stop_reading,

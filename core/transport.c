@@ -1,5 +1,5 @@
 /* transport.c - the base of all transports, see transport.h; and the part of aloop.h that is the same for every kind.
- * Used by stream.c and server.c. Knows no machine beyond closing a descriptor, and no kind.
+ * Used by the kinds of transports and server.c. Knows no machine beyond closing a descriptor, and no kind.
  *
  * SPDX-License-Identifier: MIT */
 #include "transport.h"
@@ -39,7 +39,7 @@ static void room_dump(const al_loop *loop, void *state, int fd) {
   (void)loop;
   for (const al_link *link = room->all.next; link != &room->all; link = link->next) {
     const al_transport *t = AL_CONTAINER(link, al_transport, in_room);
-    al__dump_line(fd, "%s fd=%d unsent=%zu%s%s%s\n", t->ops->name, t->fd, t->ops->buffered(t),
+    al__dump_line(fd, "%s fd=%d unsent=%zu%s%s%s\n", t->ops->name, al_transport_fd(t), t->ops->buffered(t),
                   t->closing ? " closing" : "", t->paused ? " paused" : "", t->busy ? " busy" : "");
   }
 }
@@ -54,22 +54,26 @@ static transport_room *room_of(al_loop *loop) {
   return room;
 }
 
-static int room_enter(al_loop *loop, al_transport *transport) {
-  transport_room *room = room_of(loop);
+static void room_append(transport_room *room, al_transport *transport) {
+  al__link_append(&room->all, &transport->in_room);
+  transport->loop->stats.transports++;
+}
+
+static int room_enter(al_transport *transport) {
+  transport_room *room = room_of(transport->loop);
   if (!room) return -ENOMEM;
   size_t old = room->size;
   int err = al__array_grow((void **)&room->by_fd, &room->size, sizeof(*room->by_fd), (size_t)transport->fd + 1);
   if (err) return err;
   if (room->size > old) memset(room->by_fd + old, 0, (room->size - old) * sizeof(*room->by_fd));
   room->by_fd[transport->fd] = transport;
-  al__link_append(&room->all, &transport->in_room);
-  loop->stats.transports++;
+  room_append(room, transport);
   return 0;
 }
 
 static void room_leave(al_transport *transport) {
   transport_room *room = transport->loop->rooms[AL_ROOM_TRANSPORT].state;
-  if (room && room->by_fd[transport->fd] == transport) room->by_fd[transport->fd] = NULL;
+  if (room && transport->fd >= 0 && room->by_fd[transport->fd] == transport) room->by_fd[transport->fd] = NULL;
   if (transport->in_room.next) al__link_remove(&transport->in_room);
   transport->loop->stats.transports--;
 }
@@ -125,8 +129,9 @@ static void learn_peer(al_transport *transport, const al_addr *peer) {
 
 static void learn_local(al_transport *transport) {
   al_addr addr;
-  if (!transport->local.len && transport->fd >= 0 && !al__sock_name(transport->fd, &addr))
-    name_set(&transport->local, &addr);
+  if (transport->local || transport->fd < 0 || al__sock_name(transport->fd, &addr)) return;
+  transport->local = al__calloc(1, sizeof(*transport->local));
+  if (transport->local) name_set(transport->local, &addr);
 }
 
 int al__transport_family(const al_transport *transport) {
@@ -136,11 +141,17 @@ int al__transport_family(const al_transport *transport) {
   return family;
 }
 
-int al_transport_peername(al_transport *transport, al_addr *addr) { return name_get(&transport->peer, addr); }
+static al_transport *lowest(al_transport *transport) {
+  while (transport->below) transport = transport->below;
+  return transport;
+}
+
+int al_transport_peername(al_transport *transport, al_addr *addr) { return name_get(&lowest(transport)->peer, addr); }
 
 int al_transport_sockname(al_transport *transport, al_addr *addr) {
+  transport = lowest(transport);
   learn_local(transport);
-  return name_get(&transport->local, addr);
+  return transport->local ? name_get(transport->local, addr) : -ENOTCONN;
 }
 
 /* ---- birth and death --------------------------------------------------------------------------------------------- */
@@ -164,29 +175,41 @@ static void transport_on_turn(al_loop *loop, al_handle *handle) {
   al__transport_settle(transport);
 }
 
+static void tell_lost(al_transport *transport) {
+  al_protocol *protocol = transport->protocol;
+  transport->lost_done = true;
+  if (transport->made && protocol->ops->connection_lost) protocol->ops->connection_lost(protocol, transport->error);
+  transport->protocol = &mute;
+}
+
 static void transport_on_lost(al_loop *loop, al_handle *handle) {
   al_transport *transport = AL_CONTAINER(handle, al_transport, lost);
-  al_protocol *protocol = transport->protocol;
   (void)loop;
-  transport->lost_done = true;
-  if (protocol->ops->connection_lost) protocol->ops->connection_lost(protocol, transport->error);
-  transport->protocol = &mute;
+  tell_lost(transport);
   al__transport_settle(transport);
 }
 
-int al__transport_init(al_transport *transport, const al__transport_ops *ops, al_loop *loop, int fd,
-                       const al_addr *peer, al_protocol *protocol) {
-  if (loop->closed) return AL_ECLOSED;
+static size_t default_high(const al_transport *transport) {
+  return transport->ops->high_water ? transport->ops->high_water : AL_HIGH_WATER;
+}
+
+static void init(al_transport *transport, const al__transport_ops *ops, al_loop *loop, int fd, al_protocol *protocol) {
   transport->ops = ops;
   transport->loop = loop;
   transport->fd = fd;
   transport->protocol = protocol ? protocol : &mute;
   transport->refs = 2; /* the caller's, and the transport's own */
-  transport->high = AL_HIGH_WATER;
-  transport->low = AL_HIGH_WATER / 4;
+  transport->high = default_high(transport);
+  transport->low = transport->high / 4;
   al_handle_init(&transport->turn, transport_on_turn);
   al_handle_init(&transport->lost, transport_on_lost);
-  int err = room_enter(loop, transport);
+}
+
+int al__transport_init(al_transport *transport, const al__transport_ops *ops, al_loop *loop, int fd,
+                       const al_addr *peer, al_protocol *protocol) {
+  if (loop->closed) return AL_ECLOSED;
+  init(transport, ops, loop, fd, protocol);
+  int err = room_enter(transport);
   if (err) return err;
   learn_peer(transport, peer);
   return 0;
@@ -198,7 +221,25 @@ void al__transport_begin(al_transport *transport, al_handle *started) {
   al_call_soon(transport->loop, &transport->turn);
 }
 
+static void turn_over(al_loop *loop, al_handle *handle) {
+  al_transport *transport = AL_CONTAINER(handle, al_transport, turn);
+  (void)loop;
+  transport->ops->turn(transport);
+  al__transport_settle(transport);
+}
+
+void al__transport_init_over(al_transport *transport, const al__transport_ops *ops, al_transport *below,
+                             al_protocol *protocol) {
+  init(transport, ops, below->loop, -1, protocol);
+  transport->turn.run = turn_over;
+  transport->below = below;
+  below->above = transport;
+  room_append(below->loop->rooms[AL_ROOM_TRANSPORT].state, transport);
+  al__transport_begin(transport, NULL);
+}
+
 static void close_fd(al_transport *transport) {
+  if (transport->below) return;
   if (transport->dying)
     al__fd_close(transport->fd); /* the machine is closing too */
   else
@@ -215,6 +256,16 @@ static void leave_group(al_transport *transport) {
   group->left(group);
 }
 
+/* The one that stands on this one goes with it. It was told, as this one's protocol, unless another took its place; when
+ * the loop closes it may still have to die. */
+static void finish_above(al_transport *transport) {
+  al_transport *above = transport->above;
+  transport->above = NULL;
+  if (!above) return;
+  if (!transport->dying) al__transport_end(above, transport->error);
+  if (above->lost_done) al__transport_settle(above);
+}
+
 static void transport_finish(al_transport *transport) {
   const al_transport_owner *owner = transport->owner;
   if (transport->refs > 1) learn_local(transport); /* somebody may still ask */
@@ -222,8 +273,10 @@ static void transport_finish(al_transport *transport) {
   close_fd(transport);
   transport->loop = NULL;
   transport->owner = NULL;
+  if (transport->ops->finished) transport->ops->finished(transport);
   if (owner && owner->closed) owner->closed(transport, transport->data);
   leave_group(transport);
+  finish_above(transport);
   al_transport_release(transport);
 }
 
@@ -236,6 +289,7 @@ static void begin_closing(al_transport *transport) {
 
 /* No operation is in flight on the descriptor. */
 static bool is_idle(const al_transport *transport) {
+  if (transport->below) return !transport->below->loop;
   return transport->foreign_ops == 0 && transport->ops->is_idle(transport);
 }
 
@@ -254,7 +308,8 @@ static void transport_die(al_transport *transport) {
 }
 
 static bool transport_is_busy(const al_transport *transport) {
-  return al_handle_is_queued(&transport->turn) || al_handle_is_queued(&transport->lost) || !is_idle(transport);
+  if (al_handle_is_queued(&transport->turn) || al_handle_is_queued(&transport->lost)) return true;
+  return transport->below ? transport->below->busy || !transport->ops->is_idle(transport) : !is_idle(transport);
 }
 
 void al__transport_settle(al_transport *transport) {
@@ -266,6 +321,7 @@ void al__transport_settle(al_transport *transport) {
   if (busy == transport->busy) return;
   transport->busy = busy;
   if (transport->owner && transport->owner->activity) transport->owner->activity(transport, transport->data, busy);
+  if (transport->above) al__transport_settle(transport->above);
 }
 
 void al_transport_hold(al_transport *transport) { transport->refs++; }
@@ -274,9 +330,13 @@ void al_transport_release(al_transport *transport) {
   al_assert(transport->refs > 0);
   if (--transport->refs > 0) return;
   al_assert(transport->fd < 0);
+  al_transport *below = transport->below;
   name_free(&transport->peer);
-  name_free(&transport->local);
+  if (transport->local) name_free(transport->local);
+  al__free(transport->local);
+  if (transport->ops->free) transport->ops->free(transport);
   al__free(transport);
+  if (below) al_transport_release(below);
 }
 
 void al_transport_set_owner(al_transport *transport, const al_transport_owner *owner, void *data) {
@@ -296,14 +356,40 @@ void al__transport_lose(al_transport *transport, int error) {
   al_call_soon(transport->loop, &transport->lost);
 }
 
+void al__transport_end(al_transport *transport, int error) {
+  if (transport->lost_done) return;
+  begin_closing(transport);
+  if (!transport->conn_lost) transport->conn_lost = 1;
+  transport->error = error;
+  tell_lost(transport);
+}
+
 void al_transport_close(al_transport *transport) {
   if (transport->closing) return;
   begin_closing(transport);
-  if (transport->ops->buffered(transport) == 0) al__transport_lose(transport, 0);
+  if (transport->ops->close) {
+    transport->conn_lost = 1;
+    transport->ops->close(transport);
+  } else if (transport->ops->buffered(transport) == 0) {
+    al__transport_lose(transport, 0);
+  }
+  al__transport_settle(transport);
+}
+
+static void fail_below(al_transport *transport, int error) {
+  if (transport->lost_done) return;
+  transport->ops->drop(transport);
+  begin_closing(transport);
+  if (!transport->conn_lost) transport->conn_lost = 1;
+  al_transport_fail(transport->below, error);
   al__transport_settle(transport);
 }
 
 void al_transport_fail(al_transport *transport, int error) {
+  if (transport->below) {
+    fail_below(transport, error);
+    return;
+  }
   if (transport->conn_lost) return;
   transport->ops->drop(transport);
   begin_closing(transport);
@@ -317,7 +403,8 @@ bool al_transport_is_closing(const al_transport *transport) { return transport->
 
 void al__transport_fatal(al_transport *transport, int error, const char *message) {
   if (transport->loop->debug && error > AL_ECLOSED)
-    al_log(AL_LOG_DEBUG, NULL, "%s fd=%d: %s: %s", transport->ops->name, transport->fd, message, al_strerror(error));
+    al_log(AL_LOG_DEBUG, NULL, "%s fd=%d: %s: %s", transport->ops->name, al_transport_fd(transport), message,
+           al_strerror(error));
   al_transport_fail(transport, error);
 }
 
@@ -325,7 +412,7 @@ void al__transport_fatal(al_transport *transport, int error, const char *message
 
 static void log_reading(const al_transport *transport, const char *what) {
   if (transport->loop->debug)
-    al_log(AL_LOG_DEBUG, NULL, "%s fd=%d %s reading", transport->ops->name, transport->fd, what);
+    al_log(AL_LOG_DEBUG, NULL, "%s fd=%d %s reading", transport->ops->name, al_transport_fd(transport), what);
 }
 
 bool al_transport_is_reading(const al_transport *transport) { return al__transport_is_open_for_reading(transport); }
@@ -353,7 +440,7 @@ int al_transport_resume_reading(al_transport *transport) {
 
 void al__transport_drop_write(al_transport *transport) {
   if (transport->conn_lost >= AL_LOST_WRITES_WARNED)
-    al_log(AL_LOG_WARNING, NULL, "%s raised exception.", transport->ops->drops);
+    al_log(AL_LOG_WARNING, NULL, "%s", transport->ops->drops);
   else
     transport->conn_lost++;
 }
@@ -390,7 +477,7 @@ void al_transport_get_limits(const al_transport *transport, size_t *low, size_t 
 
 int al_transport_set_limits(al_transport *transport, size_t high, size_t low) {
   const size_t derive = SIZE_MAX;
-  if (high == derive) high = low == derive ? AL_HIGH_WATER : low > derive / 4 ? derive : 4 * low;
+  if (high == derive) high = low == derive ? default_high(transport) : low > derive / 4 ? derive : 4 * low;
   if (low == derive) low = high / 4;
   if (high < low) return -EINVAL;
   transport->high = high;
@@ -399,9 +486,14 @@ int al_transport_set_limits(al_transport *transport, size_t high, size_t low) {
   return 0;
 }
 
+static bool is_too_much(const al_transport *transport) {
+  size_t size = transport->ops->buffered(transport);
+  return size > transport->high || (size == transport->high && size > 0 && transport->ops->pauses_at_high);
+}
+
 void al__transport_grown(al_transport *transport) {
   al_protocol *protocol = transport->protocol;
-  if (transport->writing_paused || transport->ops->buffered(transport) <= transport->high) return;
+  if (transport->writing_paused || !is_too_much(transport)) return;
   transport->writing_paused = true;
   if (!protocol->ops->pause_writing) return;
   al_transport_hold(transport);
@@ -429,7 +521,10 @@ al_protocol *al_transport_protocol(const al_transport *transport) {
 }
 
 al_loop *al_transport_loop(const al_transport *transport) { return transport->loop; }
-int al_transport_fd(const al_transport *transport) { return transport->fd; }
+int al_transport_fd(const al_transport *transport) {
+  while (transport->below) transport = transport->below;
+  return transport->fd;
+}
 
 /* ---- groups ------------------------------------------------------------------------------------------------------ */
 

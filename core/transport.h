@@ -12,6 +12,9 @@
  * own turn (or its close). So nothing that a protocol does inside a callback frees what the caller stands on;
  * pause_writing alone, which comes from outside of turns too, needs a reference around it.
  *
+ * A transport may stand on another one, `below`, instead of a descriptor (tls.c). It holds that one, fails with it
+ * (al_transport_fail goes downward, and connection_lost comes back up), and is finished right after it.
+ *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_TRANSPORT_H
 #define AL_TRANSPORT_H
@@ -27,8 +30,11 @@
 /* What a kind does. All get a transport that is not finished, free aside. */
 typedef struct al__transport_ops {
   const char *name;                       /* "stream" */
-  bool feeds;                             /* it calls al__feeder.flushed, so that files can be sent over it */
-  const char *drops;                      /* "socket.send()": for warnings of writes that were dropped */
+  bool is_two_way;                        /* a stream of bytes both ways; it calls al__feeder.flushed */
+  bool sends_files;                       /* sendfile(2) works on its descriptor */
+  bool pauses_at_high;                    /* writing is paused at the high mark; else above it */
+  size_t high_water;                      /* the default mark; 0: AL_HIGH_WATER */
+  const char *drops;                      /* the warning of a write that was dropped */
   void (*start)(al_transport *transport); /* connection_made has returned: reading may begin */
   void (*turn)(al_transport *transport);  /* the handle `turn`, queued by the kind, runs */
   /* For good, for closing is set already: cancels what reads, drops what was received and not yet delivered. */
@@ -42,6 +48,10 @@ typedef struct al__transport_ops {
   void (*drop)(al_transport *transport);             /* forgets what is unsent; cancels what sends */
   bool (*is_idle)(const al_transport *transport);    /* no operation is in flight */
   void (*protocol_changed)(al_transport *transport); /* may be NULL */
+  /* close() was called: ends in connection_lost. NULL: that is queued now, or by the kind when nothing is unsent. */
+  void (*close)(al_transport *transport);
+  void (*finished)(al_transport *transport); /* no callback comes any more; frees what is used by them. May be NULL */
+  void (*free)(al_transport *transport);     /* the last reference is gone; frees what else it has. May be NULL */
 } al__transport_ops;
 
 /* A socket address that outlives its socket: an IP address takes no further memory. */
@@ -74,17 +84,22 @@ struct al_transport {
   al_link in_room;  /* the ring of the loop's transports */
   al_link in_group; /* next NULL: in no group */
   al__group *group;
-  al__feeder *feeder; /* or NULL */
-  al_handle turn;     /* connection_made; later the kind's */
-  al_handle lost;     /* connection_lost */
-  al_handle *started; /* the caller's, to be queued after connection_made; may be NULL */
+  al__feeder *feeder;  /* or NULL */
+  al_transport *below; /* held; NULL: it has a descriptor */
+  al_transport *above; /* whose `below` this is, or NULL */
+  al_handle turn;      /* connection_made; later the kind's */
+  al_handle lost;      /* connection_lost */
+  al_handle *started;  /* the caller's, to be queued after connection_made; may be NULL */
   size_t high, low;
-  al__name peer, local; /* local only once somebody has asked */
+  al__name peer;
+  al__name *local; /* NULL until somebody has asked */
   int refs, fd;
   int error;           /* for connection_lost */
   uint8_t foreign_ops; /* in flight on the descriptor, of a feeder */
-  uint8_t conn_lost;   /* 0; from 1 on: connection_lost was queued, and so many writes less one were dropped */
-  bool made : 1;       /* connection_made was called */
+  /* 0; from 1 on: connection_lost was queued (or, over another transport, will come back up from that one), and so
+   * many writes less one were dropped. */
+  uint8_t conn_lost;
+  bool made : 1; /* connection_made was called */
   bool closing : 1, lost_done : 1;
   bool dying : 1;          /* the loop closes: no callbacks of the protocol */
   bool paused : 1;         /* pause_reading() */
@@ -97,6 +112,13 @@ struct al_transport {
 int al__transport_init(al_transport *transport, const al__transport_ops *ops, al_loop *loop, int fd,
                        const al_addr *peer, al_protocol *protocol);
 void al__transport_begin(al_transport *transport, al_handle *started); /* queues `turn` */
+
+/* Fills a zeroed transport that stands on another one, of which it takes over a reference. Queues `turn`, which is the
+ * kind's from the first time on: connection_made is the kind's matter. */
+void al__transport_init_over(al_transport *transport, const al__transport_ops *ops, al_transport *below,
+                             al_protocol *protocol);
+/* The one below has been told connection_lost(error): so is this one, if it ever was connected. */
+void al__transport_end(al_transport *transport, int error);
 
 /* The kind's operation failed with -errno (logged in debug mode), or a callback with an AL_E*: al_transport_fail. */
 void al__transport_fatal(al_transport *transport, int error, const char *message);

@@ -49,7 +49,7 @@ static inline void check_pattern(const char *data, size_t at, size_t len) {
 typedef struct peer {
   al_protocol protocol;
   al_transport *transport;
-  char events[64];
+  char events[2048];
   size_t received, largest;
   int error;
   bool keep_open;     /* what eof_received returns */
