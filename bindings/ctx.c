@@ -5,6 +5,7 @@
 #include "ctx.h"
 
 #include "lloop.h"
+#include "lpause.h"
 #include "lreport.h"
 
 #include <string.h>
@@ -24,6 +25,7 @@ static int ctx_gc(lua_State *L) {
     loop->loop = NULL;
   }
   ctx->ended = true;
+  al_pause_end(ctx);
   return 0;
 }
 

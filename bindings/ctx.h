@@ -144,6 +144,7 @@ struct al_ctx {
   size_t n_unread;           /* futures in AL_SLOT_UNREAD that still are */
   int n_coroutines;          /* in AL_SLOT_COROUTINES */
   struct l_sockops *sockops; /* lsockops.c's */
+  struct l_pause *pauses;    /* lpause.c: the unused ones */
 };
 
 /* The anchors with a fixed place. */

@@ -44,7 +44,7 @@ bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx) {
   for (uint64_t steps = 1, limit = 2;; steps++) {
     if (!t->throwing) { /* else what an earlier cancel() gave is on its way */
       lua_pushvalue(L, message);
-      lua_setiuservalue(L, self, AL_TASK_UV_MESSAGE);
+      al_task_set_message(L, self);
     }
     t->cancelling++;
     l_future *next = t->awaiting;

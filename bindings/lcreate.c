@@ -5,11 +5,6 @@
 #include "lloop.h"
 #include "ltask.h"
 
-void al_task_set_name(lua_State *L, int self, int name) {
-  luaL_tolstring(L, name, NULL);
-  lua_setiuservalue(L, self, AL_TASK_UV_NAME);
-}
-
 /* While the child's step has its own context, that of the current task stands where get_context looks for it. */
 static void put_context_aside(lua_State *L, al_ctx *ctx, l_task *current) {
   al_task_pushself(L, ctx, current);
@@ -58,7 +53,7 @@ static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop, bool eag
   }
   l_task *t = al_task_new(L, ctx, loop, 2, kind); /* nothing raises from here on: the task would stay unqueued */
   lua_pushvalue(L, name);
-  lua_setiuservalue(L, -2, AL_TASK_UV_NAME);
+  lua_setiuservalue(L, -2, AL_TASK_UV_TEXTS);
   if (eager) {
     step_eagerly(L, ctx, t);
   } else {

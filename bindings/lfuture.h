@@ -23,11 +23,11 @@ struct l_future {
   al_list waiters; /* al_handle: steps of tasks and callbacks, in order */
   int nvalues;     /* finished: how many values; other than 1: they stand in a table */
   uint8_t state;
-  bool failed; /* finished with an error */
-  bool unread; /* its error was not looked at yet */
-  bool is_task;
-  bool delegates; /* made by core.gathering: cancel() is its owner's __cancel */
-  bool has_owner; /* made by core.waiter: it knows the lock, queue, ... that whoever waits for it waits for */
+  bool failed : 1; /* finished with an error */
+  bool unread : 1; /* its error was not looked at yet */
+  bool is_task : 1;
+  bool delegates : 1; /* made by core.gathering: cancel() is its owner's __cancel */
+  bool has_owner : 1; /* made by core.waiter: it knows the lock, queue, ... that whoever waits for it waits for */
 };
 
 /* Makes a pending future of the loop (whose userdata is at loop_idx) and pushes it. */

@@ -9,6 +9,7 @@
 #include "linspect.h"
 
 #include "lloop.h"
+#include "lpause.h"
 #include "lreader.h"
 #include "lrepr.h"
 #include "lserver.h"
@@ -397,13 +398,12 @@ static void push_operation(lua_State *L, al_ctx *ctx, l_task *t) {
   look_at_values(L, ctx, co, &ar);
 }
 
-static bool waits_for_timer(const l_task *t) { return t->wait == &t->sleeping && al_timer_is_set(&t->timer); }
-
 /* Pushes what the task at 1, which waits, waits for: a kind and what there is to know of it. */
 static int push_wait(lua_State *L, al_ctx *ctx, l_task *t) {
-  if (waits_for_timer(t)) {
+  const al_timer *timer = al_sleep_timer(t);
+  if (timer) {
     lua_pushliteral(L, "timer");
-    lua_pushnumber(L, (lua_Number)(t->timer.when_ns - al_loop_time_ns(t->f.loop->loop)) * 1e-9);
+    lua_pushnumber(L, (lua_Number)(timer->when_ns - al_loop_time_ns(t->f.loop->loop)) * 1e-9);
   } else if (t->awaiting) {
     lua_pushliteral(L, "future");
     lua_getiuservalue(L, 1, AL_TASK_UV_AWAITED);

@@ -50,7 +50,6 @@ static l_task *new_main(lua_State *L, al_ctx *ctx, int nargs) {
   t->f.loop = ctx->no_loop;
   al_list_init(&t->f.waiters);
   al_handle_init(&t->step, al_task_step);
-  al_timer_init(&t->timer, NULL);
   lua_pushvalue(L, f);
   lua_setiuservalue(L, self, AL_TASK_UV_CORO);
   lua_State *co = al_task_push_coroutine(L, ctx);

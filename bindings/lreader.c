@@ -17,12 +17,22 @@
 
 enum { UV_EXCEPTION = 1, UV_COUNT = UV_EXCEPTION };
 
-enum { SMALLEST_BUFFER = 512 };
+enum { SMALLEST_BUFFER = 512, MAX_SEPARATORS = 10000 };
 
 typedef struct separator {
   const char *text;
   size_t len;
 } separator;
+
+typedef struct separators { /* more than one, in a userdata that the waiting function keeps */
+  size_t shortest, longest;
+  separator list[]; /* their texts follow */
+} separators;
+
+typedef struct piece { /* the bytes that are there */
+  size_t start, end, size;
+  char bytes[];
+} piece;
 
 enum { SOME, ALL, EXACTLY, UNTIL, LINE };
 static const char *const method_names[] = {"read", "read", "readexactly", "readuntil", "readline"};
@@ -34,27 +44,27 @@ typedef struct request {
     size_t clear; /* UNTIL, LINE: no separator begins in so many bytes from the first one */
   } u;
   union {
-    separator one;
-    const separator *many; /* more than one, in a userdata that the waiting function keeps */
+    const char *one; /* of one_len bytes */
+    const separators *many;
   } separators;
-  size_t match_end;       /* so many bytes with the separator that was found; 0: none was */
-  uint32_t separator_len; /* its length */
-  uint32_t n_separators, shortest, longest;
-  uint8_t kind;
+  size_t match_end; /* so many bytes with the separator that was found; 0: none was */
+  uint32_t one_len;
+  unsigned n_separators : 14; /* at most MAX_SEPARATORS */
+  unsigned matched : 14;      /* which one was found */
+  unsigned kind : 3;
 } request;
 
 struct l_reader {
   const void *self; /* its own address: see al_test_reader */
-  char *data;       /* NULL while nothing is in it */
-  size_t start, end, size;
+  piece *held;      /* NULL while nothing is there */
   size_t limit;
   al_transport *transport; /* one reference, or NULL */
   l_wait wait;
   request asked; /* while somebody waits */
   int error;     /* failed: the core's error, if no exception was made of it yet */
-  bool waiting, woken;
-  bool thrown; /* woken by an exception */
-  bool eof, failed, paused;
+  bool waiting : 1, woken : 1;
+  bool thrown : 1; /* woken by an exception */
+  bool eof : 1, failed : 1, paused : 1;
 };
 
 l_reader *al_test_reader(lua_State *L, int idx) {
@@ -70,32 +80,33 @@ static l_reader *check_self(lua_State *L) {
 
 /* ---- the buffer -------------------------------------------------------------------------------------------------- */
 
-static inline size_t held(const l_reader *r) { return r->end - r->start; }
+static inline size_t held(const l_reader *r) { return r->held ? r->held->end - r->held->start : 0; }
+static inline const char *first_byte(const l_reader *r) { return r->held ? r->held->bytes + r->held->start : ""; }
 
 /* Makes room for len bytes behind the end. */
 static int make_room(l_reader *r, size_t len) {
+  piece *p = r->held;
   size_t n = held(r);
-  if (n + len <= r->size && r->start >= n) { /* moving is no more work than taking out was */
-    memcpy(r->data, r->data + r->start, n);
+  if (p && n + len <= p->size && p->start >= n) { /* moving is no more work than taking out was */
+    memcpy(p->bytes, first_byte(r), n);
   } else {
-    size_t size = r->size ? r->size : SMALLEST_BUFFER;
+    size_t size = p ? p->size : SMALLEST_BUFFER - sizeof *p;
     while (size < n + len) size *= 2;
-    char *data = malloc(size);
-    if (!data) return -ENOMEM;
-    if (n) memcpy(data, r->data + r->start, n);
-    free(r->data);
-    r->data = data;
-    r->size = size;
+    p = malloc(sizeof *p + size);
+    if (!p) return -ENOMEM;
+    memcpy(p->bytes, first_byte(r), n);
+    p->size = size;
+    free(r->held);
+    r->held = p;
   }
-  r->start = 0;
-  r->end = n;
+  p->start = 0;
+  p->end = n;
   return 0;
 }
 
 static void drop_buffer(l_reader *r) {
-  free(r->data);
-  r->data = NULL;
-  r->start = r->end = r->size = 0;
+  free(r->held);
+  r->held = NULL;
 }
 
 static void resume_transport(l_reader *r) {
@@ -105,15 +116,15 @@ static void resume_transport(l_reader *r) {
 
 /* The first n bytes are gone. */
 static void consume(l_reader *r, size_t n) {
-  r->start += n;
+  if (n) r->held->start += n;
   if (r->waiting && r->asked.kind >= UNTIL) r->asked.u.clear = r->asked.match_end = 0;
-  if (r->start == r->end) drop_buffer(r);
+  if (held(r) == 0) drop_buffer(r);
   if (r->paused && held(r) <= r->limit) resume_transport(r);
 }
 
 /* Pushes the first n bytes and takes them out. */
 static int take(lua_State *L, l_reader *r, size_t n) {
-  lua_pushlstring(L, n ? r->data + r->start : "", n);
+  lua_pushlstring(L, first_byte(r), n);
   consume(r, n);
   return 1;
 }
@@ -124,24 +135,30 @@ static const char *find(const char *data, size_t len, const separator *s) {
   return s->len == 1 ? memchr(data, *s->text, len) : memmem(data, len, s->text, s->len);
 }
 
+static size_t shortest(const request *q) { return q->n_separators > 1 ? q->separators.many->shortest : q->one_len; }
+static size_t longest(const request *q) { return q->n_separators > 1 ? q->separators.many->longest : q->one_len; }
+
 /* Looks for the separator that ends first; of two that end together, the shorter one counts. */
 static void look(const l_reader *r, request *q) {
   size_t len = held(r), clear = q->u.clear;
-  if (q->match_end || len - clear < q->shortest) return;
-  const separator *list = q->n_separators > 1 ? q->separators.many : &q->separators.one;
-  const char *first = r->data + r->start;
-  for (uint32_t i = 0; i < q->n_separators; i++) {
+  if (q->match_end || len - clear < shortest(q)) return;
+  const separator one = {q->separators.one, q->one_len};
+  const separator *list = q->n_separators > 1 ? q->separators.many->list : &one;
+  const char *first = first_byte(r);
+  for (unsigned i = 0; i < q->n_separators; i++) {
     const char *at = find(first + clear, len - clear, &list[i]);
     size_t end = at ? (size_t)(at - first) + list[i].len : 0;
     if (!at || (q->match_end && end > q->match_end)) continue;
-    if (end == q->match_end && list[i].len >= q->separator_len) continue;
+    if (end == q->match_end && list[i].len >= list[q->matched].len) continue;
     q->match_end = end;
-    q->separator_len = (uint32_t)list[i].len;
+    q->matched = i & 0x3fff;
   }
-  if (!q->match_end) q->u.clear = len + 1 > q->longest ? len + 1 - q->longest : 0;
+  if (!q->match_end) q->u.clear = len + 1 > longest(q) ? len + 1 - longest(q) : 0;
 }
 
-static size_t length_before(const request *q) { return q->match_end - q->separator_len; }
+static size_t length_before(const request *q) {
+  return q->match_end - (q->n_separators > 1 ? q->separators.many->list[q->matched].len : q->one_len);
+}
 
 /* Need the task that asks wait no longer? */
 static bool is_ready(const l_reader *r, request *q) {
@@ -174,9 +191,9 @@ static void grown(l_reader *r) {
 
 int al_reader_feed(l_reader *r, const char *data, size_t len) {
   if (len == 0) return 0;
-  if (r->size - r->end < len && make_room(r, len)) return -ENOMEM;
-  memcpy(r->data + r->end, data, len);
-  r->end += len;
+  if ((!r->held || r->held->size - r->held->end < len) && make_room(r, len)) return -ENOMEM;
+  memcpy(r->held->bytes + r->held->end, data, len);
+  r->held->end += len;
   grown(r);
   return 0;
 }
@@ -359,60 +376,69 @@ static int reader_readline(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_reader *r = begin(L, ctx, "readline");
   if (r->failed) return raise_failure(L, ctx);
-  request q = {.kind = LINE, .separators.one = {"\n", 1}, .n_separators = 1, .shortest = 1, .longest = 1};
+  request q = {.kind = LINE, .separators.one = "\n", .one_len = 1, .n_separators = 1};
   return ask(L, ctx, r, &q);
 }
 
-static void add_separator(lua_State *L, al_ctx *ctx, request *q, size_t len) {
+static size_t check_separator(lua_State *L, al_ctx *ctx, size_t len) {
   if (len == 0) al_raise(L, ctx, AL_C_ValueError, "Separator should be at least one-byte string");
   if (len > UINT32_MAX) al_argerror(L, 2, "too long a separator");
-  if (q->n_separators == 0 || len < q->shortest) q->shortest = (uint32_t)len;
-  if (len > q->longest) q->longest = (uint32_t)len;
-  q->n_separators++;
+  return len;
+}
+
+static void take_one(lua_State *L, al_ctx *ctx, request *q, int idx) {
+  size_t len;
+  q->separators.one = lua_tolstring(L, idx, &len);
+  q->one_len = (uint32_t)check_separator(L, ctx, len);
+  q->n_separators = 1;
 }
 
 /* Pushes a copy of the list at 2: the script may change its own while this one is in use. */
 static void take_list(lua_State *L, al_ctx *ctx, request *q) {
   lua_Integer n = luaL_len(L, 2);
-  size_t total = 0;
+  size_t total = 0, shortest = SIZE_MAX, longest = 0;
   if (n < 1) al_raise(L, ctx, AL_C_ValueError, "Separator should contain at least one element");
-  luaL_argcheck(L, n <= 10000, 2, "too many separators");
+  luaL_argcheck(L, n <= MAX_SEPARATORS, 2, "too many separators");
   for (lua_Integer i = 1; i <= n; i++, lua_pop(L, 1)) {
     if (lua_geti(L, 2, i) != LUA_TSTRING)
       al_argerror(L, 2, lua_pushfstring(L, "string expected as separator %d, got %s", (int)i, luaL_typename(L, -1)));
-    add_separator(L, ctx, q, lua_rawlen(L, -1));
-    total += lua_rawlen(L, -1);
+    size_t len = check_separator(L, ctx, lua_rawlen(L, -1));
+    if (len < shortest) shortest = len;
+    if (len > longest) longest = len;
+    total += len;
   }
-  separator *list = lua_newuserdatauv(L, (size_t)n * sizeof *list + total, 0);
-  char *text = (char *)(list + n);
+  separators *many = lua_newuserdatauv(L, sizeof *many + (size_t)n * sizeof *many->list + total, 0);
+  many->shortest = shortest;
+  many->longest = longest;
+  char *text = (char *)(many->list + n);
   for (lua_Integer i = 0; i < n; i++, lua_pop(L, 1)) {
     lua_geti(L, 2, i + 1);
     size_t len = lua_type(L, -1) == LUA_TSTRING ? lua_rawlen(L, -1) : 0;
     if (len == 0 || len > total) luaL_error(L, "the list of separators changes while it is read");
     total -= len;
-    list[i] = (separator){memcpy(text, lua_tostring(L, -1), len), len};
+    many->list[i] = (separator){memcpy(text, lua_tostring(L, -1), len), len};
     text += len;
   }
-  if (n > 1)
-    q->separators.many = list;
-  else
-    q->separators.one = list[0];
+  q->separators.many = many;
+  q->n_separators = (unsigned)n & 0x3fff;
 }
 
 /* readuntil([separator = "\n" or list of separators]) */
 static int reader_readuntil(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_reader *r = begin(L, ctx, "readuntil");
-  request q = {.kind = UNTIL, .separators.one = {"\n", 1}};
+  request q = {.kind = UNTIL, .separators.one = "\n", .one_len = 1, .n_separators = 1};
   lua_settop(L, 2);
   int type = lua_type(L, 2);
-  if (type == LUA_TTABLE) {
+  if (type == LUA_TTABLE && luaL_len(L, 2) == 1 && lua_geti(L, 2, 1) == LUA_TSTRING) {
+    take_one(L, ctx, &q, 3); /* which stays on the stack */
+  } else if (type == LUA_TTABLE) {
+    lua_settop(L, 2);
     take_list(L, ctx, &q);
-  } else {
-    if (type != LUA_TNIL && type != LUA_TSTRING) return al_typeerror(L, 2, "string or list of strings");
-    separator *one = &q.separators.one;
-    if (type == LUA_TSTRING) one->text = lua_tolstring(L, 2, &one->len);
-    add_separator(L, ctx, &q, one->len);
+  } else if (type == LUA_TSTRING) {
+    take_one(L, ctx, &q, 2);
+  } else if (type != LUA_TNIL) {
+    return al_typeerror(L, 2, "string or list of strings");
   }
   if (r->failed) return raise_failure(L, ctx);
   return ask(L, ctx, r, &q);

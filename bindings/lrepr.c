@@ -324,10 +324,7 @@ void al_future_repr(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
   luaL_addstring(&b, t && f->state == AL_FUTURE_PENDING && t->cancelling > 0 ? "cancelling" : state_names[f->state]);
   if (t) {
     luaL_addstring(&b, " name='");
-    if (lua_getiuservalue(L, idx, AL_TASK_UV_NAME) == LUA_TNIL) {
-      lua_pop(L, 1);
-      lua_pushfstring(L, "Task-%I", (LUAI_UACINT)t->number);
-    }
+    al_task_pushname_of(L, idx);
     luaL_addvalue(&b);
     luaL_addstring(&b, "' coro=");
     lua_getiuservalue(L, idx, AL_TASK_UV_CORO);

@@ -1,28 +1,33 @@
-/* lsleep.c - aloop.sleep: a timer inside the task, so that waiting for it allocates nothing.
+/* lsleep.c - aloop.sleep: a timer of the few that are used again and again (lpause.c), so that waiting for it takes no
+ * memory.
  *
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"
 #include "lloop.h"
-#include "ltask.h"
+#include "lpause.h"
 
 #include <math.h>
 
 static int sleep_values(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  (void)ctx, (void)wait;
+  al_pause_give(ctx, al_pause_of_wait(wait));
   return lua_gettop(L) - 1;
 }
 
 static void sleep_abandon(al_ctx *ctx, l_wait *wait) {
-  (void)ctx;
-  l_task *t = (l_task *)(void *)((char *)wait - offsetof(l_task, sleeping));
-  al_timer_cancel(&t->timer);
+  l_pause *p = al_pause_of_wait(wait);
+  al_timer_cancel(&p->timer);
+  al_pause_give(ctx, p);
 }
 
 static void sleep_over(al_loop *loop, al_handle *handle) {
   (void)loop;
-  al_timer *timer = (al_timer *)(void *)((char *)handle - offsetof(al_timer, handle));
-  l_task *t = (l_task *)(void *)((char *)timer - offsetof(l_task, timer));
-  al_wake(&t->sleeping);
+  al_wake(&al_pause_of_handle(handle)->wait);
+}
+
+const al_timer *al_sleep_timer(const l_task *t) {
+  if (!t->wait || t->wait->abandon != sleep_abandon) return NULL;
+  const al_timer *timer = &al_pause_of_wait(t->wait)->timer;
+  return al_timer_is_set(timer) ? timer : NULL;
 }
 
 static int sleep_turn_done(lua_State *L, int status, lua_KContext extra) {
@@ -84,13 +89,13 @@ static int sleep(lua_State *L) {
     return al_suspend(L, 0, sleep_turn_done);
   }
   if (t->f.loop->custom_future) return sleep_on_future(L, ctx, t->f.loop);
-  t->sleeping.finish = sleep_values;
-  t->sleeping.abandon = sleep_abandon;
-  t->sleeping.what = "timer";
-  t->timer.handle.run = sleep_over;
-  if (al_timer_set(t->f.loop->loop, &t->timer, al_loop_time_ns(t->f.loop->loop) + al_seconds_to_ns(delay)) < 0)
+  l_pause *p = al_pause_take(L, ctx, &(l_wait){.finish = sleep_values, .abandon = sleep_abandon, .what = "timer"});
+  p->timer.handle.run = sleep_over;
+  if (al_timer_set(t->f.loop->loop, &p->timer, al_loop_time_ns(t->f.loop->loop) + al_seconds_to_ns(delay)) < 0) {
+    al_pause_give(ctx, p);
     return luaL_error(L, "not enough memory");
-  return al_wait(L, ctx, &t->sleeping);
+  }
+  return al_wait(L, ctx, &p->wait);
 }
 
 static const luaL_Reg functions[] = {{"sleep", sleep}, {NULL, NULL}};

@@ -48,19 +48,20 @@ struct sock_call {
   const char *name;
   int fd;
   uint8_t direction;
-  size_t size; /* how much may be received */
-  size_t sent; /* sock_sendall */
-  char *into;  /* memory to receive into, in the buffer at DATA */
+  size_t n; /* how much may be received; sock_sendall: was sent */
 };
 
+/* The call of a task that waits. Small, for there may be one for each of many sockets. */
 struct l_sock_wait {
-  al_handle handle; /* in the core's watch */
-  l_wait wait;
-  sock_call call;
-  l_sockops *ops;
-  l_sock_wait *next; /* of the unused ones */
-  bool watching;     /* its handle is in the watch */
-  bool closed;       /* its socket was closed meanwhile */
+  al_handle handle; /* in the core's watch; unused: its link leads to the next one */
+  l_wait wait;      /* the task knows the loop; what: the function's name */
+  l_socket *socket;
+  sock_try *attempt;
+  size_t n;
+  int fd;
+  uint8_t direction;
+  bool watching; /* its handle is in the watch */
+  bool closed;   /* its socket was closed meanwhile */
 };
 
 struct l_sockops { /* one in a state */
@@ -75,27 +76,29 @@ static l_sock_wait *of_handle(al_handle *h) {
 }
 static l_sock_wait *of_wait(l_wait *w) { return (l_sock_wait *)(void *)((char *)w - offsetof(l_sock_wait, wait)); }
 
+static l_sock_wait *next_of(const l_sock_wait *w) { return (l_sock_wait *)(void *)w->handle.link.next; }
+
 static l_sock_wait *take(l_sockops *ops) {
   l_sock_wait *w = ops->unused;
   if (w)
-    ops->unused = w->next;
+    ops->unused = next_of(w);
   else
     w = malloc(sizeof *w);
   return w;
 }
 
 /* It is in no watch any more. */
-static void give_back(l_sock_wait *w) {
-  l_socket *s = w->call.socket;
-  if (s && s->waits[w->call.direction] == w) s->waits[w->call.direction] = NULL;
-  w->next = w->ops->unused;
-  w->ops->unused = w;
+static void give_back(l_sockops *ops, l_sock_wait *w) {
+  l_socket *s = w->socket;
+  if (s && s->waits[w->direction] == w) s->waits[w->direction] = NULL;
+  w->handle.link.next = (al_link *)(void *)ops->unused;
+  ops->unused = w;
 }
 
 static int sockops_gc(lua_State *L) {
   l_sockops *ops = lua_touserdata(L, 1);
   for (l_sock_wait *w = ops->unused, *next; w; w = next) {
-    next = w->next;
+    next = next_of(w);
     free(w);
   }
   free(ops->buffer);
@@ -117,22 +120,27 @@ static void on_ready(al_loop *loop, al_handle *handle) {
 static void unwatch(l_sock_wait *w) {
   if (!w->watching) return;
   w->watching = false;
-  (w->call.direction == READ ? al_remove_reader : al_remove_writer)(w->call.loop->loop, w->call.fd);
+  (w->direction == READ ? al_remove_reader : al_remove_writer)(w->wait.task->f.loop->loop, w->fd);
 }
 
 static void sock_abandon(al_ctx *ctx, l_wait *wait) {
-  (void)ctx;
   l_sock_wait *w = of_wait(wait);
   unwatch(w);
-  give_back(w);
+  give_back(ctx->sockops, w);
 }
 
 /* In the task again: the descriptor may be another's by now. */
 static int sock_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   l_sock_wait *w = of_wait(wait);
-  sock_call call = w->call;
+  sock_call call = {.loop = wait->task->f.loop,
+                    .socket = w->socket,
+                    .attempt = w->attempt,
+                    .name = wait->what,
+                    .fd = w->fd,
+                    .direction = w->direction,
+                    .n = w->n};
   bool closed = w->closed;
-  give_back(w);
+  give_back(ctx->sockops, w);
   if (closed) return al_raise_os(L, ctx, -EBADF, NULL, NULL);
   al_check_fd_free(L, ctx, call.loop->loop, call.fd);
   return go_on(L, ctx, &call);
@@ -143,7 +151,7 @@ void al_sockops_replaced(al_ctx *ctx, al_handle *handle) {
   l_sock_wait *w = of_handle(handle);
   w->watching = false;
   al_warn(ctx, "RuntimeWarning", "%s: another %s took the place of this one on descriptor %d, so it waits for ever",
-          w->call.name, w->call.direction == READ ? "reader" : "writer", w->call.fd);
+          w->wait.what, w->direction == READ ? "reader" : "writer", w->fd);
 }
 
 void al_sockops_closing(l_socket *socket) {
@@ -168,14 +176,18 @@ static void let_go_of(lua_State *L, al_ctx *ctx, const sock_call *call, al_handl
 static int wait_until_ready(lua_State *L, al_ctx *ctx, const sock_call *call) {
   l_sock_wait *w = take(ctx->sockops);
   if (!w) return al_raise_os(L, ctx, -ENOMEM, NULL, NULL);
-  *w = (l_sock_wait){
-      .call = *call, .ops = ctx->sockops, .wait = {.finish = sock_finish, .abandon = sock_abandon, .what = call->name}};
+  *w = (l_sock_wait){.wait = {.finish = sock_finish, .abandon = sock_abandon, .what = call->name},
+                     .socket = call->socket,
+                     .attempt = call->attempt,
+                     .n = call->n,
+                     .fd = call->fd,
+                     .direction = call->direction};
   al_handle_init(&w->handle, on_ready);
   al_handle *old = NULL;
   int err =
       (call->direction == READ ? al_wait_readable : al_wait_writable)(call->loop->loop, call->fd, &w->handle, &old);
   if (err) {
-    give_back(w);
+    give_back(ctx->sockops, w);
     return al_raise_os(L, ctx, err, NULL, NULL);
   }
   w->watching = true;
@@ -258,13 +270,13 @@ static char *receive_buffer(lua_State *L, al_ctx *ctx, size_t size) {
 }
 
 static int try_recv(lua_State *L, al_ctx *ctx, sock_call *call) {
-  if (call->size == 0) { /* as in Python, that asks for nothing */
+  if (call->n == 0) { /* as in Python, that asks for nothing */
     lua_pushliteral(L, "");
     return 1;
   }
-  char *buffer = receive_buffer(L, ctx, call->size);
+  char *buffer = receive_buffer(L, ctx, call->n);
   ssize_t n;
-  RETRY(n, recv(call->fd, buffer, call->size, MSG_DONTWAIT));
+  RETRY(n, recv(call->fd, buffer, call->n, MSG_DONTWAIT));
   if (n < 0) {
     lua_settop(L, DATA);
     return not_done(L, ctx);
@@ -282,7 +294,7 @@ static int loop_sock_recv(lua_State *L) {
   sock_call call = {.name = "sock_recv", .attempt = try_recv};
   lua_settop(L, DATA);
   begin(L, ctx, &call);
-  call.size = check_size(L, ctx, DATA, "recv");
+  call.n = check_size(L, ctx, DATA, "recv");
   return go_on(L, ctx, &call);
 }
 
@@ -294,15 +306,15 @@ static void push_sender(lua_State *L, const al_addr *addr) {
 }
 
 static int try_recvfrom(lua_State *L, al_ctx *ctx, sock_call *call) {
-  char *buffer = receive_buffer(L, ctx, call->size);
+  char *buffer = receive_buffer(L, ctx, call->n);
   al_addr addr = {.len = sizeof addr.ss};
   ssize_t n;
-  RETRY(n, recvfrom(call->fd, buffer, call->size, MSG_DONTWAIT, (struct sockaddr *)&addr.ss, &addr.len));
+  RETRY(n, recvfrom(call->fd, buffer, call->n, MSG_DONTWAIT, (struct sockaddr *)&addr.ss, &addr.len));
   if (n < 0) {
     lua_settop(L, DATA);
     return not_done(L, ctx);
   }
-  if (n == 0 && call->size > 0 && is_stream(call))
+  if (n == 0 && call->n > 0 && is_stream(call))
     lua_pushnil(L);
   else
     lua_pushlstring(L, buffer, (size_t)n);
@@ -316,24 +328,26 @@ static int loop_sock_recvfrom(lua_State *L) {
   sock_call call = {.name = "sock_recvfrom", .attempt = try_recvfrom};
   lua_settop(L, DATA);
   begin(L, ctx, &call);
-  call.size = check_size(L, ctx, DATA, "recvfrom");
+  call.n = check_size(L, ctx, DATA, "recvfrom");
   return go_on(L, ctx, &call);
 }
 
-/* The part of the buffer at DATA from the position at arg (nil: 1) on. */
-static void check_into(lua_State *L, al_ctx *ctx, sock_call *call, int arg) {
+/* The part of the buffer at DATA from the position at arg (nil: 1) on, and its size. */
+static char *check_into(lua_State *L, al_ctx *ctx, int arg, size_t *room) {
   l_buffer *b = al_test_buffer(L, ctx, DATA);
   if (!b) al_typeerror(L, DATA, "buffer");
   lua_Integer pos = al_optinteger(L, arg, 1), size = (lua_Integer)b->size;
   if (pos < 0) pos += size + 1;
   if (pos < 1 || pos > size + 1) al_raise(L, ctx, AL_C_ValueError, "position %I is outside of the buffer", pos);
-  call->into = b->data + (pos - 1);
-  call->size = (size_t)(size - (pos - 1));
+  *room = (size_t)(size - (pos - 1));
+  return b->data + (pos - 1);
 }
 
 static int try_recv_into(lua_State *L, al_ctx *ctx, sock_call *call) {
+  size_t room;
+  char *into = check_into(L, ctx, WHERE, &room);
   ssize_t n = 0;
-  if (call->size > 0) RETRY(n, recv(call->fd, call->into, call->size, MSG_DONTWAIT));
+  if (room > 0) RETRY(n, recv(call->fd, into, room, MSG_DONTWAIT));
   if (n < 0) return not_done(L, ctx);
   lua_pushinteger(L, n);
   return 1;
@@ -345,14 +359,16 @@ static int loop_sock_recv_into(lua_State *L) {
   sock_call call = {.name = "sock_recv_into", .attempt = try_recv_into};
   lua_settop(L, WHERE);
   begin(L, ctx, &call);
-  check_into(L, ctx, &call, WHERE);
+  check_into(L, ctx, WHERE, &call.n);
   return go_on(L, ctx, &call);
 }
 
 static int try_recvfrom_into(lua_State *L, al_ctx *ctx, sock_call *call) {
   al_addr addr = {.len = sizeof addr.ss};
+  size_t room;
+  char *into = check_into(L, ctx, POSITION, &room);
   ssize_t n;
-  RETRY(n, recvfrom(call->fd, call->into, call->size, MSG_DONTWAIT, (struct sockaddr *)&addr.ss, &addr.len));
+  RETRY(n, recvfrom(call->fd, into, call->n, MSG_DONTWAIT, (struct sockaddr *)&addr.ss, &addr.len));
   if (n < 0) return not_done(L, ctx);
   lua_pushinteger(L, n);
   push_sender(L, &addr);
@@ -365,10 +381,10 @@ static int loop_sock_recvfrom_into(lua_State *L) {
   sock_call call = {.name = "sock_recvfrom_into", .attempt = try_recvfrom_into};
   lua_settop(L, POSITION);
   begin(L, ctx, &call);
-  check_into(L, ctx, &call, POSITION);
+  check_into(L, ctx, POSITION, &call.n);
   size_t n = lua_isnil(L, WHERE) ? 0 : check_size(L, ctx, WHERE, "recvfrom_into");
-  if (n > call.size) return al_raise(L, ctx, AL_C_ValueError, "nbytes is greater than the length of the buffer");
-  if (n > 0) call.size = n;
+  if (n > call.n) return al_raise(L, ctx, AL_C_ValueError, "nbytes is greater than the length of the buffer");
+  if (n > 0) call.n = n;
   return go_on(L, ctx, &call);
 }
 
@@ -377,11 +393,11 @@ static int loop_sock_recvfrom_into(lua_State *L) {
 static int try_sendall(lua_State *L, al_ctx *ctx, sock_call *call) {
   size_t len;
   const char *data = al_check_bytes(L, ctx, DATA, &len);
-  while (call->sent < len) {
+  while (call->n < len) {
     ssize_t n;
-    RETRY(n, send(call->fd, data + call->sent, len - call->sent, MSG_DONTWAIT | MSG_NOSIGNAL));
+    RETRY(n, send(call->fd, data + call->n, len - call->n, MSG_DONTWAIT | MSG_NOSIGNAL));
     if (n < 0) return not_done(L, ctx);
-    call->sent += (size_t)n;
+    call->n += (size_t)n;
   }
   return 0;
 }

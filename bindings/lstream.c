@@ -6,6 +6,7 @@
 
 #include "lbuffer.h"
 #include "lloop.h"
+#include "lpause.h"
 
 #include <errno.h>
 
@@ -13,9 +14,11 @@ const char al_stream_drains[] = "drain of a stream";
 
 static l_stream *of_protocol(al_protocol *protocol) { return (l_stream *)(void *)protocol; }
 
+static const al_protocol_ops stream_ops, ended_ops;
+
 l_stream *al_test_stream(lua_State *L, int idx) {
   l_stream *s = lua_type(L, idx) == LUA_TUSERDATA ? lua_touserdata(L, idx) : NULL;
-  return s && lua_rawlen(L, idx) == sizeof *s && s->self == s ? s : NULL;
+  return s && lua_rawlen(L, idx) == sizeof *s && s->protocol.ops == &stream_ops ? s : NULL;
 }
 
 static void set_transport(l_stream *s, al_transport *transport) {
@@ -32,19 +35,14 @@ void al_stream_replace_transport(l_stream *s, al_transport *transport) {
 
 /* ---- waking ------------------------------------------------------------------------------------------------------ */
 
-static l_task *of_handle(al_link *link) {
-  al_timer *timer = (al_timer *)(void *)((char *)link - offsetof(al_timer, handle.link));
-  return (l_task *)(void *)((char *)timer - offsetof(l_task, timer));
-}
-
 /* Wakes those in drain(), or all who wait. */
 static void wake(l_stream *s, bool all) {
   for (al_link *link = s->waiting.next, *next; link != &s->waiting; link = next) {
-    l_task *t = of_handle(link);
+    l_pause *p = al_pause_of_link(link);
     next = link->next;
-    if (!all && t->sleeping.what != al_stream_drains) continue;
-    al_handle_cancel(&t->timer.handle);
-    al_wake(&t->sleeping);
+    if (!all && p->wait.what != al_stream_drains) continue;
+    al_handle_cancel(&p->timer.handle);
+    al_wake(&p->wait);
   }
 }
 
@@ -116,11 +114,17 @@ static void on_resume_writing(al_protocol *protocol) {
   wake(s, false);
 }
 
+/* Of the protocol at idx: what it was lost with is the value at error. */
+static void set_error(lua_State *L, l_stream *s, int idx, int error) {
+  lua_pushvalue(L, error);
+  lua_setiuservalue(L, idx, AL_STREAM_UV_CALLBACK);
+  s->has_error = true;
+}
+
 /* held, protocol, its error: what came from a method of another protocol before this one was set */
 static int keep_error_body(lua_State *L) {
   l_stream *s = lua_touserdata(L, 1);
-  lua_pushvalue(L, 2);
-  lua_setiuservalue(L, 1, AL_STREAM_UV_EXCEPTION);
+  set_error(L, s, 1, 2);
   if (!s->reader) return 0;
   lua_getiuservalue(L, 1, AL_STREAM_UV_READER);
   lua_pushvalue(L, 2);
@@ -172,11 +176,12 @@ static const al_protocol_ops stream_ops = {.connection_made = on_connection_made
 bool al_stream_push_error(lua_State *L, l_stream *s, int idx) {
   if (!s->lost || s->error == 0) return false;
   idx = lua_absindex(L, idx);
-  if (lua_getiuservalue(L, idx, AL_STREAM_UV_EXCEPTION) != LUA_TNIL) return true;
-  lua_pop(L, 1);
-  al_pushoserror(L, s->ctx, s->error, NULL, NULL);
-  lua_pushvalue(L, -1);
-  lua_setiuservalue(L, idx, AL_STREAM_UV_EXCEPTION);
+  if (s->has_error) {
+    lua_getiuservalue(L, idx, AL_STREAM_UV_CALLBACK);
+  } else {
+    al_pushoserror(L, s->ctx, s->error, NULL, NULL);
+    set_error(L, s, idx, lua_gettop(L));
+  }
   return true;
 }
 
@@ -253,7 +258,6 @@ static int stream_tostring(lua_State *L) {
 /* Of the protocol on top: the reader (or nil) and the callback (or nil) at these indices are its. */
 static void init(lua_State *L, al_ctx *ctx, l_stream *s, int reader, int callback) {
   s->protocol.ops = &stream_ops;
-  s->self = s;
   s->ctx = ctx;
   al_list_init(&s->waiting);
   s->reader = al_test_reader(L, reader);
@@ -298,7 +302,7 @@ static int stream_gc(lua_State *L) {
   if (!s) return 0;
   s->reader = NULL; /* which may be gone already */
   set_transport(s, NULL);
-  s->self = NULL;
+  s->protocol.ops = &ended_ops; /* of a state that is closed, a transport may still stand */
   return 0;
 }
 

@@ -9,22 +9,21 @@
 
 /* The protocol between a transport and a reader, in C (lprotocol.h), so that no Lua runs on the way of the bytes. */
 typedef struct l_stream {
-  al_protocol protocol;
-  const void *self; /* its own address: see al_test_stream */
+  al_protocol protocol; /* its table of operations is what al_test_stream knows it by */
   al_ctx *ctx;
   l_reader *reader;        /* kept by a user value; may be NULL */
   al_transport *transport; /* one reference; NULL before connection_made and after connection_lost */
-  al_list waiting;         /* l_task.timer.handle of the tasks in drain() and wait_closed() */
+  al_list waiting;         /* l_pause of the tasks in drain() and wait_closed() */
   int error;               /* lost: why */
   bool connected, paused, lost;
+  bool has_error; /* lost, and the error's object was made */
 } l_stream;
 
 /* User values of a protocol. */
 enum {
   AL_STREAM_UV_READER = 1,
-  AL_STREAM_UV_CALLBACK,  /* of start_server, or nil */
-  AL_STREAM_UV_EXCEPTION, /* lost, with an error: its object, once somebody asked */
-  AL_STREAM_UV_COUNT = AL_STREAM_UV_EXCEPTION
+  AL_STREAM_UV_CALLBACK, /* of start_server, or nil; or the error that the connection was lost with (has_error) */
+  AL_STREAM_UV_COUNT = AL_STREAM_UV_CALLBACK
 };
 
 /* The protocol at idx, or NULL. */
@@ -34,7 +33,7 @@ l_stream *al_test_stream(lua_State *L, int idx);
 bool al_stream_push_error(lua_State *L, l_stream *stream, int idx);
 
 /* What stands in a StreamWriter, which is a table; its field `transport` too. */
-enum { AL_WRITER_TRANSPORT = 1, AL_WRITER_PROTOCOL, AL_WRITER_READER };
+enum { AL_WRITER_TRANSPORT = 1, AL_WRITER_PROTOCOL, AL_WRITER_READER /* nil: the protocol's; false: none */ };
 
 /* Pushes a writer for the transport, the protocol and the reader (or nil) at these indices. */
 void al_writer_new(lua_State *L, al_ctx *ctx, int transport, int protocol, int reader);

@@ -22,17 +22,6 @@ enum { MAX_CACHED_COROUTINES = 4096, MAX_CREATOR_LEVEL = 6 };
 static l_task *of_step(al_handle *step) { return (l_task *)(void *)((char *)step - offsetof(l_task, step)); }
 l_task *al_task_of_link(al_link *all) { return (l_task *)(void *)((char *)all - offsetof(l_task, all)); }
 
-void al_task_pushname(lua_State *L, l_task *t) {
-  if (t->co) {
-    al_task_pushself(L, t->f.loop->ctx, t);
-    lua_getiuservalue(L, -1, AL_TASK_UV_NAME);
-    lua_remove(L, -2);
-    if (lua_isstring(L, -1)) return;
-    lua_pop(L, 1);
-  }
-  lua_pushfstring(L, t->is_main ? "main" : "Task-%I", (LUAI_UACINT)t->number);
-}
-
 void al_task_pushself(lua_State *L, al_ctx *ctx, l_task *t) { al_pushanchored(L, ctx, t->slot); }
 
 /* ---- the body */
@@ -102,7 +91,7 @@ static int end_body(lua_State *L) {
     if (lua_gettop(L) == 2) lua_pushliteral(L, "too many results for the stack");
     end_failed(L, e->ctx);
   } else if (e->task->must_cancel) {
-    lua_getiuservalue(L, 2, AL_TASK_UV_MESSAGE);
+    al_task_get_message(L, 2);
     al_future_set_cancelled(L, e->ctx, 2);
   } else {
     al_future_finish(L, e->ctx, 2, lua_gettop(L) - 2);
@@ -142,11 +131,12 @@ static void leave_lists(al_ctx *ctx, l_task *t) {
 }
 
 static void drop_references(lua_State *L, int self) {
-  static const int held[] = {AL_TASK_UV_THREAD, AL_TASK_UV_AWAITED, AL_TASK_UV_MESSAGE, AL_TASK_UV_SCOPE};
+  static const int held[] = {AL_TASK_UV_THREAD, AL_TASK_UV_AWAITED, AL_TASK_UV_SCOPE};
   for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
     lua_pushnil(L);
     lua_setiuservalue(L, self, held[i]);
   }
+  al_task_drop_message(L, self);
 }
 
 /* Its outcome could not be kept, for want of memory: it failed with the error on top (popped), and nobody waits for ever. */
@@ -229,7 +219,7 @@ bool al_task_take_cancellation(lua_State *L, al_ctx *ctx) {
   t->throwing = false;
   al_pusherror(L, ctx, AL_C_CancelledError, NULL);
   al_task_pushself(L, ctx, t);
-  lua_getiuservalue(L, -1, AL_TASK_UV_MESSAGE);
+  al_task_get_message(L, lua_gettop(L));
   lua_setfield(L, -3, "message");
   lua_pop(L, 1);
   return true;
@@ -272,7 +262,7 @@ static int request_cancel(lua_State *L) {
   l_task *t = lua_touserdata(L, 1);
   al_ctx *ctx = t->f.loop->ctx;
   al_task_pushself(L, ctx, t);
-  lua_getiuservalue(L, -1, AL_TASK_UV_MESSAGE);
+  al_task_get_message(L, lua_gettop(L));
   t->cancelling--; /* it was counted when it was asked for */
   t->must_cancel = false;
   al_task_cancel(L, ctx, 2);
@@ -535,7 +525,6 @@ l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int contex
   t->f.is_task = true;
   t->context_kind = (uint8_t)context_kind;
   al_handle_init(&t->step, al_task_step);
-  al_timer_init(&t->timer, NULL);
   al_future_init(L, ctx, &t->f, loop, self);
   lua_pushvalue(L, idx);
   lua_setiuservalue(L, self, AL_TASK_UV_CORO);
@@ -561,7 +550,6 @@ void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop) {
     l_task *t = al_task_of_link(loop->tasks.next);
     al_task_pushself(L, ctx, t);
     al_handle_cancel(&t->step);
-    al_timer_cancel(&t->timer);
     if (t->wait) t->wait->abandon(ctx, t->wait);
     t->wait = NULL;
     al_scope_forget_all(t);

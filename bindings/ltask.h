@@ -43,8 +43,7 @@ enum {
   AL_TASK_UV_CONTEXT,
   AL_TASK_UV_AWAITED, /* the future it waits for; or the lock, queue, ... (lwaitlist.h) */
   AL_TASK_UV_CORO,    /* what create_task was given */
-  AL_TASK_UV_NAME,    /* nil: Task-N */
-  AL_TASK_UV_MESSAGE, /* of the last cancel() */
+  AL_TASK_UV_TEXTS,   /* its name (nil: Task-N); or {name, message of the last cancel()} */
   AL_TASK_UV_CREATOR, /* the Lua function that made it, at created_line */
   AL_TASK_UV_SCOPE,   /* the innermost of its open scopes */
   AL_TASK_UV_COUNT = AL_TASK_UV_SCOPE
@@ -60,31 +59,34 @@ struct l_task {
   l_wait *wait;       /* what it waits for, if it is no future */
   l_future *awaiting; /* the future it waits for */
   l_scope *scopes;    /* its open scopes, the innermost first */
-  l_wait sleeping;    /* sleep()'s */
-  al_timer timer;     /* sleep()'s; its handle is the place in a wait list */
   uint64_t number;    /* Task-N */
   int slot;           /* anchored until done */
   int future_slot;    /* lwaitfuture.c: of the future that stands for what it waits for, or 0 */
   int created_line;
   int cancelling; /* cancel() requests not taken back */
   uint8_t context_kind;
-  bool must_cancel; /* to be told at the next step */
-  bool told;        /* a CancelledError was raised in it, and is not known to be lost */
-  bool throwing;    /* a CancelledError is to be raised where it waits */
-  bool misyielded;  /* it yielded a value that was not aloop's: a RuntimeError is to be raised there */
-  bool started;
-  bool is_main, settled; /* the main chunk; its loop is known */
-  bool reraised;         /* an error of a task that it awaited was raised in it */
-  bool woken;            /* from a wait list */
-  bool begins;           /* its body is in C, and begins even if it was cancelled before: it has something to end */
-  bool exposed;          /* its thread was given to a script: it isn't used again */
+  bool reraised;        /* an error of a task that it awaited was raised in it */
+  bool must_cancel : 1; /* to be told at the next step */
+  bool told : 1;        /* a CancelledError was raised in it, and is not known to be lost */
+  bool throwing : 1;    /* a CancelledError is to be raised where it waits */
+  bool misyielded : 1;  /* it yielded a value that was not aloop's: a RuntimeError is to be raised there */
+  bool started : 1;
+  bool is_main : 1, settled : 1; /* the main chunk; its loop is known */
+  bool woken : 1;                /* from a wait list */
+  bool begins : 1;  /* its body is in C, and begins even if it was cancelled before: it has something to end */
+  bool exposed : 1; /* its thread was given to a script: it isn't used again */
 };
 
 /* task:cancel(message on top (popped)) for the one at idx; false if it was done. */
 bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx);
 /* task:uncancel(): how many requests are left. */
 int al_task_uncancel(l_task *task);
-void al_task_pushname(lua_State *L, l_task *task);
+void al_task_pushname(lua_State *L, l_task *task); /* for tracebacks: the main chunk is "main" */
+void al_task_pushname_of(lua_State *L, int idx);   /* of any, which stands at idx */
+/* Pushes the message of the last cancel() of the task at idx; sets it to the value on top (popped). */
+void al_task_get_message(lua_State *L, int idx);
+void al_task_set_message(lua_State *L, int idx);
+void al_task_drop_message(lua_State *L, int idx); /* doesn't throw */
 /* Pushes "\n<name> was created at file:line", or "". */
 void al_task_push_creation(lua_State *L, l_task *task);
 void al_task_pushself(lua_State *L, al_ctx *ctx, l_task *task); /* an unfinished one */

@@ -11,6 +11,79 @@ static l_task *check_task(lua_State *L, al_ctx *ctx) {
   return (l_task *)f;
 }
 
+/* ---- its texts --------------------------------------------------------------------------------------------------- */
+
+enum { NAME = 1, MESSAGE }; /* in the table that keeps both */
+
+/* Pushes the name that the task at idx was given, or nil. */
+static bool push_given_name(lua_State *L, int idx) {
+  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) == LUA_TTABLE) {
+    lua_rawgeti(L, -1, NAME);
+    lua_remove(L, -2);
+  }
+  return lua_isstring(L, -1);
+}
+
+void al_task_pushname_of(lua_State *L, int idx) {
+  const l_task *t = lua_touserdata(L, idx);
+  if (push_given_name(L, idx)) return;
+  lua_pop(L, 1);
+  lua_pushfstring(L, "Task-%I", (LUAI_UACINT)t->number);
+}
+
+void al_task_pushname(lua_State *L, l_task *t) {
+  if (t->co) {
+    al_task_pushself(L, t->f.loop->ctx, t);
+    bool given = push_given_name(L, lua_gettop(L));
+    lua_remove(L, -2);
+    if (given) return;
+    lua_pop(L, 1);
+  }
+  lua_pushfstring(L, t->is_main ? "main" : "Task-%I", (LUAI_UACINT)t->number);
+}
+
+void al_task_set_name(lua_State *L, int self, int name) {
+  bool in_table = lua_getiuservalue(L, self, AL_TASK_UV_TEXTS) == LUA_TTABLE;
+  luaL_tolstring(L, name, NULL);
+  in_table ? lua_rawseti(L, -2, NAME) : (void)lua_setiuservalue(L, self, AL_TASK_UV_TEXTS);
+  lua_pop(L, 1);
+}
+
+void al_task_get_message(lua_State *L, int idx) {
+  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) == LUA_TTABLE)
+    lua_rawgeti(L, -1, MESSAGE);
+  else
+    lua_pushnil(L);
+  lua_remove(L, -2);
+}
+
+void al_task_set_message(lua_State *L, int idx) {
+  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) != LUA_TTABLE) {
+    if (lua_isnil(L, -2)) { /* as most are */
+      lua_pop(L, 2);
+      return;
+    }
+    lua_createtable(L, 2, 0);
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, NAME);
+    lua_pushvalue(L, -1);
+    lua_setiuservalue(L, idx, AL_TASK_UV_TEXTS);
+  }
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, MESSAGE);
+  lua_pop(L, 1);
+}
+
+void al_task_drop_message(lua_State *L, int idx) {
+  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) == LUA_TTABLE) {
+    lua_rawgeti(L, -1, NAME);
+    lua_setiuservalue(L, idx, AL_TASK_UV_TEXTS);
+  }
+  lua_pop(L, 1);
+}
+
+/* ---- methods ----------------------------------------------------------------------------------------------------- */
+
 static int task_cancelling(lua_State *L) {
   lua_pushinteger(L, check_task(L, al_ctx_of(L))->cancelling);
   return 1;
@@ -22,8 +95,8 @@ static int task_uncancel(lua_State *L) {
 }
 
 static int task_get_name(lua_State *L) {
-  l_task *t = check_task(L, al_ctx_of(L));
-  if (lua_getiuservalue(L, 1, AL_TASK_UV_NAME) == LUA_TNIL) lua_pushfstring(L, "Task-%I", (LUAI_UACINT)t->number);
+  check_task(L, al_ctx_of(L));
+  al_task_pushname_of(L, 1);
   return 1;
 }
 

@@ -1,14 +1,14 @@
 /* lwaitlist.c - core.wait_list: the tasks that wait in a lock, an event, a queue, in the order in which they came. What
  * they wait for, and whom to wake when, is decided in Lua (locks.lua, queues.lua).
  *
- * A waiting task stands in the list by the handle of its timer, which it does not need meanwhile: so waiting allocates
- * nothing, and one that is cancelled leaves from anywhere at once. It also leaves when it is woken, that is before it
- * goes on; the Lua part counts those under way where it has to.
+ * A waiting task stands in the list by a pause (lpause.c), so that one which is cancelled leaves from anywhere at once.
+ * It also leaves when it is woken, that is before it goes on; the Lua part counts those under way where it has to.
  *
  * SPDX-License-Identifier: MIT */
 #include "lwaitlist.h"
 
 #include "lloop.h"
+#include "lpause.h"
 
 enum {
   UV_OWNER = 1, /* whose list it is */
@@ -19,7 +19,7 @@ enum {
 
 typedef struct wait_list wait_list;
 struct wait_list {
-  al_list waiting;  /* l_task.timer.handle */
+  al_list waiting;  /* l_pause */
   wait_list *first; /* the one that knows the loop: perhaps itself */
   l_loop *loop;
 };
@@ -33,11 +33,6 @@ static wait_list *check_list(lua_State *L, int arg) {
   }
   if (!list) al_typeerror(L, arg, "wait list");
   return list;
-}
-
-static l_task *of_handle(al_link *link) {
-  al_timer *timer = (al_timer *)(void *)((char *)link - offsetof(al_timer, handle.link));
-  return (l_task *)(void *)((char *)timer - offsetof(l_task, timer));
 }
 
 /* Pushes the list that knows the loop of the one at idx. */
@@ -94,14 +89,16 @@ static int list_bind(lua_State *L) {
 }
 
 static void leave(al_ctx *ctx, l_wait *wait) {
-  (void)ctx;
-  al_handle_cancel(&wait->task->timer.handle);
+  l_pause *p = al_pause_of_wait(wait);
+  al_handle_cancel(&p->timer.handle);
+  al_pause_give(ctx, p);
 }
 
 static int wait_over(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = ctx->current;
+  if (t->wait) al_pause_give(ctx, al_pause_of_wait(t->wait)); /* else it was abandoned */
   t->wait = NULL;
   if (!al_task_take_cancellation(L, ctx)) return 0;
   lua_pushboolean(L, t->woken);
@@ -116,24 +113,22 @@ static int list_wait(lua_State *L) {
   if (lua_gettop(L) > 1 || !al_may_wait(L, ctx)) al_check_wait(L, ctx, luaL_optstring(L, 2, "wait"));
   l_task *t = ctx->current;
   if (list->first->loop != t->f.loop) bind_to(L, ctx, list, t->f.loop);
+  l_pause *p = al_pause_take(L, ctx, &(l_wait){.abandon = leave, .what = "object", .task = t});
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, 1, UV_OWNER);
   lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
-  t->sleeping.abandon = leave;
-  t->sleeping.what = "object";
-  t->sleeping.task = t;
-  t->wait = &t->sleeping;
+  t->wait = &p->wait;
   t->woken = false;
-  al_list_append(&list->waiting, &t->timer.handle);
+  al_list_append(&list->waiting, &p->timer.handle);
   return al_suspend(L, 0, wait_over);
 }
 
 static bool wake_first(wait_list *list) {
   if (al_list_is_empty(&list->waiting)) return false;
-  l_task *t = of_handle(list->waiting.next);
-  al_handle_cancel(&t->timer.handle);
-  t->woken = true;
-  al_wake(&t->sleeping);
+  l_pause *p = al_pause_of_link(list->waiting.next);
+  al_handle_cancel(&p->timer.handle);
+  p->wait.task->woken = true;
+  al_wake(&p->wait);
   return true;
 }
 
@@ -174,7 +169,7 @@ static int rethrow(lua_State *L) {
 
 bool al_task_push_owner(lua_State *L, al_ctx *ctx, l_task *t) {
   if (t->slot == 0) return false;
-  bool in_list = t->wait == &t->sleeping && t->sleeping.abandon == leave;
+  bool in_list = t->wait && t->wait->abandon == leave;
   if (!in_list && !(t->awaiting && t->awaiting->has_owner)) return false;
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, -1, AL_TASK_UV_AWAITED);

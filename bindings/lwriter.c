@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "lloop.h"
+#include "lpause.h"
 #include "lrepr.h"
 #include "lstream.h"
 
@@ -18,6 +19,13 @@ static l_stream *push_protocol(lua_State *L) {
   l_stream *s = al_test_stream(L, -1);
   if (!s) al_typeerror(L, 1, "StreamWriter");
   return s;
+}
+
+/* Pushes the reader of the writer at 1, or nil. */
+static l_reader *push_reader(lua_State *L) {
+  push_protocol(L);
+  if (lua_rawgeti(L, 1, AL_WRITER_READER) == LUA_TNIL) lua_getiuservalue(L, -2, AL_STREAM_UV_READER);
+  return al_test_reader(L, -1);
 }
 
 /* The transport at idx if it is one of ours, or NULL. */
@@ -56,20 +64,19 @@ static int writer_can_write_eof(lua_State *L) { return call_transport(L, "can_wr
 static int writer_write_eof(lua_State *L) { return call_transport(L, "write_eof"); }
 static int writer_get_extra_info(lua_State *L) { return call_transport(L, "get_extra_info"); }
 
-/* ---- waiting for the protocol: tasks stand in a list by the handle of their timer, which they do not need -------- */
+/* ---- waiting for the protocol: tasks stand in a list by a pause -------------------------------------------------- */
 
 static void wait_abandon(al_ctx *ctx, l_wait *wait) {
-  (void)ctx;
-  l_task *t = (l_task *)(void *)((char *)wait - offsetof(l_task, sleeping));
-  al_handle_cancel(&t->timer.handle);
+  l_pause *p = al_pause_of_wait(wait);
+  al_handle_cancel(&p->timer.handle);
+  al_pause_give(ctx, p);
 }
 
 static int wait_in(lua_State *L, al_ctx *ctx, l_stream *s, const char *what,
                    int (*finish)(lua_State *L, al_ctx *ctx, l_wait *wait)) {
-  l_task *t = ctx->current;
-  t->sleeping = (l_wait){.finish = finish, .abandon = wait_abandon, .what = what};
-  al_list_append(&s->waiting, &t->timer.handle);
-  return al_wait(L, ctx, &t->sleeping);
+  l_pause *p = al_pause_take(L, ctx, &(l_wait){.finish = finish, .abandon = wait_abandon, .what = what});
+  al_list_append(&s->waiting, &p->timer.handle);
+  return al_wait(L, ctx, &p->wait);
 }
 
 /* Raises what the connection of the writer at 1 was lost with, if that was an error. */
@@ -80,7 +87,7 @@ static int raise_if_lost(lua_State *L) {
 
 /* The buffer has run low, or the connection is lost. */
 static int drain_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  (void)ctx, (void)wait;
+  al_pause_give(ctx, al_pause_of_wait(wait));
   return raise_if_lost(L);
 }
 
@@ -113,9 +120,7 @@ static int writer_drain(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = al_check_wait(L, ctx, "drain");
   lua_settop(L, 1);
-  push_protocol(L);
-  lua_rawgeti(L, 1, AL_WRITER_READER);
-  if (al_test_reader(L, 3) && al_reader_push_exception(L, ctx, 3)) return lua_error(L);
+  if (push_reader(L) && al_reader_push_exception(L, ctx, lua_gettop(L))) return lua_error(L);
   if (!is_closing(L)) return wait_drained(L, ctx);
   /* One turn, in which connection_lost may be called: who writes and drains for ever must see it. */
   al_call_soon(t->f.loop->loop, &t->step);
@@ -123,7 +128,7 @@ static int writer_drain(lua_State *L) {
 }
 
 static int closed_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  (void)ctx, (void)wait;
+  al_pause_give(ctx, al_pause_of_wait(wait));
   return raise_if_lost(L);
 }
 
@@ -192,7 +197,7 @@ static int writer_start_tls(lua_State *L) {
 
 /* [1] writer, [2] the error that leaves the scope, which is not to be hidden by that of the connection. */
 static int scope_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  (void)ctx, (void)wait;
+  if (wait) al_pause_give(ctx, al_pause_of_wait(wait));
   return lua_isnil(L, 2) ? raise_if_lost(L) : 0;
 }
 
@@ -226,12 +231,11 @@ static int writer_gc(lua_State *L) {
 
 static int writer_tostring(lua_State *L) {
   push_part(L, AL_WRITER_TRANSPORT, 0);
-  luaL_tolstring(L, -1, NULL);
-  if (lua_rawgeti(L, 1, AL_WRITER_READER) == LUA_TNIL) {
-    lua_pushfstring(L, "<StreamWriter transport=%s>", lua_tostring(L, -2));
+  const char *transport = luaL_tolstring(L, -1, NULL);
+  if (push_reader(L)) {
+    lua_pushfstring(L, "<StreamWriter transport=%s reader=%s>", transport, luaL_tolstring(L, -1, NULL));
   } else {
-    luaL_tolstring(L, -1, NULL);
-    lua_pushfstring(L, "<StreamWriter transport=%s reader=%s>", lua_tostring(L, -3), lua_tostring(L, -1));
+    lua_pushfstring(L, "<StreamWriter transport=%s>", transport);
   }
   return 1;
 }
@@ -240,12 +244,17 @@ static int writer_tostring(lua_State *L) {
 
 /* Puts its parts into the table on top and makes it a writer of the class at class. */
 static void init(lua_State *L, al_ctx *ctx, int class, int transport, int protocol, int reader) {
-  const int parts[] = {transport, protocol, reader};
   int writer = lua_gettop(L);
-  for (int i = 0; i < 3; i++) {
-    lua_pushvalue(L, parts[i]);
-    lua_rawseti(L, writer, i + 1);
+  lua_pushvalue(L, transport);
+  lua_rawseti(L, writer, AL_WRITER_TRANSPORT);
+  lua_pushvalue(L, protocol);
+  lua_rawseti(L, writer, AL_WRITER_PROTOCOL);
+  lua_getiuservalue(L, protocol, AL_STREAM_UV_READER);
+  if (!lua_rawequal(L, -1, reader)) {
+    lua_isnil(L, reader) ? lua_pushboolean(L, false) : lua_pushvalue(L, reader);
+    lua_rawseti(L, writer, AL_WRITER_READER);
   }
+  lua_settop(L, writer);
   lua_pushvalue(L, transport);
   lua_setfield(L, writer, "transport");
   lua_pushvalue(L, class);
@@ -255,7 +264,7 @@ static void init(lua_State *L, al_ctx *ctx, int class, int transport, int protoc
 
 void al_writer_new(lua_State *L, al_ctx *ctx, int transport, int protocol, int reader) {
   al_pushclass(L, ctx, AL_C_StreamWriter);
-  lua_createtable(L, 3, 1);
+  lua_createtable(L, 2, 1);
   init(L, ctx, lua_gettop(L) - 1, transport, protocol, reader);
   lua_replace(L, -2);
 }
@@ -266,7 +275,7 @@ static int writer_new(lua_State *L) {
   if (!lua_istable(L, 2) && lua_type(L, 2) != LUA_TUSERDATA) return al_typeerror(L, 2, "transport");
   if (!al_test_stream(L, 3)) return al_typeerror(L, 3, "StreamReaderProtocol");
   if (!lua_isnil(L, 4) && !al_test_reader(L, 4)) return al_typeerror(L, 4, "StreamReader");
-  lua_createtable(L, 3, 1);
+  lua_createtable(L, 2, 1);
   init(L, al_ctx_of(L), 1, 2, 3, 4);
   return 1;
 }
