@@ -10,13 +10,8 @@ helper.each_loop(function(kind)
     local out = helper.output_of([[
       local aloop = require "aloop"
       local core = require "aloop.core"
-      local S, selectors = aloop.socket, aloop.selectors
-      local loop = ({
-        epoll = function() return aloop.SelectorEventLoop(selectors.EpollSelector()) end,
-        poll = function() return aloop.SelectorEventLoop(selectors.PollSelector()) end,
-        select = function() return aloop.SelectorEventLoop(selectors.SelectSelector()) end,
-        ring = aloop.ProactorEventLoop,
-      })[...]()
+      local S = aloop.socket
+      local loop = require("aloop.testing").new_loop { kind = ... }
       local reports = 0
       loop:set_exception_handler(function(_, context)
         assert(context.exception.code == "EMFILE")
