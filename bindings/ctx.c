@@ -4,6 +4,8 @@
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
 
+#include "lcfuture.h"
+#include "lexecutor.h"
 #include "lloop.h"
 #include "lpause.h"
 #include "lreport.h"
@@ -21,9 +23,12 @@ static int ctx_gc(lua_State *L) {
   while (ctx->loops) {
     l_loop *loop = ctx->loops;
     ctx->loops = loop->next;
+    al_relays_forget(ctx, loop);
     al_loop_release(loop->loop);
     loop->loop = NULL;
   }
+  al_executor_join_all(ctx);
+  al_mailbox_close(ctx);
   ctx->ended = true;
   al_pause_end(ctx);
   return 0;

@@ -32,6 +32,11 @@ typedef struct l_task l_task;     /* ltask.h */
   X(Future, "Future", Object)                                             \
   X(Task, "Task", Future)                                                 \
   X(Timeout, "Timeout", Object)                                           \
+  X(ConcurrentFuture, "ConcurrentFuture", Object)                         \
+  X(Executor, "Executor", Object)                                         \
+  X(ThreadPoolExecutor, "ThreadPoolExecutor", Executor)                   \
+  X(InterpreterPool, "InterpreterPoolExecutor", ThreadPoolExecutor)       \
+  X(RemoteLoop, "RemoteLoop", Object)                                     \
   X(ContextVar, "ContextVar", Object)                                     \
   X(Context, "Context", Object)                                           \
   X(Token, "Token", Object)                                               \
@@ -63,7 +68,9 @@ typedef struct l_task l_task;     /* ltask.h */
   X(RuntimeError, "RuntimeError", Error)                                  \
   X(SendfileNotAvailableError, "SendfileNotAvailableError", RuntimeError) \
   X(NotImplementedError, "NotImplementedError", RuntimeError)             \
-  X(BrokenProcessPool, "BrokenProcessPool", RuntimeError)                 \
+  X(BrokenExecutor, "BrokenExecutor", RuntimeError)                       \
+  X(BrokenThreadPool, "BrokenThreadPool", BrokenExecutor)                 \
+  X(BrokenProcessPool, "BrokenProcessPool", BrokenExecutor)               \
   X(ValueError, "ValueError", Error)                                      \
   X(LookupError, "LookupError", Error)                                    \
   X(InvalidStateError, "InvalidStateError", Error)                        \
@@ -141,10 +148,12 @@ struct al_ctx {
   uint64_t task_names; /* the N of the next Task-N */
   al_ctx *log_next;    /* lreport.c: the states with a log handler, and the thread that each is in */
   uint64_t log_thread;
-  size_t n_unread;           /* futures in AL_SLOT_UNREAD that still are */
-  int n_coroutines;          /* in AL_SLOT_COROUTINES */
-  struct l_sockops *sockops; /* lsockops.c's */
-  struct l_pause *pauses;    /* lpause.c: the unused ones */
+  size_t n_unread;             /* futures in AL_SLOT_UNREAD that still are */
+  int n_coroutines;            /* in AL_SLOT_COROUTINES */
+  struct l_sockops *sockops;   /* lsockops.c's */
+  struct l_pause *pauses;      /* lpause.c: the unused ones */
+  struct al_mailbox *mailbox;  /* lrelay.c's */
+  struct al_pool_entry *pools; /* lexecutor.c's: those whose threads were not joined yet */
 };
 
 /* The anchors with a fixed place. */

@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: MIT */
 #include "lfuture.h"
 
+#include "lcfuture.h"
 #include "lcontext.h"
 #include "lhandle.h"
 #include "lloop.h"
@@ -225,7 +226,7 @@ static int raise_failure(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
       al_settraceback(L, ctx, -2);
     }
   }
-  if (f->is_task) *al_reraised(ctx) = true;
+  if (f->is_task || f->chained) *al_reraised(ctx) = true;
   return lua_error(L);
 }
 
@@ -347,6 +348,7 @@ bool al_future_cancel(lua_State *L, al_ctx *ctx, int idx) {
   if (f->is_task) return al_task_cancel(L, ctx, idx);
   if (f->delegates) return delegate_cancel(L, idx);
   al_future_set_cancelled(L, ctx, idx);
+  if (f->chained) al_wrapped_cancelled(L, ctx, idx);
   return true;
 }
 

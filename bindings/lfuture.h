@@ -15,7 +15,7 @@ enum {
   AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles or nil; finished: the value, the error, or the table of
                          values; cancelled: the message, or the CancelledError that ended a task */
   AL_FUTURE_UV_COUNT = AL_FUTURE_UV_VALUE,
-  AL_FUTURE_UV_OWNER /* of one with has_owner, and of none else */
+  AL_FUTURE_UV_OWNER /* of one with has_owner or chained, and of none else */
 };
 
 struct l_future {
@@ -27,6 +27,7 @@ struct l_future {
   bool unread : 1; /* its error was not looked at yet */
   bool is_task : 1;
   bool delegates : 1; /* made by core.gathering: cancel() is its owner's __cancel */
+  bool chained : 1;   /* a concurrent future's, which is at AL_FUTURE_UV_OWNER (lrelay.c): cancel() goes on to that */
   bool has_owner : 1; /* made by core.waiter: it knows the lock, queue, ... that whoever waits for it waits for */
 };
 

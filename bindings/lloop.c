@@ -7,7 +7,9 @@
  * SPDX-License-Identifier: MIT */
 #include "lloop.h"
 
+#include "lcfuture.h"
 #include "lcontext.h"
+#include "lexecutor.h"
 #include "lhandle.h"
 #include "lquery.h"
 #include "lreport.h"
@@ -346,7 +348,9 @@ static int close_loop(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   al_task_forget_all(L, ctx, loop);
   al_sigint_detach(ctx, loop);
   al_query_detach(ctx, loop);
+  al_executor_abandon(L, ctx, idx);
   al_loop_close(loop->loop);
+  al_relays_forget(ctx, loop);
   drop_handles(L, ctx, idx, AL_LOOP_UV_WATCHES);
   drop_handles(L, ctx, idx, AL_LOOP_UV_SIGNALS);
   return status;

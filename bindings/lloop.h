@@ -15,7 +15,8 @@ enum {
   AL_LOOP_UV_WATCHES,    /* table: descriptor × 2 (+ 1 for writing) → Handle of add_reader, add_writer */
   AL_LOOP_UV_SIGNALS,    /* table: number → Handle */
   AL_LOOP_UV_CLOCK,      /* the clock that it was made with (ltesting.h) */
-  AL_LOOP_UV_COUNT = AL_LOOP_UV_CLOCK
+  AL_LOOP_UV_EXECUTOR,   /* the default executor; false: it was shut down */
+  AL_LOOP_UV_COUNT = AL_LOOP_UV_EXECUTOR
 };
 
 struct l_loop {
@@ -27,6 +28,9 @@ struct l_loop {
   al_timer collector;              /* debug mode: the next full collection */
   int64_t collected_ns;            /* the last one */
   int64_t slow_ns;                 /* slow_callback_duration */
+  struct al_relay *relays;         /* lrelay.c: what is on its way from other threads to its futures */
+  struct al_relay *spare_relay;    /* the next one, so that nothing raises when it is needed */
+  struct al_answer *answers;       /* lremote.c: tasks that other threads wait for */
   bool told_slow;                  /* what was slow in this round of I/O is reported already */
   bool quiet;                      /* not reported when collected unclosed (the interpreter's own) */
 };

@@ -12,9 +12,11 @@
 #include "labstract.h"
 #include "laddr.h"
 #include "lbuffer.h"
+#include "lcfuture.h"
 #include "lcontext.h"
 #include "ldatagram.h"
 #include "ledit.h"
+#include "lexecutor.h"
 #include "lfd.h"
 #include "lfuture.h"
 #include "lgenerator.h"
@@ -93,6 +95,9 @@ static openlib *const openlibs[] = {
     al_serve_openlib,
     al_stream_openlib,
     al_writer_openlib,
+    al_cfuture_openlib,
+    al_relay_openlib,
+    al_executor_openlib,
     al_future_openlib_late,
     al_inspect_openlib,
     al_generator_openlib,

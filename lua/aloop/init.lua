@@ -20,14 +20,21 @@ aloop.EventLoop = core.SelectorEventLoop
 for _, name in ipairs {
   "all_tasks", "await", "buffer", "copy_context", "create_task", "current_task", "eager_task_factory", "ensure_future",
   "environ", "get_running_loop", "isinstance", "pipe", "selectors", "signal", "sleep", "socket",
-  "timeout", "timeout_at",
+  "timeout", "timeout_at", "wrap_future",
 } do
   aloop[name] = core[name]
 end
 
--- Methods of loops that are written in Lua, and loaded when they are first called.
-for _, name in ipairs { "sendfile", "sock_sendfile" } do
-  core.BaseEventLoop[name] = function(...) return require("aloop.sendfile")[name](...) end
+-- Methods that are written in Lua, and loaded when they are first called.
+for _, method in ipairs {
+  { core.BaseEventLoop, "sendfile", "aloop.sendfile" },
+  { core.BaseEventLoop, "sock_sendfile", "aloop.sendfile" },
+  { core.BaseEventLoop, "shutdown_default_executor", "aloop.executors" },
+  { core.Executor, "map", "aloop.executors" },
+  { core.ThreadPoolExecutor, "shutdown", "aloop.executors" },
+} do
+  local class, name, home = table.unpack(method)
+  class[name] = function(...) return require(home)[name](...) end
 end
 
 -- Where the other names come from.
@@ -42,6 +49,7 @@ for home, names in pairs {
   },
   ["aloop.taskgroups"] = { "TaskGroup" },
   ["aloop.generators"] = { "async_generator" },
+  ["aloop.executors"] = { "to_thread" },
   ["aloop.graph"] = {
     "capture_call_graph", "format_call_graph", "future_add_to_awaited_by", "future_discard_from_awaited_by",
     "print_call_graph",
@@ -57,10 +65,13 @@ for home, names in pairs {
   end
 end
 
+for _, name in ipairs { "ssl" } do homes[name] = "aloop." .. name end -- whole modules
+
 local function load_name(module, name)
   local home = homes[name]
   if not home then return nil end
-  local value = require(home)[name]
+  local value = require(home)
+  if home ~= "aloop." .. name then value = value[name] end
   rawset(module, name, value)
   return value
 end

@@ -1,0 +1,323 @@
+/* lexecutor.c - ThreadPoolExecutor (lpool.c behind it), and loop:run_in_executor. What of executors need not be fast is in
+ * lua/aloop/executors.lua: map, shutdown, the end of a loop's default executor.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "lexecutor.h"
+
+#include "lcfuture.h"
+#include "lfuture.h"
+#include "lloop.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A pool whose threads are to be joined: by the state that made it, at the latest when that ends. */
+typedef struct al_pool_entry {
+  al_pool *pool; /* one reference */
+  struct al_pool_entry *next;
+} entry;
+
+typedef struct executor {
+  al_pool *pool; /* one reference; NULL: half-made */
+} executor;
+
+/* ---- pools ------------------------------------------------------------------------------------------------------- */
+
+/* Joins the threads of the first pool of the list, which have ended or will. */
+static void join_first(entry **at) {
+  entry *e = *at;
+  *at = e->next;
+  al_pool_join(e->pool);
+  al_pool_release(e->pool);
+  free(e);
+}
+
+/* Those that have ended. */
+static void join_ended(al_ctx *ctx) {
+  for (entry **at = &ctx->pools; *at;) {
+    if (al_cfuture_is_done(al_pool_ended((*at)->pool))) {
+      join_first(at);
+    } else {
+      at = &(*at)->next;
+    }
+  }
+}
+
+void al_executor_join_all(al_ctx *ctx) {
+  for (entry *e = ctx->pools; e; e = e->next) al_pool_shutdown(e->pool, false);
+  while (ctx->pools) join_first(&ctx->pools);
+}
+
+static size_t default_workers(void) {
+  long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  return cpus < 1 ? 5 : cpus > 28 ? 32 : (size_t)cpus + 4;
+}
+
+/* Gives the executor on top its pool. The initializer is the pool's. */
+static void make_pool(lua_State *L, al_ctx *ctx, executor *self, size_t max, const char *name, al_parcel *initializer) {
+  join_ended(ctx);
+  entry *e = malloc(sizeof *e);
+  if (!e) al_parcel_free(initializer);
+  if (!e || al_pool_new(max, name, initializer, &self->pool) < 0) {
+    free(e);
+    luaL_error(L, "not enough memory");
+    return;
+  }
+  al_pool_hold(self->pool);
+  *e = (entry){self->pool, ctx->pools};
+  ctx->pools = e;
+}
+
+/* ---- making ------------------------------------------------------------------------------------------------------ */
+
+static size_t max_workers(lua_State *L, al_ctx *ctx, const char *f) {
+  if (al_option(L, 2, "max_workers") == LUA_TNIL) return default_workers();
+  int isint;
+  lua_Integer n = lua_tointegerx(L, -1, &isint);
+  if (lua_type(L, -1) != LUA_TNUMBER || !isint) al_option_error(L, f, "max_workers", "integer", -1);
+  if (n <= 0) al_raise(L, ctx, AL_C_ValueError, "'%s': max_workers must be greater than 0", f);
+  return n > 10000 ? 10000 : (size_t)n;
+}
+
+/* The initializer with its arguments as a call, or NULL. */
+static al_parcel *initializer(lua_State *L, al_ctx *ctx, const char *f) {
+  if (al_option(L, 2, "initializer") == LUA_TNIL) return NULL;
+  if (!al_iscallable(L, -1)) al_option_error(L, f, "initializer", "function", -1);
+  int first = lua_gettop(L), type = al_option(L, 2, "initargs"), args = lua_gettop(L);
+  if (type != LUA_TNIL && type != LUA_TTABLE) al_option_error(L, f, "initargs", "table", -1);
+  lua_Integer n = type == LUA_TNIL ? 0 : luaL_len(L, args);
+  luaL_checkstack(L, (int)n + LUA_MINSTACK, "too many arguments");
+  lua_pushvalue(L, first);
+  for (lua_Integer i = 1; i <= n; i++) lua_geti(L, args, i);
+  return al_marshal(L, ctx, args + 1, (int)n + 1, AL_MARSHAL_LOCAL | AL_MARSHAL_CALL);
+}
+
+/* ThreadPoolExecutor{max_workers, initializer, initargs, thread_name_prefix} */
+static int executor_new(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  static const char *const names[] = {"max_workers", "initializer", "initargs", "thread_name_prefix", NULL};
+  lua_settop(L, 2);
+  lua_getfield(L, 1, "__name");
+  const char *f = lua_tostring(L, 3);
+  al_options(L, 2, f, names);
+  size_t max = max_workers(L, ctx, f);
+  const char *name = NULL;
+  if (al_option(L, 2, "thread_name_prefix") != LUA_TNIL) {
+    if (lua_type(L, -1) != LUA_TSTRING) return al_option_error(L, f, "thread_name_prefix", "string", -1);
+    name = lua_tostring(L, -1);
+  }
+  executor *self = al_new_instance(L, 1, sizeof *self, 0);
+  int at = lua_gettop(L);
+  al_parcel *call = initializer(L, ctx, f);
+  lua_settop(L, at);
+  make_pool(L, ctx, self, max, name, call);
+  return 1;
+}
+
+static executor *test_executor(lua_State *L, al_ctx *ctx, int idx) {
+  executor *self = al_test(L, ctx, idx, AL_C_ThreadPoolExecutor);
+  return self && self->pool ? self : NULL;
+}
+
+static executor *check_executor(lua_State *L, al_ctx *ctx) {
+  executor *self = test_executor(L, ctx, 1);
+  if (!self) al_typeerror(L, 1, "ThreadPoolExecutor");
+  return self;
+}
+
+/* Forgotten: its jobs are done, then its threads end; the state joins them. */
+static int executor_gc(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  executor *self = al_test(L, ctx, 1, AL_C_ThreadPoolExecutor);
+  if (!self || !self->pool) return 0;
+  al_pool_shutdown(self->pool, false);
+  al_pool_release(self->pool);
+  self->pool = NULL;
+  if (!ctx->ended) join_ended(ctx);
+  return 0;
+}
+
+static int close_done(lua_State *L, int status, lua_KContext extra) {
+  (void)L, (void)status, (void)extra;
+  return 0;
+}
+
+/* __close: shutdown(), also of executors that a script has made */
+static int executor_close(lua_State *L) {
+  lua_settop(L, 1);
+  lua_getfield(L, 1, "shutdown");
+  lua_insert(L, 1);
+  lua_callk(L, 1, 0, 0, close_done);
+  return 0;
+}
+
+/* ---- submitting -------------------------------------------------------------------------------------------------- */
+
+static int refuse(lua_State *L, al_ctx *ctx, int err) {
+  if (err == -EPIPE) {
+    return al_raise(L, ctx, AL_C_BrokenThreadPool,
+                    "A thread initializer failed, the thread pool is not usable anymore");
+  }
+  if (err == AL_ECLOSED) return al_raise(L, ctx, AL_C_RuntimeError, "cannot schedule new futures after shutdown");
+  if (err == -ENOMEM) return luaL_error(L, "not enough memory");
+  return al_raise(L, ctx, AL_C_RuntimeError, "can't start new thread: %s", al_strerror(err));
+}
+
+/* A coroutine is no function to be called elsewhere. */
+static void check_function(lua_State *L, int arg, const char *f) {
+  if (lua_isthread(L, arg)) al_argerror(L, arg, lua_pushfstring(L, "coroutines cannot be used with %s()", f));
+  al_check_callable(L, arg);
+}
+
+/* Queues the function at first with the arguments behind it, up to top; its job, with one reference. Raises nothing once
+ * it has begun. */
+static al_pool_job *submit(lua_State *L, al_ctx *ctx, al_pool *pool, int first, int top) {
+  int err = al_pool_check(pool);
+  if (err) refuse(L, ctx, err);
+  al_parcel *call = al_marshal(L, ctx, first, top - first + 1, AL_MARSHAL_LOCAL | AL_MARSHAL_CALL);
+  al_worker_setup *setup = al_pool_is_short(pool) ? al_worker_setup_new(L, ctx) : NULL;
+  al_pool_job *job = NULL;
+  err = al_pool_submit(pool, call, setup, &job);
+  if (err) refuse(L, ctx, err);
+  return job;
+}
+
+/* (executor, func, ...) → ConcurrentFuture */
+static int executor_submit(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  executor *self = check_executor(L, ctx);
+  check_function(L, 2, "submit");
+  al_mailbox_drain(ctx);
+  al_cfuture **handle = al_new_cfuture(L, ctx);
+  lua_insert(L, 1);
+  al_pool_job *job = submit(L, ctx, self->pool, 3, lua_gettop(L));
+  *handle = &job->f;
+  lua_settop(L, 1);
+  return 1;
+}
+
+static int executor_tostring(lua_State *L) {
+  const executor *self = check_executor(L, al_ctx_of(L));
+  luaL_getmetafield(L, 1, "__name");
+  lua_pushfstring(L, "<%s at %p>", lua_tostring(L, -1), (const void *)self->pool);
+  return 1;
+}
+
+/* pool_shutdown(executor, cancel_futures) → ConcurrentFuture that is done when its threads have ended */
+static int pool_shutdown(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  executor *self = check_executor(L, ctx);
+  al_cfuture **handle = al_new_cfuture(L, ctx);
+  *handle = al_pool_ended(self->pool);
+  al_cfuture_hold(*handle);
+  al_pool_shutdown(self->pool, lua_toboolean(L, 2));
+  return 1;
+}
+
+/* join_pools(): the threads of those that have ended */
+static int join_pools(lua_State *L) {
+  join_ended(al_ctx_of(L));
+  return 0;
+}
+
+/* ---- loops ------------------------------------------------------------------------------------------------------- */
+
+/* Pushes the default executor of the loop at idx; makes it if need be. */
+static void push_default(lua_State *L, al_ctx *ctx, int idx) {
+  if (lua_getiuservalue(L, idx, AL_LOOP_UV_EXECUTOR) == LUA_TBOOLEAN)
+    al_raise(L, ctx, AL_C_RuntimeError, "Executor shutdown has been called");
+  if (!lua_isnil(L, -1)) return;
+  lua_pop(L, 1);
+  executor *self = al_new(L, ctx, AL_C_ThreadPoolExecutor, sizeof *self, 0);
+  make_pool(L, ctx, self, default_workers(), "aloop", NULL);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, idx, AL_LOOP_UV_EXECUTOR);
+}
+
+/* What submit of an executor that is not ours has returned, on top, as a Future. */
+static int as_future(lua_State *L, al_ctx *ctx, l_loop *loop) {
+  if (al_test_future(L, ctx, -1)) return 1;
+  al_cfuture *f = al_test_cfuture(L, ctx, -1);
+  if (!f) {
+    luaL_tolstring(L, -1, NULL);
+    return al_raise(L, ctx, AL_C_RuntimeError,
+                    "the executor's submit gave no future (ConcurrentFuture or Future expected, got %s)",
+                    lua_tostring(L, -1));
+  }
+  al_wrap_cfuture(L, ctx, loop, f);
+  return 1;
+}
+
+/* (loop, executor or nil, func, ...) → Future */
+static int loop_run_in_executor(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_open(L, ctx, 1);
+  check_function(L, 3, "run_in_executor");
+  if (lua_isnil(L, 2)) {
+    push_default(L, ctx, 1);
+    lua_replace(L, 2);
+  }
+  const executor *self = test_executor(L, ctx, 2);
+  if (!self || loop->custom_future) {
+    lua_getfield(L, 2, "submit");
+    lua_insert(L, 2);
+    lua_call(L, lua_gettop(L) - 2, 1);
+    return as_future(L, ctx, loop);
+  }
+  int top = lua_gettop(L);
+  al_wrap_prepare(L, ctx, loop);
+  al_pool_job *job = submit(L, ctx, self->pool, 3, top);
+  al_wrap_begin(L, ctx, loop, &job->f);
+  return 1;
+}
+
+static int loop_set_default_executor(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_check_open(L, ctx, 1);
+  if (!test_executor(L, ctx, 2)) return al_typeerror(L, 2, "ThreadPoolExecutor");
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, AL_LOOP_UV_EXECUTOR);
+  return 0;
+}
+
+/* take_default_executor(loop) → it, or nil; the loop has none from now on, and makes none */
+static int take_default_executor(lua_State *L) {
+  al_check_loop(L, al_ctx_of(L), 1);
+  lua_getiuservalue(L, 1, AL_LOOP_UV_EXECUTOR);
+  lua_pushboolean(L, false);
+  lua_setiuservalue(L, 1, AL_LOOP_UV_EXECUTOR);
+  return lua_toboolean(L, -1) ? 1 : 0;
+}
+
+void al_executor_abandon(lua_State *L, al_ctx *ctx, int idx) {
+  idx = lua_absindex(L, idx);
+  lua_getiuservalue(L, idx, AL_LOOP_UV_EXECUTOR);
+  const executor *self = lua_isuserdata(L, -1) ? test_executor(L, ctx, -1) : NULL;
+  if (self) al_pool_shutdown(self->pool, false);
+  lua_pushboolean(L, false);
+  lua_setiuservalue(L, idx, AL_LOOP_UV_EXECUTOR);
+  lua_pop(L, 1);
+}
+
+static const luaL_Reg executor_methods[] = {{"__close", executor_close}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"__new", executor_new},
+                                   {"__gc", executor_gc},
+                                   {"submit", executor_submit},
+                                   {"__tostring", executor_tostring},
+                                   {NULL, NULL}};
+static const luaL_Reg loop_methods[] = {
+    {"run_in_executor", loop_run_in_executor}, {"set_default_executor", loop_set_default_executor}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"pool_shutdown", pool_shutdown},
+                                     {"join_pools", join_pools},
+                                     {"take_default_executor", take_default_executor},
+                                     {NULL, NULL}};
+
+void al_executor_openlib(lua_State *L, al_ctx *ctx) {
+  al_class_methods(L, ctx, AL_C_Executor, executor_methods);
+  al_class_methods(L, ctx, AL_C_ThreadPoolExecutor, methods);
+  al_class_methods(L, ctx, AL_C_BaseEventLoop, loop_methods);
+  al_ctx_setfuncs(L, ctx, functions);
+}

@@ -1,0 +1,64 @@
+/* lpool.h - threads that run jobs, each in a Lua state of its own: the pool behind ThreadPoolExecutor (lexecutor.c), and
+ * what such a state is (lworker.c).
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef AL_LPOOL_H
+#define AL_LPOOL_H
+
+#include "lconcurrent.h"
+
+typedef struct al_pool al_pool; /* counted */
+
+/* A call on its way to a worker, and its outcome. Counted as its future, which comes first. */
+typedef struct al_pool_job {
+  al_cfuture f;
+  al_pool *pool;            /* one reference */
+  struct al_pool_job *next; /* in the pool's queue */
+  struct al_pool_job **at;  /* NULL: not in it */
+  al_parcel *call;          /* the function and its arguments */
+} al_pool_job;
+
+/* What a worker's state has of the state that starts it. */
+typedef struct al_worker_setup {
+  char *path, *cpath, *machine; /* package.path, package.cpath, the default machine; each may be NULL */
+  bool no_environment, debug;
+} al_worker_setup;
+
+/* max: of threads. name (NULL: "aloop"): of the threads, cut at 15 bytes. The initializer, a call or NULL, is the pool's
+ * from then on, also if this fails. Errors: -ENOMEM. */
+int al_pool_new(size_t max, const char *name, al_parcel *initializer, al_pool **pool);
+void al_pool_hold(al_pool *pool);
+void al_pool_release(al_pool *pool);
+
+/* Can it take jobs? 0, AL_ECLOSED (it was shut down) or -EPIPE (broken: its initializer has failed). */
+int al_pool_check(al_pool *pool);
+/* Is a thread to be started for another job? */
+bool al_pool_is_short(al_pool *pool);
+/* Queues the call, which is the pool's from then on, also if this fails. setup (NULL: nothing was said by al_pool_is_short):
+ * for a thread that is started; the pool frees it. Errors: as al_pool_check, -ENOMEM, -EAGAIN (no thread can be started). */
+int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, al_pool_job **job);
+
+/* No more jobs; the threads end when the queue is empty. cancels: those in it are cancelled. */
+void al_pool_shutdown(al_pool *pool, bool cancels);
+/* The future that is done when it was shut down and its threads have done all their work. It lives as the pool. */
+al_cfuture *al_pool_ended(al_pool *pool);
+/* Joins the threads; the thread that made the pool only, once. It waits until they have ended. */
+void al_pool_join(al_pool *pool);
+
+/* ---- lworker.c --------------------------------------------------------------------------------------------------- */
+
+typedef struct al_worker al_worker;
+
+/* What the state of L hands down; NULL: no memory. Raises what memory makes it. */
+al_worker_setup *al_worker_setup_new(lua_State *L, al_ctx *ctx);
+void al_worker_setup_free(al_worker_setup *setup); /* NULL: nothing */
+
+/* Makes the state of a worker; NULL: no memory, or it can't be opened (which is logged). Frees the setup. */
+al_worker *al_worker_open(al_worker_setup *setup);
+/* Runs the initializer; false if it fails, which is logged. */
+bool al_worker_initialize(al_worker *worker, const al_parcel *call);
+/* Runs the job, which has begun, and ends it. */
+void al_worker_run(al_worker *worker, al_pool_job *job);
+void al_worker_close(al_worker *worker);
+
+#endif

@@ -1,0 +1,131 @@
+-- executors.lua: what of executors and concurrent futures is not the bindings': waiting for one in a task, map,
+-- shutdown, to_thread, the end of a loop's default executor. Works with every executor whose submit gives a
+-- ConcurrentFuture or a Future.
+-- SPDX-License-Identifier: MIT
+
+local core = require "aloop.core"
+local check = require "aloop.check"
+local tasks = require "aloop.tasks"
+
+local executors = {}
+
+-- ---- waiting --------------------------------------------------------------------------------------------------------
+
+--- In a task: returns when the ConcurrentFuture is done, or the time is up.
+---@param future aloop.ConcurrentFuture
+---@param timeout? number
+function executors.wait(future, timeout)
+  local latch = core.latch(future)
+  if timeout == nil then return latch:await() end
+  local _ <close> = setmetatable({}, { __close = function() latch:cancel() end })
+  tasks.wait({ latch }, { timeout = timeout })
+end
+
+-- ---- map ------------------------------------------------------------------------------------------------------------
+
+-- The arguments of the nth call: the nth item of each list; nil if one of them has none.
+local function nth(lists, n)
+  local args = {}
+  for i, list in ipairs(lists) do
+    local value = list[n]
+    if value == nil then return nil end
+    args[i] = value
+  end
+  return args
+end
+
+-- A Future of a loop is awaited; for a ConcurrentFuture, result() does what can be done here.
+local function result(future)
+  if core.isinstance(future, core.Future) then return future:await() end
+  return future:result()
+end
+
+local function first_not_nil(n, value, ...)
+  if value == nil then
+    local text = "'map': call #%d returned nil, which would end the loop over the results"
+    error(core.ValueError(text:format(n)), 0)
+  end
+  return value, ...
+end
+
+--- Calls func for the first items of the lists, for the second ones, ..., at the same time, and returns an iterator of
+--- the results, in order. Waiting for one suspends a task, and blocks elsewhere. Those that are not begun when the loop
+--- is left are cancelled.
+---@param func function
+---@param ... table
+---@return function
+function executors.map(self, func, ...)
+  check.callable(1, "map", func)
+  local lists = table.pack(...)
+  for i = 1, math.max(lists.n, 1) do
+    if type(lists[i]) ~= "table" then check.bad_argument(i + 1, "map", "array", lists[i]) end
+  end
+  local futures, n = {}, 0
+  local cancel = setmetatable({}, {
+    __close = function()
+      for i = n + 1, #futures do futures[i]:cancel() end
+    end,
+  })
+  local args = nth(lists, 1)
+  while args do
+    futures[#futures + 1] = self:submit(func, table.unpack(args))
+    args = nth(lists, #futures + 1)
+  end
+  local function next_result()
+    if n == #futures then return nil end
+    n = n + 1
+    local future = futures[n]
+    futures[n] = false
+    return first_not_nil(n, result(future))
+  end
+  return next_result, nil, nil, cancel
+end
+
+-- ---- shutdown -------------------------------------------------------------------------------------------------------
+
+--- No more jobs are taken. With wait (the default) it returns when all are done and the threads have ended: it suspends
+--- a task, and blocks elsewhere. cancel_futures: those that have not begun are cancelled.
+---@param wait? boolean
+---@param options? {cancel_futures: boolean?}
+function executors.shutdown(self, wait, options)
+  if wait ~= nil and type(wait) ~= "boolean" then check.bad_argument(1, "shutdown", "boolean", wait) end
+  options = check.options(2, "shutdown", options, { cancel_futures = "boolean" })
+  local ended = core.pool_shutdown(self, options.cancel_futures)
+  if wait ~= false then
+    ended:result()
+    core.join_pools()
+  end
+end
+
+-- ---- loops ----------------------------------------------------------------------------------------------------------
+
+local NOT_JOINED = "The executor did not finishing joining its threads within %s seconds."
+
+--- Shuts the default executor down and waits until its threads have ended; at most for timeout seconds.
+---@param timeout? number
+function executors.shutdown_default_executor(loop, timeout)
+  core.waiting_loop("shutdown_default_executor")
+  if timeout ~= nil and type(timeout) ~= "number" then
+    check.bad_argument(1, "shutdown_default_executor", "number", timeout)
+  end
+  local executor = core.take_default_executor(loop)
+  if not executor then return end
+  local ended = core.pool_shutdown(executor)
+  executors.wait(ended, timeout)
+  if ended:done() then
+    core.join_pools()
+  else
+    core.warn(NOT_JOINED:format(timeout), "RuntimeWarning")
+  end
+end
+
+--- Runs func(...) in a thread of the default executor and returns its results. Values of context variables go along.
+---@param func function
+---@param ... any
+---@return any ...
+function executors.to_thread(func, ...)
+  local loop = core.waiting_loop("to_thread")
+  return loop:run_in_executor(nil, func, ...):await()
+end
+
+return executors
