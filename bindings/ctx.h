@@ -59,6 +59,9 @@ typedef struct l_task l_task;     /* ltask.h */
   X(Socket, "Socket", Object)                                             \
   X(TransportSocket, "TransportSocket", Object)                           \
   X(PipeEnd, "PipeEnd", Object)                                           \
+  X(SSLContext, "SSLContext", Object)                                     \
+  X(SSLObject, "SSLObject", Object)                                       \
+  X(SSLSession, "SSLSession", Object)                                     \
   X(BaseError, "BaseError", Object)                                       \
   X(CancelledError, "CancelledError", BaseError)                          \
   X(KeyboardInterrupt, "KeyboardInterrupt", BaseError)                    \

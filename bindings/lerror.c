@@ -46,7 +46,18 @@ static al_class class_of_errno(int number) {
 }
 
 /* What the loop itself refuses. */
-static al_class class_of_own(int err) { return err == AL_ENORING ? AL_C_NotImplementedError : AL_C_RuntimeError; }
+static al_class class_of_own(int err) {
+  switch (err) {
+  case AL_ENORING: return AL_C_NotImplementedError;
+  case AL_ETLS: return AL_C_SSLError;
+  case AL_ETLSVERIFY: return AL_C_SSLCertVerificationError;
+  case AL_ETLSEOF: return AL_C_SSLEOFError;
+  case AL_ETLSZERO: return AL_C_SSLZeroReturnError;
+  case AL_ETLSSLOW: return AL_C_ConnectionAbortedError;
+  case AL_ETLSSTUCK: return AL_C_TimeoutError;
+  default: return AL_C_RuntimeError;
+  }
+}
 
 /* ---- errors made by C -------------------------------------------------------------------------------------------- */
 

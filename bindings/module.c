@@ -38,6 +38,7 @@
 #include "lsignal.h"
 #include "lsocket.h"
 #include "lsockops.h"
+#include "lssl.h"
 #include "lstream.h"
 #include "ltask.h"
 #include "ltesting.h"
@@ -86,6 +87,10 @@ static openlib *const openlibs[] = {
     al_protocol_openlib,
     al_transport_openlib,
     al_server_openlib,
+    al_ssl_openlib,
+    al_ssl_default_openlib,
+    al_ssl_object_openlib,
+    al_ssl_session_openlib,
     al_net_openlib,
     al_listen_openlib,
     al_datagram_openlib,

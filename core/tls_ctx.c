@@ -56,6 +56,8 @@ static const SSL_METHOD *method_of(al_tls_kind kind) {
 /* Names in the subject are no names of hosts, and a wildcard is a whole label. */
 #define HOST_FLAGS (X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
 
+#define REQUIRED (SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT)
+
 static bool set_defaults(al_tls_ctx *ctx) {
   static const unsigned char session_id[] = "aloop"; /* a server that asks for certificates can't resume without one */
   SSL_CTX *native = ctx->native;
@@ -66,7 +68,7 @@ static bool set_defaults(al_tls_ctx *ctx) {
   X509_VERIFY_PARAM *param = SSL_CTX_get0_param(native);
   X509_VERIFY_PARAM_set_hostflags(param, HOST_FLAGS);
   ctx->check_hostname = ctx->kind == AL_TLS_CLIENT;
-  SSL_CTX_set_verify(native, ctx->check_hostname ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+  SSL_CTX_set_verify(native, ctx->check_hostname ? REQUIRED : SSL_VERIFY_NONE, NULL);
   return X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_TRUSTED_FIRST) &&
          SSL_CTX_set_min_proto_version(native, TLS1_2_VERSION) && SSL_CTX_set_cipher_list(native, CIPHERS) &&
          SSL_CTX_set_session_id_context(native, session_id, sizeof session_id - 1);
@@ -111,8 +113,7 @@ bool al_tls_ctx_check_hostname(const al_tls_ctx *ctx) { return ctx->check_hostna
 
 void al_tls_ctx_set_check_hostname(al_tls_ctx *ctx, bool check) {
   ctx->check_hostname = check;
-  if (check && SSL_CTX_get_verify_mode(ctx->native) == SSL_VERIFY_NONE)
-    SSL_CTX_set_verify(ctx->native, SSL_VERIFY_PEER, NULL);
+  if (check && SSL_CTX_get_verify_mode(ctx->native) == SSL_VERIFY_NONE) SSL_CTX_set_verify(ctx->native, REQUIRED, NULL);
 }
 
 int al_tls_ctx_set_verify(al_tls_ctx *ctx, int mode) {
@@ -150,36 +151,41 @@ int al__tls_set_host(SSL *ssl, const al_tls_ctx *ctx, const char *host) {
 
 /* ---- what is read from files ------------------------------------------------------------------------------------- */
 
+typedef struct password_call {
+  al_tls_password_fn *password; /* or NULL */
+  void *ud;
+  bool missed; /* it would have been needed */
+} password_call;
+
 /* Without this OpenSSL would ask at the terminal, and the loop stand still. */
-static int no_password(char *buf, int size, int writing, void *ud) {
-  (void)buf, (void)size, (void)writing, (void)ud;
+static int call_password(char *buf, int size, int writing, void *ud) {
+  password_call *call = ud;
+  (void)writing;
+  if (call && call->password) return call->password(call->ud, buf, size);
+  if (call) call->missed = true;
   return -1;
 }
 
-typedef struct password_call {
-  al_tls_password_fn *password;
-  void *ud;
-} password_call;
-
-static int call_password(char *buf, int size, int writing, void *ud) {
-  const password_call *call = ud;
-  (void)writing;
-  return call->password(call->ud, buf, size);
+/* Fills *why, and says what OpenSSL does not. */
+static int load_failed(al_tls_error *why, const password_call *call) {
+  int err = al__tls_take_error(why, NULL);
+  if (why && call->missed)
+    snprintf(why->message, sizeof why->message, "[SSL] the key is encrypted, and no password was given");
+  return err;
 }
 
 int al_tls_ctx_load_chain(al_tls_ctx *ctx, const char *certfile, const char *keyfile, al_tls_password_fn *password,
                           void *ud, al_tls_error *why) {
-  password_call call = {password, ud};
+  password_call call = {password, ud, false};
   SSL_CTX *native = ctx->native;
   ERR_clear_error();
-  SSL_CTX_set_default_passwd_cb(native, password ? call_password : no_password);
+  SSL_CTX_set_default_passwd_cb(native, call_password);
   SSL_CTX_set_default_passwd_cb_userdata(native, &call);
   bool ok = SSL_CTX_use_certificate_chain_file(native, certfile) == 1 &&
             SSL_CTX_use_PrivateKey_file(native, keyfile ? keyfile : certfile, SSL_FILETYPE_PEM) == 1 &&
             SSL_CTX_check_private_key(native) == 1;
-  SSL_CTX_set_default_passwd_cb(native, no_password);
   SSL_CTX_set_default_passwd_cb_userdata(native, NULL);
-  return ok ? 0 : al__tls_take_error(why, NULL);
+  return ok ? 0 : load_failed(why, &call);
 }
 
 int al_tls_ctx_load_ca(al_tls_ctx *ctx, const char *cafile, const char *capath, al_tls_error *why) {
@@ -223,7 +229,7 @@ static bool add_info(X509_STORE *store, const X509_INFO *info, size_t *n) {
 
 static int load_pem(X509_STORE *store, const void *data, size_t len, al_tls_error *why) {
   BIO *bio = BIO_new_mem_buf(data, (int)len);
-  STACK_OF(X509_INFO) *infos = bio ? PEM_X509_INFO_read_bio(bio, NULL, no_password, NULL) : NULL;
+  STACK_OF(X509_INFO) *infos = bio ? PEM_X509_INFO_read_bio(bio, NULL, call_password, NULL) : NULL;
   size_t n = 0;
   bool ok = infos != NULL;
   for (int i = 0; ok && i < sk_X509_INFO_num(infos); i++) ok = add_info(store, sk_X509_INFO_value(infos, i), &n);
