@@ -15,13 +15,17 @@ enum { MAX_FRAMES = 10, MAX_STRING = 60 };
 /* Pushes the table of what is known of objects without keeping them alive. */
 static void push_traces(lua_State *L, al_ctx *ctx) { al_pushanchored(L, ctx, AL_SLOT_TRACES); }
 
+/* Each path of ours is "aloop/" and a name. This is asked for each new task: the first letter tells most names apart. */
 bool al_is_own_source(const char *source) {
-  if (*source != '@' || !strstr(source, "aloop/")) return false;
-  size_t len = strlen(source);
+  static const char folder[] = "aloop/";
+  const char *slash = *source == '@' ? strrchr(source, '/') : NULL;
+  if (!slash || (size_t)(slash - source) < sizeof folder - 1) return false;
+  const char *tail = slash + 1 - (sizeof folder - 1), *name = slash + 1;
+  if (memcmp(tail, folder, sizeof folder - 1) != 0) return false;
+  if (tail[-1] != '@' && tail[-1] != '/') return false; /* embedded, or of ALOOP_LUADIR */
   for (const al_embedded *file = al_embedded_files; file->name; file++) {
-    size_t tail = strlen(file->path);
-    if (len <= tail || strcmp(source + len - tail, file->path) != 0) continue;
-    return len == tail + 1 || source[len - tail - 1] == '/'; /* embedded, or of ALOOP_LUADIR */
+    const char *own = file->path + sizeof folder - 1;
+    if (*own == *name && strcmp(own, name) == 0) return true;
   }
   return false;
 }
