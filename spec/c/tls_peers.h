@@ -134,4 +134,70 @@ static inline tls_pair tls_pair_new(int family, size_t buffer_size) {
   return pair;
 }
 
+/* Both ends have come to an end, in these ways. */
+static inline void tls_pair_end(tls_pair *pair, const char *server, const char *client) {
+  TLS_END(pair->loop, pair->server, server, 0);
+  TLS_END(pair->loop, pair->client, client, 0);
+  end_loop(pair->loop);
+}
+
+/* The data that p has been sent so far, and is sent now. */
+static inline void tls_send(tls_pair *pair, tls_peer *from, tls_peer *to, size_t len) {
+  size_t sent = to->peer.received, end = sent + len;
+  peer_write(&from->peer, &sent, len);
+  UNTIL(pair->loop, to->peer.received == end);
+}
+
+/* ---- a wire between the ends ------------------------------------------------------------------------------------- */
+
+/* The ends are those of two pairs of sockets; what comes out of one is put into the other. */
+typedef struct wire {
+  int fds[2];   /* raw: to the server's end, to the client's */
+  size_t most;  /* how much is carried at a time */
+  bool held[2]; /* nothing is carried from that end */
+} wire;
+
+static inline void wire_carry(wire *w, int from) {
+  char bytes[65536];
+  if (w->held[from] || w->fds[0] < 0) return;
+  ssize_t n = recv(w->fds[from], bytes, w->most < sizeof bytes ? w->most : sizeof bytes, 0);
+  if (n == 0) shutdown(w->fds[!from], SHUT_WR);
+  for (ssize_t done = 0; done < n;) { /* the other end reads, or this spins until the test's time is up */
+    ssize_t sent = send(w->fds[!from], bytes + done, (size_t)(n - done), MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN) return;
+    if (sent > 0) done += sent;
+  }
+}
+
+static inline bool wire_run(wire *w) {
+  wire_carry(w, 0);
+  wire_carry(w, 1);
+  return true;
+}
+
+static inline void wire_cut(wire *w) {
+  close(w->fds[0]);
+  close(w->fds[1]);
+  w->fds[0] = w->fds[1] = -1;
+}
+
+static inline tls_pair tls_pair_wired(wire *w, size_t most, int64_t timeout_ns) {
+  tls_pair pair = {new_loop(), NULL, NULL};
+  int server[2], client[2];
+  make_pair(server);
+  make_pair(client);
+  pair.server = tls_peer_new(pair.loop, server[0], true, 0, timeout_ns);
+  pair.client = tls_peer_new(pair.loop, client[0], false, 0, timeout_ns);
+  *w = (wire){.fds = {server[1], client[1]}, .most = most};
+  return pair;
+}
+
+#define WIRE_UNTIL(pair, w, cond) UNTIL((pair).loop, wire_run(w) && (cond))
+
+static inline void wire_connect(tls_pair *pair, wire *w) {
+  WIRE_UNTIL(*pair, w, pair->server->told && pair->client->told);
+  CHECK_EQ(pair->server->result, 0);
+  CHECK_EQ(pair->client->result, 0);
+}
+
 #endif
