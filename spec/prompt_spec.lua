@@ -213,6 +213,16 @@ for _, edits in ipairs { true, false } do
       leave(terminal)
     end)
 
+    it("Ctrl-C is heard that comes as the prompt begins to wait", function()
+      local terminal = start()
+      terminal:enter("do local loop = aloop.get_running_loop() local C = aloop.EventLoop:extend('C') " ..
+        "function C:add_reader(...) debug.setmetatable(loop, aloop.EventLoop) " ..
+        "io.popen('kill -s INT $PPID'):close() return loop:add_reader(...) end debug.setmetatable(loop, C) end")
+      terminal:expect("> ") -- it is this one
+      terminal:enter("8 * 8", "64")
+      leave(terminal)
+    end)
+
     it("ends with the code of os.exit and SystemExit, also while it waits for a line", function()
       for line, code in pairs {
         ["os.exit(7)"] = 7,

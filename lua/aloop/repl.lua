@@ -187,7 +187,9 @@ function Prompt:interrupted(inside)
     local current = core.current_task()
     if current and current == running then return false end
     if current == self.main then
-      self.missed = true -- between two waits: for the next one
+      -- Between two waits it is for the next one, and in wait_for for that one, unless it has one to deal with already.
+      local reading = not self.missed and self.reading
+      if reading and not reading:done() then reading:set_result(INTERRUPTED) else self.missed = true end
       return true
     end
     -- A callback or another task computes. It may be about to end; a second Ctrl-C in the same turn ends it.
