@@ -47,6 +47,8 @@ typedef struct l_task l_task;     /* ltask.h */
   X(WriteTransport, "WriteTransport", BaseTransport)                      \
   X(Transport, "Transport", ReadTransport)                                \
   X(DatagramTransport, "DatagramTransport", BaseTransport)                \
+  X(SubprocessTransport, "SubprocessTransport", BaseTransport)            \
+  X(Process, "Process", Object)                                           \
   X(BaseProtocol, "BaseProtocol", Object)                                 \
   X(Protocol, "Protocol", BaseProtocol)                                   \
   X(BufferedProtocol, "BufferedProtocol", BaseProtocol)                   \

@@ -26,9 +26,10 @@ static const struct {
 
 /* Their instances come from C alone, unless a binding gives them a __new. */
 static const al_class made_by_c[] = {
-    AL_C_BaseEventLoop, AL_C_Handle, AL_C_Future, AL_C_ContextVar, AL_C_Context, AL_C_Token,
-    AL_C_Timeout,       AL_C_Server, AL_C_Buffer, AL_C_Socket,     AL_C_PipeEnd, AL_C_TransportSocket,
-    AL_C_SSLObject,     AL_C_SSLSession,
+    AL_C_BaseEventLoop, AL_C_Handle,          AL_C_Future,    AL_C_ContextVar, AL_C_Context,
+    AL_C_Token,         AL_C_Timeout,         AL_C_Server,    AL_C_Buffer,     AL_C_Socket,
+    AL_C_PipeEnd,       AL_C_TransportSocket, AL_C_SSLObject, AL_C_SSLSession, AL_C_SubprocessTransport,
+    AL_C_Process,
 };
 
 static const al_class no_class = AL_C_COUNT;

@@ -286,6 +286,15 @@ static int make_served(lua_State *L) {
   return 1;
 }
 
+l_stream *al_stream_make(lua_State *L, al_ctx *ctx, int reader) {
+  l_stream *s = al_new(L, ctx, AL_C_StreamReaderProtocol, sizeof *s, AL_STREAM_UV_COUNT);
+  lua_pushnil(L);
+  lua_insert(L, -2);
+  init(L, ctx, s, reader, lua_gettop(L) - 1);
+  lua_remove(L, -2);
+  return s;
+}
+
 /* stream_factory(callback, limit) → protocol factory */
 static int stream_factory(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);

@@ -29,6 +29,9 @@ enum {
 /* The protocol at idx, or NULL. */
 l_stream *al_test_stream(lua_State *L, int idx);
 
+/* Makes a protocol for the reader (or nil) at index reader, which is no negative one, and pushes it. */
+l_stream *al_stream_make(lua_State *L, al_ctx *ctx, int reader);
+
 /* Pushes what the connection of the protocol at idx was lost with; false, and nothing, if that was no error. */
 bool al_stream_push_error(lua_State *L, l_stream *stream, int idx);
 

@@ -26,6 +26,7 @@
 #include "lmarshal.h"
 #include "lnet.h"
 #include "lpipe.h"
+#include "lprocess.h"
 #include "lprotocol.h"
 #include "lreport.h"
 #include "lrequire.h"
@@ -100,6 +101,9 @@ static openlib *const openlibs[] = {
     al_serve_openlib,
     al_stream_openlib,
     al_writer_openlib,
+    al_process_openlib,
+    al_childpipe_openlib,
+    al_spawn_openlib,
     al_cfuture_openlib,
     al_relay_openlib,
     al_executor_openlib,

@@ -1,6 +1,6 @@
-/* child.c - the end of child processes: signals to them, their status, and those that nobody looks after any more. They are
- * named by their pidfd, so that nobody who got a dead child's number meanwhile is hit; without one, on an old kernel, by
- * the number, which is theirs as long as only we reap them.
+/* child.c - the end of child processes: signals to them, their status, and those that nobody looks after any more.
+ * They are named by their pidfd, so that nobody who got a dead child's number meanwhile is hit; without one, on an
+ * old kernel, by the number, which is theirs as long as only we reap them.
  *
  * SPDX-License-Identifier: MIT */
 #include "child.h"

@@ -16,8 +16,8 @@ typedef struct al__child {
 /* See al_process_spawn. */
 int al__spawn(const al_spawn_options *options, al__child *child, al_spawn_failure *failure);
 
-/* True if it has ended: it is reaped now, and *returncode is its exit code, minus its signal, or AL_LOST_CHILD if somebody
- * else has reaped it. */
+/* True if it has ended: it is reaped now, and *returncode is its exit code, minus its signal, or AL_LOST_CHILD if
+ * somebody else has reaped it. */
 bool al__child_reap(const al__child *child, int *returncode);
 #define AL_LOST_CHILD 1000
 /* 0, -ESRCH, -EPERM, -EINVAL. The child must not be reaped yet. */

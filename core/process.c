@@ -1,6 +1,6 @@
 /* process.c - child processes of a loop: their end becomes a callback, and no zombie is left behind. A child's pidfd is
- * polled like any descriptor; where the kernel has none, SIGCHLD tells when to look (sigchld.c). spawn.c makes children,
- * child.c reaps them. Knows no machine.
+ * polled like any descriptor; where the kernel has none, SIGCHLD tells when to look (sigchld.c). spawn.c makes
+ * children, child.c reaps them. Knows no machine.
  *
  * SPDX-License-Identifier: MIT */
 #include "child.h"

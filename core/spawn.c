@@ -1,9 +1,9 @@
 /* spawn.c - making a child process, up to the moment when its program runs.
  *
- * The child shares our memory, on a stack of its own, while the calling thread stands still (CLONE_VM, CLONE_VFORK): no page
- * table is copied, and what failed is simply written where we read it. The price is that nothing in the child may touch
- * what other threads, or this one later, rely on. So everything is prepared before, and what runs in the child
- *   - calls the kernel only, never libc (locks, and the interceptors of sanitizers, which keep books of our descriptors);
+ * The child shares our memory, on a stack of its own, while the calling thread stands still (CLONE_VM, CLONE_VFORK):
+ * no page table is copied, and what failed is simply written where we read it. The price is that nothing in the child
+ * may touch what other threads, or this one later, rely on. So everything is prepared before, and what runs there
+ *   - calls the kernel only, never libc (locks, and the sanitizers' interceptors, which keep books of our descriptors);
  *   - is not instrumented (IN_CHILD);
  *   - runs with all signals blocked until it has no handler left: one of ours must not run there.
  * A child that changes its user gets a copy of our memory instead, for who may signal or trace that user must not come
@@ -199,6 +199,7 @@ IN_CHILD static int child_main(void *arg) {
     run_program(p);
   }
   for (;;) syscall(SYS_exit_group, 127);
+  return 0; /* not reached */
 }
 
 /* ---- which files to try ------------------------------------------------------------------------------------------ */

@@ -57,6 +57,7 @@ for home, names in pairs {
   ["aloop.locks"] = { "Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "Semaphore" },
   ["aloop.queues"] = { "LifoQueue", "PriorityQueue", "Queue" },
   ["aloop.runners"] = { "Runner", "run" },
+  ["aloop.subprocess"] = { "create_subprocess_exec", "create_subprocess_shell" },
   ["aloop.streams"] = { "open_connection", "open_unix_connection", "start_server", "start_unix_server" },
   ["aloop.helpers"] = { "defer", "partial", "set_log_handler", "shlex_quote", "try" },
 } do
@@ -65,7 +66,7 @@ for home, names in pairs {
   end
 end
 
-for _, name in ipairs { "ssl" } do homes[name] = "aloop." .. name end -- whole modules
+for _, name in ipairs { "ssl", "subprocess" } do homes[name] = "aloop." .. name end -- whole modules
 
 local function load_name(module, name)
   local home = homes[name]
