@@ -34,21 +34,20 @@ static int pieces_append(al_stream *stream, const char *data, size_t len) {
   if (!piece) return -ENOMEM;
   *piece = (al__stream_piece){.len = len};
   memcpy(piece->bytes, data, len);
-  *stream->pieces_end = piece;
-  stream->pieces_end = &piece->next;
+  al__stream_piece **end = &stream->pieces;
+  while (*end) end = &(*end)->next; /* of a few: what came before reading was paused */
+  *end = piece;
   return 0;
 }
 
 static al__stream_piece *pieces_pop(al_stream *stream) {
   al__stream_piece *piece = stream->pieces;
   stream->pieces = piece->next;
-  if (!stream->pieces) stream->pieces_end = &stream->pieces;
   return piece;
 }
 
 static void pieces_push(al_stream *stream, al__stream_piece *piece) { /* back to the front */
   piece->next = stream->pieces;
-  if (!piece->next) stream->pieces_end = &piece->next;
   stream->pieces = piece;
 }
 
@@ -287,8 +286,8 @@ static void stream_flushed(al_stream *stream) {
     al__transport_lose(t, 0);
   else if (t->eof_written)
     al__sock_shutdown(t->fd, SHUT_WR); /* -ENOTCONN: reading tells why */
-  else if (t->feeder)
-    t->feeder->flushed(t->feeder);
+  else if (al__transport_feeder(t))
+    t->u.feeder->flushed(t->u.feeder);
 }
 
 static void stream_on_sent(al_loop *loop, al_op *op, int result, unsigned flags) {
@@ -401,7 +400,6 @@ int al__stream_init(al_stream *stream, const al__transport_ops *ops, al_loop *lo
   stream->recv.done = stream_on_recv;
   stream->recv.kind = AL_OP_RECV;
   stream->recv.fd = fd;
-  stream->pieces_end = &stream->pieces;
   al__stream_protocol_changed(&stream->base);
   return 0;
 }

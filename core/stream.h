@@ -31,7 +31,7 @@ typedef struct al_stream {
   al_transport base;
   al_op recv;
   al__stream_out *out; /* NULL: nothing is unsent */
-  al__stream_piece *pieces, **pieces_end;
+  al__stream_piece *pieces;
   const char *lent; /* the protocol's memory that the machine reads into, until buffer_updated */
   int end;          /* has_end: 0 or the error that ended reading and is not told yet */
   bool is_pipe : 1; /* written by write(2); its end closes it, whatever eof_received returns */

@@ -377,7 +377,7 @@ int al_tls_new(al_loop *loop, int fd, const al_addr *peer, const al_tls_options 
 static int check_below(const al_transport *below) {
   if (!below->loop || below->closing) return -ESHUTDOWN;
   if (!below->ops->is_two_way) return -ENOTSUP;
-  return below->feeder ? -EBUSY : 0;
+  return al__transport_feeder(below) ? -EBUSY : 0;
 }
 
 int al_tls_start(al_transport *below, const al_tls_options *options, al_protocol *protocol, al_transport **transport) {

@@ -159,10 +159,12 @@ int al_transport_sockname(al_transport *transport, al_addr *addr) {
 /* asyncio's three successive callbacks: connection_made, start of reading, the one who waits for both. */
 static void transport_start(al_transport *transport) {
   al_protocol *protocol = transport->protocol;
+  al_handle *started = transport->u.started;
   transport->made = true;
+  transport->u.feeder = NULL;
   if (protocol->ops->connection_made) protocol->ops->connection_made(protocol, transport);
   transport->ops->start(transport);
-  if (transport->started) al_call_soon(transport->loop, transport->started);
+  if (started) al_call_soon(transport->loop, started);
 }
 
 static void transport_on_turn(al_loop *loop, al_handle *handle) {
@@ -216,7 +218,7 @@ int al__transport_init(al_transport *transport, const al__transport_ops *ops, al
 }
 
 void al__transport_begin(al_transport *transport, al_handle *started) {
-  transport->started = started;
+  transport->u.started = started;
   transport->busy = true;
   al_call_soon(transport->loop, &transport->turn);
 }
@@ -284,7 +286,8 @@ static void begin_closing(al_transport *transport) {
   if (transport->closing) return;
   transport->closing = true;
   transport->ops->stop_reading(transport);
-  if (transport->feeder) transport->feeder->lost(transport->feeder);
+  al__feeder *feeder = al__transport_feeder(transport);
+  if (feeder) feeder->lost(feeder);
 }
 
 /* No operation is in flight on the descriptor. */
@@ -303,7 +306,7 @@ static void transport_die(al_transport *transport) {
   al_handle_cancel(&transport->lost);
   transport->ops->drop(transport);
   begin_closing(transport);
-  if (!transport->made && transport->started) al__loop_discard(transport->loop, transport->started);
+  if (!transport->made && transport->u.started) al__loop_discard(transport->loop, transport->u.started);
   al__transport_settle(transport);
 }
 
@@ -447,7 +450,7 @@ void al__transport_drop_write(al_transport *transport) {
 
 int al_transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
   if (transport->eof_written) return -EPIPE;
-  if (transport->feeder) return -EBUSY;
+  if (al__transport_feeder(transport)) return -EBUSY;
   if (len == 0) return 0;
   if (transport->conn_lost) {
     al__transport_drop_write(transport);
@@ -459,7 +462,7 @@ int al_transport_write(al_transport *transport, const char *data, size_t len, co
 int al_transport_write_eof(al_transport *transport) {
   if (!transport->ops->write_eof) return -ENOTSUP;
   if (transport->closing || transport->eof_written) return 0;
-  if (transport->feeder) return -EBUSY;
+  if (al__transport_feeder(transport)) return -EBUSY;
   transport->eof_written = true;
   return transport->ops->write_eof(transport);
 }

@@ -84,12 +84,14 @@ struct al_transport {
   al_link in_room;  /* the ring of the loop's transports */
   al_link in_group; /* next NULL: in no group */
   al__group *group;
-  al__feeder *feeder;  /* or NULL */
   al_transport *below; /* held; NULL: it has a descriptor */
   al_transport *above; /* whose `below` this is, or NULL */
   al_handle turn;      /* connection_made; later the kind's */
   al_handle lost;      /* connection_lost */
-  al_handle *started;  /* the caller's, to be queued after connection_made; may be NULL */
+  union {
+    al_handle *started; /* not made: the caller's, to be queued after connection_made; may be NULL */
+    al__feeder *feeder; /* made: or NULL */
+  } u;
   size_t high, low;
   al__name peer;
   al__name *local; /* NULL until somebody has asked */
@@ -135,6 +137,10 @@ void al__transport_drop_write(al_transport *transport);
  * change anything, and free the transport when no turn is running. */
 void al__transport_grown(al_transport *transport);
 void al__transport_shrunk(al_transport *transport);
+
+static inline al__feeder *al__transport_feeder(const al_transport *transport) {
+  return transport->made ? transport->u.feeder : NULL;
+}
 
 /* May the protocol be given data now? */
 static inline bool al__transport_is_open_for_reading(const al_transport *transport) {
