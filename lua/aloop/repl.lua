@@ -9,6 +9,7 @@
 
 local core = require "aloop.core"
 local completion = require "aloop.completion"
+local interrupts = require "aloop.interrupts"
 
 local repl = {}
 
@@ -151,13 +152,6 @@ local function print_results(...)
   if not ok then io.stderr:write(("aloop: error calling 'print' (%s)\n"):format(message)) end
 end
 
--- What a statement died of when Ctrl-C had cancelled it.
-local function interrupt(cancelled)
-  local err = core.KeyboardInterrupt("interrupted!")
-  err.traceback = cancelled.traceback
-  return err
-end
-
 -- Runs a chunk as a task and prints what it gives.
 function Prompt:run_chunk(chunk)
   local task = self.loop:create_task(function() return xpcall(chunk, core.add_traceback) end,
@@ -173,7 +167,7 @@ function Prompt:run_chunk(chunk)
     error(err, 0) -- it is the prompt itself that was cancelled
   end
   if core.isinstance(err, core.SystemExit) then error(err, 0) end
-  if self.cancelled and core.isinstance(err, core.CancelledError) then err = interrupt(err) end
+  if self.cancelled and core.isinstance(err, core.CancelledError) then err = interrupts.of_cancelled(err) end
   print_error(err)
 end
 

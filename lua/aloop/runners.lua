@@ -5,12 +5,11 @@
 local core = require "aloop.core"
 local check = require "aloop.check"
 local events = require "aloop.events"
+local interrupts = require "aloop.interrupts"
+
+local is_interrupt = interrupts.is_interrupt
 
 local runners = {}
-
-local function is_interrupt(err)
-  return core.isinstance(err, core.KeyboardInterrupt) or core.isinstance(err, core.SystemExit)
-end
 
 -- Lets the loop run until the task is done, whatever becomes of it.
 local function run_until_done(loop, task)
@@ -108,13 +107,6 @@ local function cancel_at_sigint(loop, task)
   end)
 end
 
--- What a task died of, when that was the cancellation which SIGINT had asked for.
-local function interrupt(cancelled)
-  local err = core.KeyboardInterrupt("interrupted!")
-  err.traceback = cancelled.traceback
-  return err
-end
-
 --- Runs a coroutine as a task and returns its results, or raises its error.
 ---@param coro function|thread|aloop.Future
 ---@param options? {context: aloop.Context?}
@@ -132,7 +124,7 @@ function Runner:run(coro, options)
   if outcome[1] then return table.unpack(outcome, 2, outcome.n) end
   local err = outcome[2]
   if core.isinstance(err, core.CancelledError) and core.sigint_count(sigint) > 0 and task:uncancel() == 0 then
-    err = interrupt(err)
+    err = interrupts.of_cancelled(err)
   end
   error(err, 0)
 end

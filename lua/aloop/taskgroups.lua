@@ -4,7 +4,10 @@
 
 local core = require "aloop.core"
 local check = require "aloop.check"
+local interrupts = require "aloop.interrupts"
 local tasks = require "aloop.tasks"
+
+local is_interrupt = interrupts.is_interrupt
 
 local taskgroups = {}
 
@@ -21,10 +24,6 @@ function TaskGroup:init()
   self.loop = self.parent:get_loop()
   self.children, self.n_children, self.errors = {}, 0, {}
   self.on_done = function(task) self:task_done(task) end
-end
-
-local function is_interrupt(err)
-  return core.isinstance(err, core.KeyboardInterrupt) or core.isinstance(err, core.SystemExit)
 end
 
 function TaskGroup:__tostring()
