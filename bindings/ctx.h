@@ -36,6 +36,7 @@ typedef struct l_task l_task;     /* ltask.h */
   X(Executor, "Executor", Object)                                         \
   X(ThreadPoolExecutor, "ThreadPoolExecutor", Executor)                   \
   X(InterpreterPool, "InterpreterPoolExecutor", ThreadPoolExecutor)       \
+  X(ProcessPoolExecutor, "ProcessPoolExecutor", Executor)                 \
   X(RemoteLoop, "RemoteLoop", Object)                                     \
   X(ContextVar, "ContextVar", Object)                                     \
   X(Context, "Context", Object)                                           \

@@ -72,10 +72,6 @@ static int cfuture_new(lua_State *L) {
 /* ---- the outcome ------------------------------------------------------------------------------------------------- */
 
 void al_cfuture_pusherror(lua_State *L, al_ctx *ctx, const al_cfuture *f) {
-  if (f->broken) {
-    al_pusherror(L, ctx, AL_C_BrokenThreadPool, "A thread initializer failed, the thread pool is not usable anymore");
-    return;
-  }
   if (!f->outcome) {
     lua_pushliteral(L, "not enough memory");
     return;

@@ -27,7 +27,6 @@ struct al_cfuture {
   int refs;              /* atomic */
   int state;             /* atomic; changed under the mutex */
   bool failed;           /* once done: outcome is an al_marshal_error's; NULL: there was no memory for it */
-  bool broken;           /* set before it fails: the pool was broken, there is no other outcome */
   pthread_mutex_t mutex; /* guards watches, and the change of state */
   al_parcel *outcome;    /* once done: what it came to; NULL: no values */
   al_cwatch *watches, **watches_end;

@@ -1,4 +1,4 @@
-/* lexecutor.c - ThreadPoolExecutor (lpool.c behind it), and loop:run_in_executor. What of executors need not be fast is in
+/* lexecutor.c - ThreadPoolExecutor and ProcessPoolExecutor (lpool.c behind both), and loop:run_in_executor. What of executors need not be fast is in
  * lua/aloop/executors.lua: map, shutdown, the end of a loop's default executor.
  *
  * SPDX-License-Identifier: MIT */
@@ -7,6 +7,7 @@
 #include "lcfuture.h"
 #include "lfuture.h"
 #include "lloop.h"
+#include "lprocpool.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -51,17 +52,30 @@ void al_executor_join_all(al_ctx *ctx) {
   while (ctx->pools) join_first(&ctx->pools);
 }
 
-static size_t default_workers(void) {
+static size_t n_cpus(void) {
   long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-  return cpus < 1 ? 5 : cpus > 28 ? 32 : (size_t)cpus + 4;
+  return cpus < 1 ? 1 : (size_t)cpus;
 }
 
+static size_t default_workers(const al_worker_ops *ops) {
+  size_t cpus = n_cpus();
+  if (!ops->local) return cpus;
+  return cpus > 28 ? 32 : cpus + 4;
+}
+
+/* What a pool is made with; see al_pool_new. */
+typedef struct design {
+  const al_worker_ops *ops;
+  size_t max;
+  const char *name, *program;
+} design;
+
 /* Gives the executor on top its pool. The initializer is the pool's. */
-static void make_pool(lua_State *L, al_ctx *ctx, executor *self, size_t max, const char *name, al_parcel *initializer) {
+static void make_pool(lua_State *L, al_ctx *ctx, executor *self, const design *d, al_parcel *initializer) {
   join_ended(ctx);
   entry *e = malloc(sizeof *e);
   if (!e) al_parcel_free(initializer);
-  if (!e || al_pool_new(max, name, initializer, &self->pool) < 0) {
+  if (!e || al_pool_new(d->ops, d->max, d->name, d->program, initializer, &self->pool) < 0) {
     free(e);
     luaL_error(L, "not enough memory");
     return;
@@ -73,8 +87,8 @@ static void make_pool(lua_State *L, al_ctx *ctx, executor *self, size_t max, con
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-static size_t max_workers(lua_State *L, al_ctx *ctx, const char *f) {
-  if (al_option(L, 2, "max_workers") == LUA_TNIL) return default_workers();
+static size_t max_workers(lua_State *L, al_ctx *ctx, const char *f, const al_worker_ops *ops) {
+  if (al_option(L, 2, "max_workers") == LUA_TNIL) return default_workers(ops);
   int isint;
   lua_Integer n = lua_tointegerx(L, -1, &isint);
   if (lua_type(L, -1) != LUA_TNUMBER || !isint) al_option_error(L, f, "max_workers", "integer", -1);
@@ -82,8 +96,12 @@ static size_t max_workers(lua_State *L, al_ctx *ctx, const char *f) {
   return n > 10000 ? 10000 : (size_t)n;
 }
 
+static unsigned call_flags(const al_worker_ops *ops) {
+  return ops->local ? AL_MARSHAL_LOCAL | AL_MARSHAL_CALL : AL_MARSHAL_CALL;
+}
+
 /* The initializer with its arguments as a call, or NULL. */
-static al_parcel *initializer(lua_State *L, al_ctx *ctx, const char *f) {
+static al_parcel *initializer(lua_State *L, al_ctx *ctx, const char *f, const al_worker_ops *ops) {
   if (al_option(L, 2, "initializer") == LUA_TNIL) return NULL;
   if (!al_iscallable(L, -1)) al_option_error(L, f, "initializer", "function", -1);
   int first = lua_gettop(L), type = al_option(L, 2, "initargs"), args = lua_gettop(L);
@@ -92,47 +110,72 @@ static al_parcel *initializer(lua_State *L, al_ctx *ctx, const char *f) {
   luaL_checkstack(L, (int)n + LUA_MINSTACK, "too many arguments");
   lua_pushvalue(L, first);
   for (lua_Integer i = 1; i <= n; i++) lua_geti(L, args, i);
-  return al_marshal(L, ctx, args + 1, (int)n + 1, AL_MARSHAL_LOCAL | AL_MARSHAL_CALL);
+  return al_marshal(L, ctx, args + 1, (int)n + 1, call_flags(ops));
 }
 
-/* ThreadPoolExecutor{max_workers, initializer, initargs, thread_name_prefix} */
-static int executor_new(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  static const char *const names[] = {"max_workers", "initializer", "initargs", "thread_name_prefix", NULL};
+/* A string option, which stays on the stack, or NULL. */
+static const char *text_option(lua_State *L, const char *f, const char *name) {
+  if (al_option(L, 2, name) == LUA_TNIL) return NULL;
+  if (lua_type(L, -1) != LUA_TSTRING) al_option_error(L, f, name, "string", -1);
+  return lua_tostring(L, -1);
+}
+
+/* (class, options), names being those of the options */
+static const char *begin_new(lua_State *L, const char *const *names) {
   lua_settop(L, 2);
   lua_getfield(L, 1, "__name");
   const char *f = lua_tostring(L, 3);
   al_options(L, 2, f, names);
-  size_t max = max_workers(L, ctx, f);
-  const char *name = NULL;
-  if (al_option(L, 2, "thread_name_prefix") != LUA_TNIL) {
-    if (lua_type(L, -1) != LUA_TSTRING) return al_option_error(L, f, "thread_name_prefix", "string", -1);
-    name = lua_tostring(L, -1);
-  }
+  return f;
+}
+
+/* Pushes the executor. */
+static int end_new(lua_State *L, al_ctx *ctx, const char *f, const design *d) {
   executor *self = al_new_instance(L, 1, sizeof *self, 0);
   int at = lua_gettop(L);
-  al_parcel *call = initializer(L, ctx, f);
+  al_parcel *call = initializer(L, ctx, f, d->ops);
   lua_settop(L, at);
-  make_pool(L, ctx, self, max, name, call);
+  make_pool(L, ctx, self, d, call);
   return 1;
+}
+
+/* ThreadPoolExecutor{max_workers, initializer, initargs, thread_name_prefix} */
+static int thread_new(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  static const char *const names[] = {"max_workers", "initializer", "initargs", "thread_name_prefix", NULL};
+  const char *f = begin_new(L, names);
+  design d = {.ops = &al_thread_workers, .max = max_workers(L, ctx, f, &al_thread_workers)};
+  d.name = text_option(L, f, "thread_name_prefix");
+  return end_new(L, ctx, f, &d);
+}
+
+/* ProcessPoolExecutor{max_workers, initializer, initargs, executable} */
+static int process_new(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  static const char *const names[] = {"max_workers", "initializer", "initargs", "executable", NULL};
+  const char *f = begin_new(L, names);
+  design d = {.ops = &al_process_workers, .max = max_workers(L, ctx, f, &al_process_workers), .name = "aloop-proc"};
+  d.program = al_procpool_push_program(L, ctx, text_option(L, f, "executable"));
+  return end_new(L, ctx, f, &d);
 }
 
 static executor *test_executor(lua_State *L, al_ctx *ctx, int idx) {
   executor *self = al_test(L, ctx, idx, AL_C_ThreadPoolExecutor);
+  if (!self) self = al_test(L, ctx, idx, AL_C_ProcessPoolExecutor);
   return self && self->pool ? self : NULL;
 }
 
 static executor *check_executor(lua_State *L, al_ctx *ctx) {
   executor *self = test_executor(L, ctx, 1);
-  if (!self) al_typeerror(L, 1, "ThreadPoolExecutor");
+  if (!self) al_typeerror(L, 1, "Executor");
   return self;
 }
 
 /* Forgotten: its jobs are done, then its threads end; the state joins them. */
 static int executor_gc(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  executor *self = al_test(L, ctx, 1, AL_C_ThreadPoolExecutor);
-  if (!self || !self->pool) return 0;
+  executor *self = test_executor(L, ctx, 1);
+  if (!self) return 0;
   al_pool_shutdown(self->pool, false);
   al_pool_release(self->pool);
   self->pool = NULL;
@@ -156,10 +199,11 @@ static int executor_close(lua_State *L) {
 
 /* ---- submitting -------------------------------------------------------------------------------------------------- */
 
-static int refuse(lua_State *L, al_ctx *ctx, int err) {
+static int refuse(lua_State *L, al_ctx *ctx, al_pool *pool, int err) {
   if (err == -EPIPE) {
-    return al_raise(L, ctx, AL_C_BrokenThreadPool,
-                    "A thread initializer failed, the thread pool is not usable anymore");
+    char why[2 * AL_WHY];
+    al_pool_why(pool, why);
+    return al_raise(L, ctx, al_pool_ops(pool)->broken, "%s", why);
   }
   if (err == AL_ECLOSED) return al_raise(L, ctx, AL_C_RuntimeError, "cannot schedule new futures after shutdown");
   if (err == -ENOMEM) return luaL_error(L, "not enough memory");
@@ -176,12 +220,12 @@ static void check_function(lua_State *L, int arg, const char *f) {
  * it has begun. */
 static al_pool_job *submit(lua_State *L, al_ctx *ctx, al_pool *pool, int first, int top) {
   int err = al_pool_check(pool);
-  if (err) refuse(L, ctx, err);
-  al_parcel *call = al_marshal(L, ctx, first, top - first + 1, AL_MARSHAL_LOCAL | AL_MARSHAL_CALL);
+  if (err) refuse(L, ctx, pool, err);
+  al_parcel *call = al_marshal(L, ctx, first, top - first + 1, call_flags(al_pool_ops(pool)));
   al_worker_setup *setup = al_pool_is_short(pool) ? al_worker_setup_new(L, ctx) : NULL;
   al_pool_job *job = NULL;
   err = al_pool_submit(pool, call, setup, &job);
-  if (err) refuse(L, ctx, err);
+  if (err) refuse(L, ctx, pool, err);
   return job;
 }
 
@@ -232,7 +276,8 @@ static void push_default(lua_State *L, al_ctx *ctx, int idx) {
   if (!lua_isnil(L, -1)) return;
   lua_pop(L, 1);
   executor *self = al_new(L, ctx, AL_C_ThreadPoolExecutor, sizeof *self, 0);
-  make_pool(L, ctx, self, default_workers(), "aloop", NULL);
+  design d = {.ops = &al_thread_workers, .max = default_workers(&al_thread_workers), .name = "aloop"};
+  make_pool(L, ctx, self, &d, NULL);
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, idx, AL_LOOP_UV_EXECUTOR);
 }
@@ -277,7 +322,7 @@ static int loop_run_in_executor(lua_State *L) {
 static int loop_set_default_executor(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   al_check_open(L, ctx, 1);
-  if (!test_executor(L, ctx, 2)) return al_typeerror(L, 2, "ThreadPoolExecutor");
+  if (!al_test(L, ctx, 2, AL_C_ThreadPoolExecutor)) return al_typeerror(L, 2, "ThreadPoolExecutor");
   lua_settop(L, 2);
   lua_setiuservalue(L, 1, AL_LOOP_UV_EXECUTOR);
   return 0;
@@ -303,11 +348,10 @@ void al_executor_abandon(lua_State *L, al_ctx *ctx, int idx) {
 }
 
 static const luaL_Reg executor_methods[] = {{"__close", executor_close}, {NULL, NULL}};
-static const luaL_Reg methods[] = {{"__new", executor_new},
-                                   {"__gc", executor_gc},
-                                   {"submit", executor_submit},
-                                   {"__tostring", executor_tostring},
-                                   {NULL, NULL}};
+static const luaL_Reg methods[] = {
+    {"__gc", executor_gc}, {"submit", executor_submit}, {"__tostring", executor_tostring}, {NULL, NULL}};
+static const luaL_Reg thread_methods[] = {{"__new", thread_new}, {NULL, NULL}};
+static const luaL_Reg process_methods[] = {{"__new", process_new}, {NULL, NULL}};
 static const luaL_Reg loop_methods[] = {
     {"run_in_executor", loop_run_in_executor}, {"set_default_executor", loop_set_default_executor}, {NULL, NULL}};
 static const luaL_Reg functions[] = {{"pool_shutdown", pool_shutdown},
@@ -318,6 +362,9 @@ static const luaL_Reg functions[] = {{"pool_shutdown", pool_shutdown},
 void al_executor_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_Executor, executor_methods);
   al_class_methods(L, ctx, AL_C_ThreadPoolExecutor, methods);
+  al_class_methods(L, ctx, AL_C_ThreadPoolExecutor, thread_methods);
+  al_class_methods(L, ctx, AL_C_ProcessPoolExecutor, methods);
+  al_class_methods(L, ctx, AL_C_ProcessPoolExecutor, process_methods);
   al_class_methods(L, ctx, AL_C_BaseEventLoop, loop_methods);
   al_ctx_setfuncs(L, ctx, functions);
 }

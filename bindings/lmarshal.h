@@ -34,6 +34,9 @@ int al_unmarshal(lua_State *L, al_ctx *ctx, const al_parcel *parcel);
  * told) names the worker in it: "in worker process 123". */
 void al_unmarshal_error(lua_State *L, al_ctx *ctx, const al_parcel *parcel, const char *where);
 
+/* The same as al_marshal_error for an error of this class with this message, made without a Lua state. NULL: no memory. */
+al_parcel *al_parcel_error(al_class class, const char *message);
+
 void al_parcel_free(al_parcel *parcel); /* any thread; NULL: nothing */
 
 /* The bytes of one made without AL_MARSHAL_LOCAL, and one made of such bytes: a copy of data, or (data NULL) room for len

@@ -62,3 +62,52 @@ al_parcel *al_parcel_from_bytes(const char *data, size_t len) {
   if (data && len) memcpy(parcel->bytes, data, len);
   return parcel;
 }
+
+/* ---- an error without a Lua state -------------------------------------------------------------------------------- */
+
+typedef struct writer {
+  al_parcel *parcel;
+  bool failed;
+} writer;
+
+static void write_bytes(writer *w, const void *data, size_t len) {
+  if (w->failed || !al_parcel_reserve(&w->parcel, len)) {
+    w->failed = true;
+    return;
+  }
+  memcpy(w->parcel->bytes + w->parcel->len, data, len);
+  w->parcel->len += len;
+}
+
+static void write_byte(writer *w, int byte) { write_bytes(w, &(char){(char)byte}, 1); }
+
+static void write_string(writer *w, const char *text) {
+  size_t len = strnlen(text, AL_W_SHORT);
+  write_byte(w, AL_W_STRING);
+  if (len > 127) write_byte(w, (int)(len & 127) | 128);
+  write_byte(w, len > 127 ? (int)(len >> 7) : (int)len);
+  write_bytes(w, text, len);
+}
+
+_Static_assert(AL_C_COUNT < 128 * 128, "two bytes are enough for the number of a class");
+
+static void write_class(writer *w, al_class class) {
+  write_byte(w, AL_W_CLASS);
+  write_byte(w, (int)(class & 127) | 128);
+  write_byte(w, (int)class >> 7);
+}
+
+al_parcel *al_parcel_error(al_class class, const char *message) {
+  writer w = {.parcel = al_parcel_new(strlen(message) + 32)};
+  if (!w.parcel) return NULL;
+  static const char head[] = {AL_WIRE_VERSION, 2, AL_W_INSTANCE, AL_W_NIL, AL_W_FILL, AL_W_INSTANCE, 0};
+  write_bytes(&w, head, sizeof head);
+  write_class(&w, class);
+  write_string(&w, "message");
+  write_string(&w, message);
+  write_byte(&w, AL_W_END);
+  write_byte(&w, AL_W_END);
+  if (!w.failed) return w.parcel;
+  al_parcel_free(w.parcel);
+  return NULL;
+}

@@ -1,4 +1,5 @@
-/* lpool.c - the threads of a pool and the queue of their jobs. It knows Lua states by lworker.c only.
+/* lpool.c - the threads of a pool and the queue of their jobs. What runs the jobs it knows by
+ * al_worker_ops only.
  *
  * A thread is started when a job finds none idle, up to a limit. To wake one costs more than most jobs do, so at most one
  * is being woken at a time: it wakes the next one if it finds more jobs than the one that it takes. So a queue of short
@@ -13,7 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+typedef struct worker_slot {
+  pthread_t thread;
+  void *worker; /* NULL: not yet, or not any more */
+  bool busy;    /* with a job */
+} slot;
+
 struct al_pool {
+  const al_worker_ops *ops;
   int refs; /* atomic */
   pthread_mutex_t mutex;
   pthread_cond_t work;        /* a job was queued, or the end has come */
@@ -26,7 +34,9 @@ struct al_pool {
   char name[16]; /* of the threads, without their number */
   al_parcel *initializer;
   al_cfuture *ended;
-  pthread_t threads[];
+  char *program;    /* of the workers, or NULL */
+  char why[AL_WHY]; /* it is broken */
+  slot slots[];
 };
 
 /* ---- the queue: under the mutex ---------------------------------------------------------------------------------- */
@@ -95,7 +105,7 @@ static al_pool_job *job_new(al_pool *pool, al_parcel *call) {
 
 /* The next job, waited for; NULL when the thread shall end. Under the mutex. */
 static al_pool_job *next_job(al_pool *pool) {
-  while (!pool->first && !pool->ending) {
+  while (!pool->first && !pool->ending && !pool->broken) {
     pool->idle++;
     pthread_cond_wait(&pool->work, &pool->mutex);
     pool->idle--;
@@ -118,49 +128,88 @@ static al_pool_job *take_queue(al_pool *pool) {
   return first;
 }
 
-/* The initializer failed in a thread: nothing can be run any more, and what was queued fails. */
-static void give_up(al_pool *pool) {
+void al_pool_why(al_pool *pool, char *message) { snprintf(message, 2 * AL_WHY, pool->ops->message, pool->why); }
+
+/* The pool is broken: the job, which has begun or was taken out of the queue, fails. */
+static void fail_job(al_pool *pool, al_pool_job *job) {
+  char message[2 * AL_WHY];
+  al_pool_why(pool, message);
+  al_cfuture_fail(&job->f, al_parcel_error(pool->ops->broken, message));
+}
+
+/* A worker was lost, or can't be made: nothing can be run any more, what was queued and what runs fails. */
+static void give_up(al_pool *pool, const char *why) {
   pthread_mutex_lock(&pool->mutex);
+  bool first = !pool->broken;
+  if (first) snprintf(pool->why, sizeof pool->why, "%s", *why ? why : "its worker could not be made");
   pool->broken = true;
   al_pool_job *job = take_queue(pool);
+  for (size_t i = 0; first && pool->ops->interrupt && i < pool->started; i++)
+    if (pool->slots[i].worker) pool->ops->interrupt(pool->slots[i].worker);
+  pthread_cond_broadcast(&pool->work);
   pthread_mutex_unlock(&pool->mutex);
   while (job) {
     al_pool_job *next = job->next;
-    job->f.broken = true;
-    al_cfuture_fail(&job->f, NULL);
+    fail_job(pool, job);
     al_cfuture_release(&job->f);
     job = next;
   }
 }
 
-static void run_jobs(al_pool *pool, al_worker *worker) {
+/* Runs the job in the thread of the slot; false: its worker is lost. */
+static bool run_job(al_pool *pool, slot *self, al_pool_job *job) {
+  char why[AL_WHY] = "";
+  bool going = !al_cfuture_start(&job->f) || pool->ops->run(self->worker, job, why);
+  if (!going) {
+    give_up(pool, why);
+    fail_job(pool, job);
+  }
+  al_cfuture_release(&job->f);
+  return going;
+}
+
+static void run_jobs(al_pool *pool, slot *self) {
   al_pool_job *job;
+  bool going = true;
   pthread_mutex_lock(&pool->mutex);
-  while ((job = next_job(pool)) != NULL) {
+  while (going && (job = next_job(pool)) != NULL) {
+    self->busy = true;
     pthread_mutex_unlock(&pool->mutex);
-    if (al_cfuture_start(&job->f)) al_worker_run(worker, job);
-    al_cfuture_release(&job->f);
+    going = run_job(pool, self, job);
     pthread_mutex_lock(&pool->mutex);
+    self->busy = false;
   }
   pthread_mutex_unlock(&pool->mutex);
 }
 
 typedef struct beginning {
   al_pool *pool; /* one reference */
+  slot *self;
   al_worker_setup *setup;
 } beginning;
+
+/* The slot has the worker (or none) from now on. */
+static void set_worker(al_pool *pool, slot *self, void *worker) {
+  pthread_mutex_lock(&pool->mutex);
+  self->worker = worker;
+  pthread_mutex_unlock(&pool->mutex);
+}
 
 static void *thread_main(void *arg) {
   beginning begin = *(beginning *)arg;
   al_pool *pool = begin.pool;
+  slot *self = begin.self;
   free(arg);
-  al_worker *worker = al_worker_open(begin.setup);
-  if (worker && (!pool->initializer || al_worker_initialize(worker, pool->initializer))) {
-    run_jobs(pool, worker);
+  char why[AL_WHY] = "";
+  void *worker = pool->ops->open(begin.setup, pool->program, why);
+  set_worker(pool, self, worker);
+  if (worker && (!pool->initializer || pool->ops->initialize(worker, pool->initializer, why))) {
+    run_jobs(pool, self);
   } else {
-    give_up(pool);
+    give_up(pool, why);
   }
-  if (worker) al_worker_close(worker);
+  set_worker(pool, self, NULL);
+  if (worker) pool->ops->close(worker, pool->broken);
   pthread_mutex_lock(&pool->mutex);
   bool last = --pool->alive == 0 && pool->ending;
   pthread_mutex_unlock(&pool->mutex);
@@ -171,14 +220,14 @@ static void *thread_main(void *arg) {
 
 /* Under the mutex. The threads take no signals: these are the business of the program's own threads. */
 static int start_thread(al_pool *pool, al_worker_setup *setup) {
-  pthread_t *thread = &pool->threads[pool->started];
+  slot *self = &pool->slots[pool->started];
   beginning *begin = malloc(sizeof *begin);
   if (!begin) return -ENOMEM;
-  *begin = (beginning){pool, setup};
+  *begin = (beginning){pool, self, setup};
   sigset_t all, old;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &old);
-  int err = pthread_create(thread, NULL, thread_main, begin);
+  int err = pthread_create(&self->thread, NULL, thread_main, begin);
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   if (err) {
     free(begin);
@@ -188,7 +237,7 @@ static int start_thread(al_pool *pool, al_worker_setup *setup) {
   char name[32];
   snprintf(name, sizeof name, "%s_%zu", pool->name, pool->started);
   name[15] = '\0';
-  pthread_setname_np(*thread, name);
+  pthread_setname_np(self->thread, name);
   pool->started++;
   pool->alive++;
   return 0;
@@ -196,12 +245,15 @@ static int start_thread(al_pool *pool, al_worker_setup *setup) {
 
 /* ---- the pool ---------------------------------------------------------------------------------------------------- */
 
-int al_pool_new(size_t max, const char *name, al_parcel *initializer, al_pool **pool) {
-  al_pool *made = calloc(1, sizeof *made + max * sizeof(pthread_t));
+int al_pool_new(const al_worker_ops *ops, size_t max, const char *name, const char *program, al_parcel *initializer,
+                al_pool **pool) {
+  al_pool *made = calloc(1, sizeof *made + max * sizeof(slot));
   if (!made) goto fail;
   made->ended = al_cfuture_new();
-  if (!made->ended) goto fail;
+  made->program = program ? strdup(program) : NULL;
+  if (!made->ended || (program && !made->program)) goto fail;
   al_cfuture_start(made->ended);
+  made->ops = ops;
   made->refs = 1;
   made->last = &made->first;
   made->max = max;
@@ -215,10 +267,13 @@ int al_pool_new(size_t max, const char *name, al_parcel *initializer, al_pool **
   pthread_mutex_destroy(&made->mutex);
 fail:
   if (made && made->ended) al_cfuture_release(made->ended);
+  if (made) free(made->program);
   free(made);
   al_parcel_free(initializer);
   return -ENOMEM;
 }
+
+const al_worker_ops *al_pool_ops(const al_pool *pool) { return pool->ops; }
 
 void al_pool_hold(al_pool *pool) { __atomic_fetch_add(&pool->refs, 1, __ATOMIC_RELAXED); }
 
@@ -228,16 +283,30 @@ void al_pool_release(al_pool *pool) {
   al_cfuture_release(pool->ended);
   pthread_cond_destroy(&pool->work);
   pthread_mutex_destroy(&pool->mutex);
+  free(pool->program);
   free(pool);
 }
 
 static int check(const al_pool *pool) { return pool->broken ? -EPIPE : pool->ending ? AL_ECLOSED : 0; }
 
+/* Was a worker lost that had nothing to do? Under the mutex. */
+static bool has_lost(al_pool *pool, char *why) {
+  for (size_t i = 0; pool->ops->is_lost && !pool->broken && i < pool->started; i++) {
+    const slot *s = &pool->slots[i];
+    if (s->worker && !s->busy && pool->ops->is_lost(s->worker, why)) return true;
+  }
+  return false;
+}
+
 int al_pool_check(al_pool *pool) {
+  char why[AL_WHY] = "";
   pthread_mutex_lock(&pool->mutex);
+  bool lost = has_lost(pool, why);
   int err = check(pool);
   pthread_mutex_unlock(&pool->mutex);
-  return err;
+  if (!lost || err) return err;
+  give_up(pool, why);
+  return -EPIPE;
 }
 
 static bool is_short(const al_pool *pool) { return pool->idle <= pool->queued && pool->started < pool->max; }
@@ -308,6 +377,6 @@ void al_pool_shutdown(al_pool *pool, bool cancels) {
 al_cfuture *al_pool_ended(al_pool *pool) { return pool->ended; }
 
 void al_pool_join(al_pool *pool) {
-  for (size_t i = 0; i < pool->started; i++) pthread_join(pool->threads[i], NULL);
+  for (size_t i = 0; i < pool->started; i++) pthread_join(pool->slots[i].thread, NULL);
   pool->started = 0;
 }

@@ -1,5 +1,5 @@
-/* lpool.h - threads that run jobs, each in a Lua state of its own: the pool behind ThreadPoolExecutor (lexecutor.c), and
- * what such a state is (lworker.c).
+/* lpool.h - threads that run jobs, each by a worker of its own: the pool behind ThreadPoolExecutor and ProcessPoolExecutor
+ * (lexecutor.c). A worker is a Lua state (lworker.c), or a process that has one (lprocpool.c).
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LPOOL_H
@@ -24,14 +24,36 @@ typedef struct al_worker_setup {
   bool no_environment, debug;
 } al_worker_setup;
 
-/* max: of threads. name (NULL: "aloop"): of the threads, cut at 15 bytes. The initializer, a call or NULL, is the pool's
- * from then on, also if this fails. Errors: -ENOMEM. */
-int al_pool_new(size_t max, const char *name, al_parcel *initializer, al_pool **pool);
+enum { AL_WHY = 160 }; /* bytes of a text that says why a worker was lost */
+
+/* What the threads of a pool work with. Each thread has one worker, which it alone makes, uses and ends; is_lost and
+ * interrupt come from other threads. A function that fails may have written why, else it is empty. */
+typedef struct al_worker_ops {
+  bool local;          /* a worker is a state of this process: AL_MARSHAL_LOCAL */
+  al_class broken;     /* the class of the error that all jobs get when a worker is lost */
+  const char *message; /* its message, with %s for why, or without */
+  void *(*open)(al_worker_setup *setup, const char *program, char *why); /* frees the setup; NULL: it can't be made */
+  bool (*initialize)(void *worker, const al_parcel *call, char *why);
+  bool (*run)(void *worker, al_pool_job *job, char *why); /* ends the job, which has begun; false: the worker is lost */
+  void (*close)(void *worker, bool broken);               /* broken: the pool is, nobody waits for anything any more */
+  bool (*is_lost)(void *worker, char *why);               /* asked of an idle one; NULL: none is ever */
+  void (*interrupt)(void *worker);                        /* what run waits for won't come; NULL: it comes */
+} al_worker_ops;
+
+extern const al_worker_ops al_thread_workers;  /* lworker.c: Lua states */
+extern const al_worker_ops al_process_workers; /* lprocpool.c: processes; program: which, NULL: this one */
+
+/* max: of threads. name (NULL: "aloop"): of the threads, cut at 15 bytes. program: for the workers, copied; may be NULL. The
+ * initializer, a call or NULL, is the pool's from then on, also if this fails. Errors: -ENOMEM. */
+int al_pool_new(const al_worker_ops *ops, size_t max, const char *name, const char *program, al_parcel *initializer,
+                al_pool **pool);
+const al_worker_ops *al_pool_ops(const al_pool *pool);
 void al_pool_hold(al_pool *pool);
 void al_pool_release(al_pool *pool);
 
-/* Can it take jobs? 0, AL_ECLOSED (it was shut down) or -EPIPE (broken: its initializer has failed). */
+/* Can it take jobs? 0, AL_ECLOSED (it was shut down) or -EPIPE (broken: a worker was lost, or its initializer has failed). */
 int al_pool_check(al_pool *pool);
+void al_pool_why(al_pool *pool, char *message); /* of one that is broken: at most 2 * AL_WHY bytes */
 /* Is a thread to be started for another job? */
 bool al_pool_is_short(al_pool *pool);
 /* Queues the call, which is the pool's from then on, also if this fails. setup (NULL: nothing was said by al_pool_is_short):
@@ -57,8 +79,8 @@ void al_worker_setup_free(al_worker_setup *setup); /* NULL: nothing */
 al_worker *al_worker_open(al_worker_setup *setup);
 /* Runs the initializer; false if it fails, which is logged. */
 bool al_worker_initialize(al_worker *worker, const al_parcel *call);
-/* Runs the job, which has begun, and ends it. */
-void al_worker_run(al_worker *worker, al_pool_job *job);
+/* Runs a call: its outcome (NULL: none, or no memory for it), made with these flags of al_marshal. */
+al_parcel *al_worker_call(al_worker *worker, const al_parcel *call, unsigned flags, bool *failed);
 void al_worker_close(al_worker *worker);
 
 #endif

@@ -138,6 +138,7 @@ static void reset_context(lua_State *L, al_ctx *ctx) {
 typedef struct call {
   al_ctx *ctx;
   const al_parcel *parcel;
+  unsigned flags; /* of al_marshal, for the outcome */
   al_parcel *outcome;
 } call;
 
@@ -147,20 +148,20 @@ static int call_body(lua_State *L) {
   int n = al_unmarshal(L, c->ctx, c->parcel);
   lua_call(L, n - 1, LUA_MULTRET);
   n = lua_gettop(L) - 1;
-  if (n) c->outcome = al_marshal(L, c->ctx, 2, n, AL_MARSHAL_LOCAL | AL_MARSHAL_RESULTS);
+  if (n) c->outcome = al_marshal(L, c->ctx, 2, n, c->flags | AL_MARSHAL_RESULTS);
   return 0;
 }
 
 /* call, error → its outcome is that error */
 static int error_body(lua_State *L) {
   call *c = lua_touserdata(L, 1);
-  c->outcome = al_marshal_error(L, c->ctx, 2, AL_MARSHAL_LOCAL);
+  c->outcome = al_marshal_error(L, c->ctx, 2, c->flags);
   return 0;
 }
 
-void al_worker_run(al_worker *worker, al_pool_job *job) {
+al_parcel *al_worker_call(al_worker *worker, const al_parcel *parcel, unsigned flags, bool *failed) {
   lua_State *L = worker->L;
-  call c = {worker->ctx, job->call, NULL};
+  call c = {worker->ctx, parcel, flags, NULL};
   reset_context(L, worker->ctx);
   lua_pushcfunction(L, call_body);
   lua_pushlightuserdata(L, &c);
@@ -173,13 +174,8 @@ void al_worker_run(al_worker *worker, al_pool_job *job) {
     lua_pcall(L, 2, 0, 0); /* without memory: an error without a text */
   }
   lua_settop(L, 1);
-  al_parcel_free(job->call);
-  job->call = NULL;
-  if (ok) {
-    al_cfuture_finish(&job->f, c.outcome);
-  } else {
-    al_cfuture_fail(&job->f, c.outcome);
-  }
+  *failed = !ok;
+  return c.outcome;
 }
 
 /* call → */
@@ -196,7 +192,7 @@ static int text_body(lua_State *L) {
 
 bool al_worker_initialize(al_worker *worker, const al_parcel *parcel) {
   lua_State *L = worker->L;
-  call c = {worker->ctx, parcel, NULL};
+  call c = {.ctx = worker->ctx, .parcel = parcel};
   lua_pushcfunction(L, initialize_body);
   lua_pushlightuserdata(L, &c);
   bool ok = lua_pcall(L, 1, 0, 1) == LUA_OK;
@@ -211,3 +207,43 @@ bool al_worker_initialize(al_worker *worker, const al_parcel *parcel) {
   lua_settop(L, 1);
   return ok;
 }
+
+/* ---- in a thread of a pool --------------------------------------------------------------------------------------- */
+
+static void *open_worker(al_worker_setup *setup, const char *program, char *why) {
+  (void)program, (void)why;
+  return al_worker_open(setup);
+}
+
+static bool initialize(void *worker, const al_parcel *parcel, char *why) {
+  (void)why;
+  return al_worker_initialize(worker, parcel);
+}
+
+static bool run(void *worker, al_pool_job *job, char *why) {
+  (void)why;
+  bool failed;
+  al_parcel *outcome = al_worker_call(worker, job->call, AL_MARSHAL_LOCAL, &failed);
+  al_parcel_free(job->call);
+  job->call = NULL;
+  if (failed) {
+    al_cfuture_fail(&job->f, outcome);
+  } else {
+    al_cfuture_finish(&job->f, outcome);
+  }
+  return true;
+}
+
+static void close_worker(void *worker, bool broken) {
+  (void)broken;
+  al_worker_close(worker);
+}
+
+const al_worker_ops al_thread_workers = {.local = true,
+                                         .broken = AL_C_BrokenThreadPool,
+                                         .message =
+                                             "A thread initializer failed, the thread pool is not usable anymore",
+                                         .open = open_worker,
+                                         .initialize = initialize,
+                                         .run = run,
+                                         .close = close_worker};

@@ -32,6 +32,7 @@ for _, method in ipairs {
   { core.BaseEventLoop, "shutdown_default_executor", "aloop.executors" },
   { core.Executor, "map", "aloop.executors" },
   { core.ThreadPoolExecutor, "shutdown", "aloop.executors" },
+  { core.ProcessPoolExecutor, "shutdown", "aloop.executors" },
 } do
   local class, name, home = table.unpack(method)
   class[name] = function(...) return require(home)[name](...) end
