@@ -5,6 +5,7 @@
 local source = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = source .. "/?.lua;" .. package.path
 
+local certs = require "lib.certs"
 local measure = require "lib.measure"
 local report = require "lib.report"
 local shell = require "lib.shell"
@@ -18,7 +19,7 @@ local function fail(message)
 end
 
 local function in_groups(part, only)
-  if only[part.name] then return true end
+  if only[part.name] or (part.second and only[part.second.name]) then return true end
   for group in part.groups:gmatch "%S+" do
     if only[group] then return true end
   end
@@ -35,6 +36,7 @@ local function choose_parts(options)
   local known, chosen = {}, {}
   for _, part in ipairs(require "lib.parts") do
     known[part.name] = true
+    if part.second then known[part.second.name] = true end
     for group in part.groups:gmatch "%S+" do known[group] = true end
     if in_groups(part, options.only or (options.quick and { quick = true } or { [part.name] = true })) then
       chosen[#chosen + 1] = part
@@ -45,7 +47,7 @@ local function choose_parts(options)
 end
 
 local function is_wanted(program, options)
-  if program.name == "c" or program.name == "lua" then return true end
+  if program.name == "c" or program.name == "lua" or program.name == "redis" then return true end
   if options.servers then return options.servers[program.name] end
   return not program.extra and (not options.quick or QUICK[program.name])
 end
@@ -58,6 +60,7 @@ local function choose_programs(options)
     aloop = options.build .. "/aloop",
     lua = os.getenv "LUA" or "lua5.4",
     python = os.getenv "PYTHON" or "/usr/bin/python3",
+    tls = options.build .. "/bench/tls",
   }
   local known, chosen = {}, {}
   for _, program in ipairs(require "lib.programs"(paths)) do
@@ -75,19 +78,40 @@ local function choose_programs(options)
   return chosen
 end
 
+local function has_bench(list, bench)
+  return not list or list[bench] == true
+end
+
 local function takes_part(program, part)
-  if part.kind == "idle" then
-    return program[part.server or "echo"] ~= nil and not program.name:find "buf$" and not program.name:find "-p$"
+  if not program[part.starts or part.kind] then return false end
+  if part.kind == "idle" then return not program.name:find "buf$" and not program.name:find "-p$" end
+  if part.kind == "cycles" then return program.name == "c" or program.name:find "^aloop" ~= nil end
+  if part.kind == "inproc" then return has_bench(program.benches, part.bench) end
+  if part.kind == "work" then return has_bench(program.works, part.bench) end
+  return true
+end
+
+-- Those that take part in it; says of the others that would why they can't.
+local function part_programs(part, all)
+  local programs = {}
+  for _, program in ipairs(all) do
+    if takes_part(program, part) then
+      local check = program.lacks and program.lacks[part.starts or part.kind]
+      local reason = check and check(part.bench)
+      if reason then
+        print(("not measured: %s %s (%s)"):format(part.name, program.name, reason))
+      else
+        programs[#programs + 1] = program
+      end
+    end
   end
-  if part.kind == "inproc" then
-    return program.inproc ~= nil and (not program.benches or program.benches[part.bench] == true)
-  end
-  return program[part.kind] ~= nil
+  return programs
 end
 
 local function list(options)
   for _, part in ipairs(require "lib.parts") do
     print(("%-10s %s  [%s]"):format(part.name, part.title, part.groups))
+    if part.second then print(("%-10s %s"):format(part.second.name, part.second.title)) end
   end
   options.quick, options.servers = false, nil
   for _, program in ipairs(choose_programs(options)) do print("measured: " .. program.name) end
@@ -136,38 +160,58 @@ local function sample(setup, part, programs, rounds, log)
   return samples, next(broken) ~= nil
 end
 
-local function run_part(setup, part, all, options, log, missed)
-  local programs, figures = {}, {}
-  for _, program in ipairs(all) do
-    if takes_part(program, part) then programs[#programs + 1] = program end
-  end
-  if part.kind == "http" then compare_answers(setup, programs) end
-  local rounds = options.rounds
-  if part.kind == "idle" or (options.quick and part.kind == "inproc") then rounds = math.min(rounds, 2) end
-  local samples, broken = sample(setup, part, programs, rounds, log)
+local function show(part, programs, samples, key, missed)
+  local figures = {}
   for _, program in ipairs(programs) do
     if samples[program.name] then
-      figures[#figures + 1] = report.figure(program.name, samples[program.name])
+      figures[#figures + 1] = report.figure(program.name, samples[program.name], key)
     end
   end
   if #figures > 0 then report.part(part, figures, missed) end
+end
+
+local function run_part(setup, part, all, options, log, missed)
+  local programs = part_programs(part, all)
+  if part.kind == "http" then compare_answers(setup, programs) end
+  local rounds = math.min(options.rounds, part.rounds or options.rounds)
+  if options.quick and (part.kind == "inproc" or part.kind == "work") then rounds = math.min(rounds, 2) end
+  local samples, broken = sample(setup, part, programs, rounds, log)
+  show(part, programs, samples, "value", missed)
+  if part.second then show(part.second, programs, samples, "second", missed) end
   return broken
+end
+
+-- The parts that can be measured: those of TLS need a certificate.
+local function with_certificate(setup, parts)
+  local needed, rest = false, {}
+  for _, part in ipairs(parts) do needed = needed or part.tls == true end
+  local reason = needed and certs.make(setup.tls)
+  for _, part in ipairs(parts) do
+    if part.tls and reason then
+      print(("not measured: %s (%s)"):format(part.name, reason))
+    else
+      rest[#rest + 1] = part
+    end
+  end
+  return rest
 end
 
 local function main(options)
   local setup = {
     tools = options.build .. "/bench",
+    tls = options.build .. "/bench/tls",
     server_core = options.server_core,
     load_core = options.load_core,
     seconds = options.seconds,
     warmup = options.warmup,
+    cycles = options.quick and 2500 or 25000,
   }
   local parts, programs = choose_parts(options), choose_programs(options)
   local log <close> = assert(io.open(setup.tools .. "/samples.tsv", "w"))
   local missed, broken = {}, false
   header(options)
   report.heading()
-  for _, part in ipairs(parts) do
+  for _, part in ipairs(with_certificate(setup, parts)) do
     broken = run_part(setup, part, programs, options, log, missed) or broken
   end
   if #missed > 0 then print "not reached (by the lowest figures):" end

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,43 @@ int bench_listen(const char *where) {
   }
   fflush(stdout);
   return fd;
+}
+
+uint16_t bench_hold_port(void) {
+  struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t len = sizeof in;
+  int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) bench_die("socket");
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) < 0) bench_die("setsockopt");
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0) bench_die("setsockopt");
+  if (bind(fd, (struct sockaddr *)&in, sizeof in) < 0) bench_die("bind");
+  if (getsockname(fd, (struct sockaddr *)&in, &len) < 0) bench_die("getsockname");
+  return ntohs(in.sin_port);
+}
+
+static bool is_listening(const struct sockaddr_storage *ss, socklen_t len) {
+  int fd = socket(ss->ss_family, SOCK_STREAM, 0);
+  bool listening = fd >= 0 && connect(fd, (const struct sockaddr *)ss, len) == 0;
+  if (fd >= 0) close(fd);
+  return listening;
+}
+
+void bench_announce(uint16_t port) {
+  char address[32];
+  struct sockaddr_storage ss;
+  pid_t pid = fork();
+  if (pid < 0) bench_die("fork");
+  if (pid > 0) return;
+  snprintf(address, sizeof address, "127.0.0.1:%u", port);
+  socklen_t len = bench_parse_addr(address, &ss);
+  for (int i = 0; i < 1000; i++) {
+    if (is_listening(&ss, len)) {
+      printf("%s\n", address);
+      exit(0);
+    }
+    usleep(5000);
+  }
+  exit(1);
 }
 
 void bench_no_delay(int fd) {

@@ -1,13 +1,16 @@
 -- measure.lua - takes one sample: one program in one part, for a fraction of a second. Used by the runner.
 --
--- A sample is {value =, rate =}: ns of CPU an operation (idle: resident bytes a connection), and operations per second
--- of wall time where that says something.
+-- A sample is {value =, rate =, second =, note =, flaw =}: ns an operation or resident bytes, operations per second of
+-- wall time where that says something, the figure of the part's `second`, what else is worth saying, what is wrong.
 --
 -- SPDX-License-Identifier: MIT
+local certs = require "lib.certs"
 local shell = require "lib.shell"
 
 ---@class Setup
 ---@field tools string directory of drive, loadgen, spawn
+---@field tls string directory of the certificate
+---@field cycles integer of the kind cycles
 ---@field server_core integer
 ---@field load_core integer
 ---@field seconds number
@@ -30,10 +33,11 @@ local function fail(output, errors)
   error(text ~= "" and text or "failed without a word", 0)
 end
 
+-- Returns what it wrote to stdout and to stderr.
 local function run(argv)
   local output, ok, errors = shell.run(argv)
   if not ok then fail(output, errors) end
-  return output
+  return output, errors
 end
 
 -- The end of drive's command line: the load generator.
@@ -42,19 +46,34 @@ local function loadgen(setup, load, more, tool)
   return extend(extend(argv, more), { "@ADDR@" })
 end
 
+local function tls_load(setup, load, more)
+  return loadgen(setup, load, extend({ "-x", certs.paths(setup.tls).certificate }, more), "loadtls")
+end
+
+local function part_load(setup, part, more)
+  return (part.tls and tls_load or loadgen)(setup, part.load, more)
+end
+
+--- The command line that starts a program for a part, or nil if it doesn't take part.
+---@param program Program
+---@param part Part
+---@return string[]|nil
+function measure.command(program, part)
+  local start = program[part.starts or part.kind]
+  return start and start(part.where or part.bench or "tcp")
+end
+
+local command = measure.command
+
 ---@param setup Setup
 ---@param program Program
 ---@param part Part
 function measure.echo(setup, program, part)
-  local argv = extend(cores(setup, setup.seconds + setup.warmup + 20), program[part.kind](part.where))
+  local argv = extend(cores(setup, setup.seconds + setup.warmup + 20), command(program, part))
   local times = { "-w", tostring(setup.warmup), "-t", tostring(setup.seconds) }
-  local found = shell.pairs(run(extend(argv, loadgen(setup, part.load, times))))
+  local found = shell.pairs(run(extend(argv, part_load(setup, part, times))))
   return { value = found.cpu_ns / found.requests, rate = found.rps }
 end
-
-measure.streams = measure.echo
-measure.lines = measure.echo
-measure.sock = measure.echo
 
 -- Wall time a MiB; the rate is MiB a second.
 ---@param setup Setup
@@ -89,29 +108,90 @@ function measure.http(setup, program)
   return { value = shell.pairs(output).drive_cpu_ns / requests, rate = rate }
 end
 
+-- Of those that have just been opened, or with `spoken` of those that were spoken with if that is more.
 ---@param setup Setup
 ---@param program Program
 ---@param part Part
 function measure.idle(setup, program, part)
-  local argv = extend(cores(setup, 60), program[part.server or "echo"] "tcp")
-  local found = shell.pairs(run(extend(argv, loadgen(setup, part.load, {}))))
-  local note = ("%.0f after an echo each, %.0f left after all closed"):format(found.spoken, found.left)
-  return { value = found.idle, note = note }
+  local argv = extend(cores(setup, 60), command(program, part))
+  local found = shell.pairs(run(extend(argv, part_load(setup, part, {}))))
+  local note = ("%.0f before, %.0f after an echo each, %.0f left after all closed"):format(found.idle, found.spoken,
+    found.left)
+  return { value = part.spoken and math.max(found.idle, found.spoken) or found.idle, note = note }
+end
+
+local function lines(text)
+  return select(2, text:gsub("[^\n]+", ""))
+end
+
+-- Resident bytes that came over many connections.
+---@param setup Setup
+---@param program Program
+---@param part Part
+function measure.cycles(setup, program, part)
+  local argv = extend(cores(setup, 300), command(program, part))
+  local load = { "-m", "cycles", "-s", "64", "-n", tostring(setup.cycles) }
+  local output, errors = run(extend(argv, tls_load(setup, load, {})))
+  local found, logged = shell.pairs(output), lines(errors)
+  local note = ("%d + %d connections, descriptors %d -> %d, %d lines logged"):format(setup.cycles, setup.cycles,
+    found.fds_before, found.fds_after, logged)
+  local flaw = (found.fds_after > found.fds_before and "descriptors left") or (logged > 0 and "lines logged") or nil
+  return { value = found.rss_after - found.rss_before, note = note, flaw = flaw }
+end
+
+---@param setup Setup
+---@param program Program
+---@param part Part
+function measure.drain(setup, program, part)
+  local argv = extend(cores(setup, 60), command(program, part))
+  local found = shell.pairs(run(extend(argv, loadgen(setup, {}, { "-t", tostring(setup.seconds) }, "stall"))))
+  if found.bytes ~= 1 << 30 then error(("%.0f bytes came"):format(found.bytes), 0) end
+  return { value = found.most - found.before, note = ("%.0f before"):format(found.before) }
+end
+
+local REDIS = 'redis-benchmark -h "${1%:*}" -p "${1##*:}" -t set,get -P 16 -n "$2" --csv'
+
+---@param setup Setup
+---@param program Program
+---@param part Part
+function measure.redis(setup, program, part)
+  if not shell.has "redis-benchmark" then error("redis-benchmark is not installed", 0) end
+  local argv = extend(cores(setup, 60), command(program, part))
+  local count = tostring(math.ceil(setup.seconds * 500000))
+  local output = run(extend(argv, { "--", "sh", "-c", REDIS, "sh", "@ADDR@", count }))
+  local sets, gets = output:match '"SET","([%d.]+)"', output:match '"GET","([%d.]+)"'
+  if not gets then error(output, 0) end
+  sets, gets = tonumber(sets), tonumber(gets)
+  local rate = 2 / (1 / sets + 1 / gets)
+  return { value = 1e9 / rate, rate = rate, note = ("%.0f SET/s, %.0f GET/s"):format(sets, gets) }
+end
+
+local function own(limit)
+  return { "nice", "-n", "-20", "timeout", "-s", "KILL", limit }
 end
 
 ---@param setup Setup
 ---@param program Program
 ---@param part Part
 function measure.inproc(setup, program, part)
-  local argv = { "nice", "-n", "-20", "timeout", "-s", "KILL", "120", "taskset", "-c", tostring(setup.server_core) }
-  return { value = shell.pairs(run(extend(argv, program.inproc(part.bench)))).ns }
+  local argv = extend(own "120", { "taskset", "-c", tostring(setup.server_core) })
+  return { value = shell.pairs(run(extend(argv, command(program, part)))).ns }
+end
+
+-- Work in other threads and processes: on all cores.
+---@param program Program
+---@param part Part
+function measure.work(_, program, part)
+  local found = shell.pairs(run(extend(own "120", command(program, part))))
+  return { value = found.wall_ns, second = found.cpu_ns }
 end
 
 ---@param setup Setup
 ---@param program Program
-function measure.startup(setup, program)
+---@param part Part
+function measure.startup(setup, program, part)
   local argv = { "timeout", "-s", "KILL", "60", setup.tools .. "/spawn", "-c", tostring(setup.server_core), "40" }
-  return { value = shell.pairs(run(extend(argv, program.startup))).wall_ns }
+  return { value = shell.pairs(run(extend(argv, command(program, part)))).wall_ns }
 end
 
 --- The first answer of an HTTP server, head and body, or nil where curl is missing.

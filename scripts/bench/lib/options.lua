@@ -4,11 +4,12 @@
 local USAGE = [[
 usage: run.sh [option...]          (make bench [VARIABLE=value...])
 
-  --only PARTS       ONLY=PARTS      parts or groups, with commas: tcp1k,http   net loop echo targets
+  --only PARTS       ONLY=PARTS      parts or groups, with commas: tcp1k,http   groups: net echo streams
+                                     tls processes executors loop targets (--list shows all)
   --servers NAMES    SERVERS=NAMES   programs, with commas: c,aloop-epoll,uvloop (the baseline is always measured)
   --rounds N         ROUNDS=N        how often each is measured (8)
   --seconds S        SECS=S          how long each network measurement takes (0.4)
-  --quick            QUICK=1         fewer rounds, short runs, aloop and the best of the peers: about 2 minutes
+  --quick            QUICK=1         fewer rounds, short runs, aloop and the best of the peers: about 5 minutes
   --build DIR        BUILD=DIR       where the programs were built (build)
   --cores S,L        CORES=S,L       cores of server and load generator (0,1)
   --list                             parts and programs, and what keeps a program from being measured

@@ -1,25 +1,31 @@
 -- parts.lua - the parts of the benchmark: what load each one is, and what aloop must reach in it. Used by the runner.
 --
--- A part has a name, a `kind` (echo, sock, udp, sendfile, http, idle, inproc, startup: how it is measured, see
--- measure.lua), groups by which it can be chosen, and targets: `limit`, the most that an aloop program's lowest figure
--- may be, as a ratio to the baseline's (or `bytes`, in bytes), and `rival` = {program, factor}: how many times faster
--- than that it must be.
+-- A part has a name, a `kind` (how it is measured, see measure.lua), groups by which it can be chosen, and targets:
+-- `limit`, the most that an aloop program's lowest figure may be, as a ratio to the baseline's (or `most`, in bytes or
+-- ns), and `rival` = {program, factor}: how many times faster than that it must be. What a program is started by is
+-- named after the kind, unless `starts` names it. `second` is another figure of the same samples, with targets of its
+-- own.
 --
 -- SPDX-License-Identifier: MIT
 
 ---@class Part
 ---@field name string
----@field kind "echo"|"sock"|"udp"|"sendfile"|"http"|"idle"|"inproc"|"startup"
+---@field kind "echo"|"udp"|"sendfile"|"http"|"idle"|"cycles"|"drain"|"redis"|"inproc"|"work"|"startup"
 ---@field title string
 ---@field groups string
----@field baseline? string the program that ratios refer to; absent: "c"
+---@field starts? string what programs are started by; absent: as the kind is named
+---@field baseline? string|false the program that ratios refer to; absent: "c"
 ---@field where? string
 ---@field load? string[] arguments of the load generator
+---@field tls? boolean the load speaks TLS
+---@field spoken? boolean idle: what connections cost that were spoken with
+---@field rounds? integer the most that are taken
+---@field unit? "ns"|"B" absent: ns
 ---@field bench? string name of the in-process benchmark
 ---@field limit? number
----@field server? string idle: the kind of server; absent: echo
----@field bytes? number
+---@field most? number
 ---@field rival? { [1]: string, [2]: number }
+---@field second? { name: string, title: string, limit?: number, most?: number, unit?: "ns"|"B" }
 
 local parts = {}
 
@@ -66,13 +72,21 @@ add {
   limit = 1.20,
   rival = { "uvloop", 1 },
 }
-add { name = "streams", kind = "streams", title = "streams: TCP echo by read(n) and drain, 1 KiB, 50 connections",
-  where = "tcp", load = { "-c", "50", "-s", "1024" }, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 } }
-add { name = "lines", kind = "lines", title = "streams: TCP echo by readline and drain, 1 KiB, 50 connections",
-  where = "tcp", load = { "-l", "-c", "50", "-s", "1024" }, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 } }
+
+local function add_streams(name, how, load)
+  add {
+    name = name, kind = "echo", starts = name,
+    title = ("streams: TCP echo by %s and drain, 1 KiB, 50 connections"):format(how),
+    where = "tcp", load = load, groups = STREAMS, limit = 1.30, rival = { "uvloop-p", 1 },
+  }
+end
+
+add_streams("streams", "read(n)", { "-c", "50", "-s", "1024" })
+add_streams("lines", "readline", { "-l", "-c", "50", "-s", "1024" })
 add {
   name = "sock",
-  kind = "sock",
+  kind = "echo",
+  starts = "sock",
   title = "sock_recv and sock_sendall: TCP echo, 1 KiB, 50 connections",
   where = "tcp",
   groups = "sock net targets quick",
@@ -83,23 +97,92 @@ add { name = "sendfile", kind = "sendfile", title = "a MiB of a GiB by sendfile 
   groups = "sendfile net targets quick", limit = 1.05 }
 add { name = "http", kind = "http", title = "HTTP hello, wrk -c50", groups = "net targets quick", limit = 1.10 }
 add {
-  name = "idle",
-  kind = "idle",
-  title = "resident bytes of an idle connection, 10,000 connections",
+  name = "redis",
+  kind = "redis",
+  title = "a request to a Redis, redis-benchmark -t set,get -P 16: wall time; baseline: redis-server",
   groups = "net targets quick",
-  load = { "-m", "idle", "-c", "10000", "-s", "64" },
-  bytes = 1024,
+  rounds = 4,
+  baseline = "redis",
+  limit = 2.5,
 }
 
+local function add_idle(name, starts, connections, what, more)
+  local part = {
+    name = name, kind = "idle", starts = starts, unit = "B", rounds = 2,
+    title = ("resident bytes of an idle connection%s, %s connections"):format(what, connections),
+    load = { "-m", "idle", "-c", (connections:gsub(",", "")), "-s", "64" },
+  }
+  for key, value in pairs(more) do part[key] = value end
+  add(part)
+end
+
+add_idle("idle", "echo", "10,000", "", { groups = "net targets quick", most = 1024, baseline = false })
+add_idle("idlestr", "streams", "10,000", " of streams, its task and reader included",
+  { groups = STREAMS, most = 2560, baseline = false })
 add {
-  name = "idlestr",
-  kind = "idle",
-  server = "streams",
-  title = "resident bytes of an idle connection of streams, its task and reader included, 10,000 connections",
-  groups = STREAMS,
-  load = { "-m", "idle", "-c", "10000", "-s", "64" },
-  bytes = 2560,
+  name = "drain",
+  kind = "drain",
+  title = "growth while a GiB is written with drain to a peer that reads nothing for a while, then all",
+  groups = "streams net targets",
+  unit = "B",
+  rounds = 2,
+  baseline = false,
+  most = (64 + 512) * 1024, -- the high-water mark, and 512 KiB
 }
+
+-- TLS 1.3, TLS_AES_256_GCM_SHA384, X25519, ECDSA over P-256, in all of them; the load sees to it.
+local function add_tls(name, title, load, groups, limit, starts)
+  add {
+    name = name, kind = "echo", starts = starts or "tls", tls = true, title = "TLS: " .. title, load = load,
+    groups = groups, limit = limit,
+  }
+end
+
+add_tls("tls1k", "echo, 1 KiB, 50 connections", { "-c", "50", "-s", "1024" }, "tls targets quick", 1.20)
+add_tls("tls64k", "echo, 64 KiB, 50 connections", { "-c", "50", "-s", "65536" }, "tls targets quick", 1.05)
+add_tls("tlsstr", "streams: echo by read(n) and drain, 1 KiB, 50 connections", { "-c", "50", "-s", "1024" },
+  "tls streams", nil, "tlsstreams")
+add_tls("tlsfull", "connect, full handshake, echo 64 B, close; 50 at once", { "-m", "connect", "-c", "50", "-s", "64" },
+  "tls targets quick", 1.05)
+add_tls("tlsresume", "the same, each handshake resumes an earlier session",
+  { "-m", "connect", "-R", "-c", "50", "-s", "64" }, "tls targets quick", 1.05)
+add_idle("tlsidle", "tls", "2,000", " of TLS",
+  { tls = true, spoken = true, groups = "tls targets quick", most = 20480 })
+add {
+  name = "tlscycles",
+  kind = "cycles",
+  starts = "tls",
+  tls = true,
+  title = "TLS: growth over many connections, half of them given up before the handshake has ended",
+  groups = "tls targets quick",
+  unit = "B",
+  rounds = 1,
+  baseline = false,
+  most = 1048576,
+}
+
+local function add_work(bench, title, groups, more)
+  local part = { name = bench, kind = "work", bench = bench, title = title, groups = groups .. " targets quick" }
+  for key, value in pairs(more) do part[key] = value end
+  add(part)
+end
+
+-- Children inherit whatever core and priority their parent has: nothing is pinned.
+add_work("true", "2,000 runs of /bin/true, 8 in flight: wall time of one", "processes", {
+  rounds = 5,
+  limit = 1.1,
+  second = { name = "true.cpu", title = "the same: CPU of the parent for one", limit = 3 },
+})
+add_work("cat", "100 runs of cat with a MiB in and out at once: wall time of one", "processes", {
+  rounds = 5,
+  limit = 1.8,
+  second = { name = "cat.cpu", title = "the same: CPU of the parent for one" },
+})
+add_work("jobs", "200,000 jobs that do nothing in the default executor, 100 in flight: wall time of one", "executors", {
+  rounds = 4,
+  most = 3000,
+  second = { name = "jobs.cpu", title = "the same: CPU of all threads for one" },
+})
 
 local function add_inproc(bench, title, groups, limit, rival, baseline)
   add {

@@ -1,10 +1,11 @@
 -- programs.lua - what is measured: the programs, how each is started, what it needs. Used by the runner and parts.lua.
 --
--- A program has a name; `echo`, `udp`, `http`, `inproc` and `startup` build its command line for that kind of part
--- (absent: it doesn't take part); `needs` says why it can't run here, or nil; those with `extra` are measured only when
--- named.
+-- A program has a name; functions named as the parts' kinds (or `starts`) build its command line for them (absent: it
+-- doesn't take part). `needs` says why it can't run here, or nil; `lacks` the same of some of these functions; those
+-- with `extra` are measured only when named.
 --
 -- SPDX-License-Identifier: MIT
+local certs = require "lib.certs"
 local shell = require "lib.shell"
 
 ---@class Program
@@ -16,10 +17,17 @@ local shell = require "lib.shell"
 ---@field streams? fun(where: string): string[]
 ---@field lines? fun(where: string): string[]
 ---@field http? fun(): string[]
+---@field redis? fun(): string[]
+---@field drain? fun(): string[]
+---@field tls? fun(): string[]
+---@field tlsstreams? fun(): string[]
+---@field work? fun(bench: string): string[]
+---@field works? table<string, boolean> of children and executors that it has; absent: all
 ---@field inproc? fun(bench: string): string[]
 ---@field benches? table<string, boolean> the in-process benchmarks that it has; absent: all
----@field startup? string[]
+---@field startup? fun(): string[]
 ---@field needs fun(): string|nil
+---@field lacks? table<string, fun(): string|nil>
 ---@field extra? boolean
 
 ---@class Paths
@@ -28,6 +36,7 @@ local shell = require "lib.shell"
 ---@field aloop string
 ---@field lua string
 ---@field python string
+---@field tls string where the certificate is, or will be
 
 local function set(list)
   local result = {}
@@ -49,6 +58,8 @@ end
 
 local function c_programs(paths)
   local function bin(name) return paths.build .. "/bench/" .. name end
+  local pair = certs.paths(paths.tls)
+  local function tls() return { bin "echo_tls", pair.certificate, pair.key } end
   local function built(name) return probe({ "test", "-x", bin(name) }, "not built (make bench-programs)") end
   local programs = {
     {
@@ -61,6 +72,10 @@ local function c_programs(paths)
       streams = function(where) return { bin "echo_epoll", where } end,
       lines = function(where) return { bin "echo_epoll", where } end,
       http = function() return { bin "http_epoll" } end,
+      tls = tls,
+      tlsstreams = tls,
+      work = function(bench) return { bin "children", bench } end,
+      works = set "true cat",
       inproc = function(bench)
         if bench:find "^switch" or bench == "tasks" or bench == "queue" then return { bin "coro", "pair" } end
         return { bin "loop_ref", bench }
@@ -83,6 +98,12 @@ end
 
 local function aloop_programs(paths)
   local programs = {}
+  local pair = certs.paths(paths.tls)
+  local function has(name)
+    return probe({ paths.aloop, "-e", "assert(require'aloop'." .. name .. ")" }, "there is no aloop." .. name)
+  end
+  local ssl, pools, children = has "ssl", has "ThreadPoolExecutor", has "create_subprocess_exec"
+  local function lacks_work(bench) return (bench == "jobs" and pools or children)() end
   for _, loop in ipairs { { "epoll" }, { "ring", "-X", "proactor" } } do
     local name = "aloop-" .. loop[1]
     local function run(...)
@@ -93,6 +114,7 @@ local function aloop_programs(paths)
     programs[#programs + 1] = {
       name = name,
       needs = needs,
+      lacks = { tls = ssl, tlsstreams = ssl, work = lacks_work },
       echo = function(where) return run(paths.source .. "/aloop/echo.lua", "protocol", where) end,
       sock = function() return run(paths.source .. "/aloop/echo_sock.lua") end,
       udp = function() return run(paths.source .. "/aloop/echo_udp.lua") end,
@@ -100,7 +122,21 @@ local function aloop_programs(paths)
       streams = function(where) return run(paths.source .. "/aloop/echo.lua", "streams", where) end,
       lines = function(where) return run(paths.source .. "/aloop/echo.lua", "lines", where) end,
       http = function() return run(paths.source .. "/../examples/http_server.lua") end,
+      redis = function() return run(paths.source .. "/../examples/redis_server.lua", "0") end,
+      drain = function() return run(paths.source .. "/aloop/drain.lua") end,
+      tls = function() return run(paths.source .. "/aloop/echo.lua", "protocol", "tcp", pair.certificate, pair.key) end,
+      tlsstreams = function()
+        return run(paths.source .. "/aloop/echo.lua", "streams", "tcp", pair.certificate, pair.key)
+      end,
+      work = function(bench) return run(paths.source .. "/aloop/work.lua", bench) end,
       inproc = function(bench) return run(paths.source .. "/aloop/inproc.lua", bench) end,
+    }
+    programs[#programs + 1] = { -- children by transport and protocol, where the others have a Process and streams
+      name = name .. "-p",
+      needs = needs,
+      lacks = { work = lacks_work },
+      work = function(bench) return run(paths.source .. "/aloop/work.lua", bench .. ".p") end,
+      works = set "true cat",
     }
     programs[#programs + 1] = {
       name = name .. "-buf",
@@ -108,7 +144,7 @@ local function aloop_programs(paths)
       echo = function(where) return run(paths.source .. "/aloop/echo.lua", "buffered", where) end,
     }
   end
-  programs[1].startup = { paths.aloop, "-e", "" }
+  programs[1].startup = function() return { paths.aloop, "-e", "" } end
   return programs
 end
 
@@ -123,7 +159,7 @@ local function lua_programs(paths)
       needs = function() end,
       inproc = function(bench) return lua("lua_inproc.lua", bench) end,
       benches = set "alive",
-      startup = { paths.lua, "-e", "" },
+      startup = function() return { paths.lua, "-e", "" } end,
     },
     {
       name = "luv",
@@ -133,6 +169,7 @@ local function lua_programs(paths)
       http = function() return lua "luv_http.lua" end,
       inproc = function(bench) return lua("luv_inproc.lua", bench) end,
       benches = set "timers cancel reset switch switch100",
+      work = function(bench) return lua("luv_work.lua", bench) end,
     },
     { name = "luv-write", needs = luv, echo = function(where) return lua("luv_echo.lua", "write", where) end },
     {
@@ -149,6 +186,7 @@ end
 
 local function python_programs(paths)
   local programs = {}
+  local pair = certs.paths(paths.tls)
   for _, name in ipairs { "uvloop", "asyncio" } do
     local needs = probe({ paths.python, "-c", "import " .. name }, name .. " is not installed for " .. paths.python)
     local function py(script, ...) return { paths.python, paths.source .. "/peers/" .. script, name, ... } end
@@ -162,6 +200,10 @@ local function python_programs(paths)
       streams = function(where) return py("py_echo.py", "streams", where) end,
       lines = function(where) return py("py_echo.py", "lines", where) end,
       http = function() return py "py_http.py" end,
+      drain = function() return py "py_drain.py" end,
+      tls = function() return py("py_echo.py", "protocol", "tcp", pair.certificate, pair.key) end,
+      tlsstreams = function() return py("py_echo.py", "streams", "tcp", pair.certificate, pair.key) end,
+      work = function(bench) return py("py_work.py", bench) end,
       inproc = function(bench) return py("py_inproc.py", bench) end,
       benches = set "chain soon timers cancel reset switch switch100 tasks alive timeouts queue",
     }
@@ -183,12 +225,14 @@ end
 
 local function other_programs(paths)
   local peers = paths.source .. "/peers/"
+  local pair = certs.paths(paths.tls)
   return {
     {
       name = "node",
       needs = probe({ "node", "--version" }, "nodejs is not installed"),
       echo = function(where) return { "node", peers .. "node_echo.js", where } end,
       http = function() return { "node", peers .. "node_http.js" } end,
+      tls = function() return { "node", peers .. "node_echo.js", "tcp", pair.certificate, pair.key } end,
       inproc = function(bench) return { "node", peers .. "node_inproc.js", bench } end,
       benches = set "chain soon timers cancel reset reset.cancel switch tasks alive",
     },
@@ -196,6 +240,11 @@ local function other_programs(paths)
       name = "nginx",
       needs = probe({ "nginx", "-v" }, "nginx is not installed"),
       http = function() return { paths.build .. "/bench/http_nginx", "@PATH@" } end,
+    },
+    {
+      name = "redis",
+      needs = probe({ "redis-server", "--version" }, "redis-server is not installed"),
+      redis = function() return { paths.build .. "/bench/redis_real", "@PATH@" } end,
     },
   }
 end

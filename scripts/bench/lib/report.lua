@@ -5,27 +5,36 @@ local report = {}
 
 local ROW = "%-10s %-17s %11s %11s %9s %9s  %s"
 
+---@class Sample
+---@field value number
+---@field second? number
+---@field rate? number
+---@field note? string
+---@field flaw? string
+
 ---@class Figure
 ---@field program string
 ---@field lowest number
 ---@field median number
 ---@field note? string
+---@field flaw? string
 
 --- Lowest and median of the samples of a program.
 ---@param program string
----@param samples { value: number, rate: number?, note: string? }[]
+---@param samples Sample[]
+---@param key "value"|"second"
 ---@return Figure
-function report.figure(program, samples)
-  table.sort(samples, function(a, b) return a.value < b.value end)
-  local n = #samples
-  local middle = samples[(n + 1) // 2].value
-  if n % 2 == 0 then middle = (middle + samples[n // 2 + 1].value) / 2 end
-  return { program = program, lowest = samples[1].value, median = middle, note = samples[1].note }
+function report.figure(program, samples, key)
+  table.sort(samples, function(a, b) return a[key] < b[key] end)
+  local n, best = #samples, samples[1]
+  local middle = samples[(n + 1) // 2][key]
+  if n % 2 == 0 then middle = (middle + samples[n // 2 + 1][key]) / 2 end
+  return { program = program, lowest = best[key], median = middle, note = best.note, flaw = best.flaw }
 end
 
----@param kind string
-local function amount(kind, value)
-  if kind == "idle" then return ("%.0f B"):format(value) end
+---@param unit "ns"|"B"|nil
+local function amount(unit, value)
+  if unit == "B" then return ("%.0f B"):format(value) end
   if value >= 1e6 then return ("%.2f ms"):format(value / 1e6) end
   return value >= 1000 and ("%.3f µs "):format(value / 1000) or ("%.1f ns"):format(value)
 end
@@ -40,7 +49,8 @@ local function demands(part, figure, base, rival)
   if part.limit and base then
     list[1] = { ("<= %.2f x %s"):format(part.limit, base.program), figure.lowest <= part.limit * base.lowest }
   end
-  if part.bytes then list[#list + 1] = { ("<= %d B"):format(part.bytes), figure.lowest <= part.bytes } end
+  if part.most then list[#list + 1] = { "<= " .. amount(part.unit, part.most), figure.lowest <= part.most } end
+  if figure.flaw then list[#list + 1] = { "no " .. figure.flaw, false } end
   if part.rival and rival then
     local times = rival.lowest / figure.lowest
     list[#list + 1] = { (">= %g x %s: %.2f"):format(part.rival[2], rival.program, times), times >= part.rival[2] }
@@ -64,19 +74,19 @@ local function judge(part, figure, base, rival, missed)
 end
 
 --- Prints the rows of a part; adds what aloop missed to `missed`.
----@param part Part
+---@param part Part or the second of one
 ---@param figures Figure[] in the order of the programs
 ---@param missed string[]
 function report.part(part, figures, missed)
   local base, rival
   for _, figure in ipairs(figures) do
-    if figure.program == (part.baseline or "c") and part.kind ~= "idle" then base = figure end
+    if part.baseline ~= false and figure.program == (part.baseline or "c") then base = figure end
     if part.rival and figure.program == part.rival[1] then rival = figure end
   end
   print("-- " .. part.title)
   for _, figure in ipairs(figures) do
     local must = figure.program:find "^aloop" and judge(part, figure, base, rival, missed) or figure.note or ""
-    local lowest, median = amount(part.kind, figure.lowest), amount(part.kind, figure.median)
+    local lowest, median = amount(part.unit, figure.lowest), amount(part.unit, figure.median)
     print((ROW:format(part.name, figure.program, lowest, median, ratio(figure.lowest, base and base.lowest),
       ratio(figure.median, base and base.median), must):gsub("%s+$", "")))
   end
