@@ -92,11 +92,12 @@ static int make_room(l_reader *r, size_t len) {
   } else {
     size_t size = p ? p->size : SMALLEST_BUFFER - sizeof *p;
     while (size < n + len) size *= 2;
-    p = malloc(sizeof *p + size);
+    bool moves = p && p->start > 0; /* else realloc may well do without copying */
+    p = realloc(moves ? NULL : p, sizeof *p + size);
     if (!p) return -ENOMEM;
-    memcpy(p->bytes, first_byte(r), n);
+    if (moves) memcpy(p->bytes, first_byte(r), n);
+    if (moves) free(r->held);
     p->size = size;
-    free(r->held);
     r->held = p;
   }
   p->start = 0;

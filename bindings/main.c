@@ -293,15 +293,6 @@ static int on_sigint(lua_State *L) {
   return 1;
 }
 
-static void ignore(int signum) { (void)signum; }
-
-/* A handler that does nothing, unlike SIG_IGN, is not handed down to what is executed. */
-static void ignore_sigpipe(void) {
-  struct sigaction action = {.sa_handler = ignore, .sa_flags = SA_RESTART};
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGPIPE, &action, NULL);
-}
-
 static void set_up_loops(lua_State *L, al_ctx *ctx, const run *r) {
   if (r->debug) ctx->debug = true;
   al_module_pushcore(L);
@@ -364,7 +355,7 @@ static int run_interpreter(lua_State *L) {
   make_arg(L, r);
   if (r->dev) lua_warning(L, "@on", 0);
   set_up_loops(L, ctx, r);
-  ignore_sigpipe();
+  al_ignore_sigpipe();
   al_query_begin(L, ctx);
   start_watchdog(ctx, r);
   lua_gc(L, LUA_GCRESTART);

@@ -310,6 +310,9 @@ int al_selector_wait(al_selector *selector, al_selected *ready, int max, int64_t
  * *old as for al_add_reader. Errors: -EINVAL (no such signal, SIGKILL, SIGSTOP), -EBUSY (another loop has it), -errno. */
 int al_add_signal(al_loop *loop, int signum, al_handle *handle, al_handle **old);
 al_handle *al_remove_signal(al_loop *loop, int signum); /* gives back the disposition found by al_add_signal */
+/* Gives SIGPIPE a handler that does nothing, which, unlike SIG_IGN, is not handed down to what is executed. For programs;
+ * aloop itself lives with any disposition. */
+void al_ignore_sigpipe(void);
 
 /* ---- addr -------------------------------------------------------------------------------------------------------------------- */
 

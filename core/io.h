@@ -48,6 +48,7 @@ typedef enum al_op_kind {
 #define AL_POLL_IN 1
 #define AL_POLL_OUT 2 /* one of the two an op; errors and hang-ups count as both */
 #define AL_POLL_ONCE 4
+#define AL_OP_PLAIN 8 /* RECV, RECV_INTO, SEND: the descriptor is known to be no socket, which else is found out */
 
 #define AL_OP_MORE 1u /* flag of done: the op stays with the machine */
 
@@ -60,7 +61,7 @@ struct al_op {
   int fd;
   uint8_t kind;   /* al_op_kind */
   uint8_t state;  /* the machine's; 0 (AL_OP_IDLE): not submitted */
-  uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT, perhaps with AL_POLL_ONCE */
+  uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT, perhaps with AL_POLL_ONCE; else 0 or AL_OP_PLAIN */
   uint8_t flags;  /* the machine's */
   union {
     /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes come in buffers

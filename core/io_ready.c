@@ -208,7 +208,7 @@ static int ready_submit(al_loop *loop, al_op *op) {
   al_op *other = self->slots[op->fd].op[side_of(op)];
   if (other && other->kind != AL_OP_POLL) return -EBUSY;
   if (other) ready_cancel(loop, other);
-  op->flags = 0;
+  op->flags = al__op_first_flags(op);
   err = start(self, op);
   if (!err) loop->stats.ops++;
   al__loop_io_changed(loop);

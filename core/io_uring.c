@@ -159,7 +159,7 @@ static int uring_submit(al_loop *loop, al_op *op) {
   int err = op->fd < 0 ? -EBADF : op->kind == AL_OP_POLL ? al__op_check_poll(op) : 0;
   if (!err) err = take_ticket(self, op);
   if (err) return err;
-  op->flags = 0;
+  op->flags = al__op_first_flags(op);
   queue(self, op);
   loop->stats.ops++;
   al__loop_io_changed(loop);

@@ -84,6 +84,9 @@ int64_t al__retries_limit(const al__retries *retries, int64_t timeout_ns);
 
 #define AL_OP_NOT_SOCKET 1u /* op->flags: recv and sendmsg don't work on this descriptor, read and write do */
 
+/* What flags an op has when it is submitted. */
+static inline uint8_t al__op_first_flags(const al_op *op) { return op->events & AL_OP_PLAIN ? AL_OP_NOT_SOCKET : 0; }
+
 /* The machine's buffer of AL_READ_SIZE for all RECVs without lend, made at first use. All zero: not yet. */
 typedef struct al__shared {
   char *base; /* begins a page: the kernel copies bulk data there a tenth faster than to where malloc puts it */

@@ -120,6 +120,7 @@ static int pipe_new(al_loop *loop, const al__transport_ops *ops, int fd, al_prot
     return err;
   }
   pipe->stream.is_pipe = true;
+  pipe->stream.recv.events = kind == AL_FD_SOCKET ? 0 : AL_OP_PLAIN;
   pipe->death = (al_op){.kind = AL_OP_POLL, .events = AL_POLL_IN, .done = writer_on_death};
   pipe->death.fd = kind == AL_FD_CHAR ? -1 : fd;
   al__transport_begin(&pipe->stream.base, started);

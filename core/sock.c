@@ -188,9 +188,17 @@ typedef struct pipe_guard {
   sigset_t former;
 } pipe_guard;
 
+static void ignore(int signum) { (void)signum; }
+
+void al_ignore_sigpipe(void) {
+  struct sigaction action = {.sa_handler = ignore, .sa_flags = SA_RESTART};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGPIPE, &action, NULL);
+}
+
 static bool sigpipe_is_ignored(void) {
   struct sigaction action;
-  return sigaction(SIGPIPE, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+  return sigaction(SIGPIPE, NULL, &action) == 0 && (action.sa_handler == SIG_IGN || action.sa_handler == ignore);
 }
 
 static sigset_t only_sigpipe(void) {

@@ -318,6 +318,7 @@ static al__stream_out *stream_need_out(al_stream *stream) {
   out->stream = stream;
   out->op.done = stream_on_sent;
   out->op.kind = AL_OP_SEND;
+  out->op.events = stream->recv.events;
   out->op.fd = stream->base.fd;
   stream->out = out;
   return out;
