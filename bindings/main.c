@@ -8,6 +8,7 @@
 #include "aloop_lua.h"
 #include "lalloc.h"
 #include "lloop.h"
+#include "lprocpool.h"
 #include "lps.h"
 #include "lquery.h"
 #include "lsigint.h"
@@ -374,6 +375,8 @@ static int run_interpreter(lua_State *L) {
 
 int main(int argc, char **argv) {
   if (al_ps_is_command(argc, argv)) return al_ps_run(argc, argv);
+  al_procpool_allow_self();
+  if (al_procworker_is_command(argc, argv)) return al_procworker_run();
   al_query_early();
   run r = {.argc = argc, .argv = argv, .option = 1, .status = EXIT_SUCCESS};
   if (!parse(&r)) {
