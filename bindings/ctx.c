@@ -8,6 +8,7 @@
 #include "lexecutor.h"
 #include "lloop.h"
 #include "lpause.h"
+#include "lremote.h"
 #include "lreport.h"
 
 #include <string.h>
@@ -24,6 +25,7 @@ static int ctx_gc(lua_State *L) {
     l_loop *loop = ctx->loops;
     ctx->loops = loop->next;
     al_relays_forget(ctx, loop);
+    al_answers_forget(ctx, loop);
     al_loop_release(loop->loop);
     loop->loop = NULL;
   }

@@ -29,7 +29,7 @@ static const al_class made_by_c[] = {
     AL_C_BaseEventLoop, AL_C_Handle,          AL_C_Future,    AL_C_ContextVar, AL_C_Context,
     AL_C_Token,         AL_C_Timeout,         AL_C_Server,    AL_C_Buffer,     AL_C_Socket,
     AL_C_PipeEnd,       AL_C_TransportSocket, AL_C_SSLObject, AL_C_SSLSession, AL_C_SubprocessTransport,
-    AL_C_Process,
+    AL_C_Process,       AL_C_RemoteLoop,
 };
 
 static const al_class no_class = AL_C_COUNT;

@@ -12,6 +12,7 @@
 #include "lexecutor.h"
 #include "lhandle.h"
 #include "lquery.h"
+#include "lremote.h"
 #include "lreport.h"
 #include "lrepr.h"
 #include "lsigint.h"
@@ -351,6 +352,7 @@ static int close_loop(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   al_executor_abandon(L, ctx, idx);
   al_loop_close(loop->loop);
   al_relays_forget(ctx, loop);
+  al_answers_forget(ctx, loop);
   drop_handles(L, ctx, idx, AL_LOOP_UV_WATCHES);
   drop_handles(L, ctx, idx, AL_LOOP_UV_SIGNALS);
   return status;

@@ -28,6 +28,7 @@
 #include "lpipe.h"
 #include "lprocess.h"
 #include "lprotocol.h"
+#include "lremote.h"
 #include "lreport.h"
 #include "lrequire.h"
 #include "lresolve.h"
@@ -107,6 +108,7 @@ static openlib *const openlibs[] = {
     al_cfuture_openlib,
     al_relay_openlib,
     al_executor_openlib,
+    al_remote_openlib,
     al_future_openlib_late,
     al_inspect_openlib,
     al_generator_openlib,

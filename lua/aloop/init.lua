@@ -19,8 +19,8 @@ aloop.EventLoop = core.SelectorEventLoop
 -- Functions and tables of the bindings that are public as they are.
 for _, name in ipairs {
   "all_tasks", "await", "buffer", "copy_context", "create_task", "current_task", "eager_task_factory", "ensure_future",
-  "environ", "get_running_loop", "isinstance", "pipe", "selectors", "signal", "sleep", "socket",
-  "timeout", "timeout_at", "wrap_future",
+  "environ", "get_running_loop", "isinstance", "pipe", "run_coroutine_threadsafe", "selectors", "signal", "sleep",
+  "socket", "timeout", "timeout_at", "wrap_future",
 } do
   aloop[name] = core[name]
 end
