@@ -8,6 +8,7 @@
 #include "lfuture.h"
 #include "lloop.h"
 #include "lprocpool.h"
+#include "ltask.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -218,10 +219,10 @@ static void check_function(lua_State *L, int arg, const char *f) {
 
 /* Queues the function at first with the arguments behind it, up to top; its job, with one reference. Raises nothing once
  * it has begun. */
-static al_pool_job *submit(lua_State *L, al_ctx *ctx, al_pool *pool, int first, int top) {
+static al_pool_job *submit(lua_State *L, al_ctx *ctx, al_pool *pool, int first, int top, unsigned flags) {
   int err = al_pool_check(pool);
   if (err) refuse(L, ctx, pool, err);
-  al_parcel *call = al_marshal(L, ctx, first, top - first + 1, call_flags(al_pool_ops(pool)));
+  al_parcel *call = al_marshal(L, ctx, first, top - first + 1, call_flags(al_pool_ops(pool)) | flags);
   al_worker_setup *setup = al_pool_is_short(pool) ? al_worker_setup_new(L, ctx) : NULL;
   al_pool_job *job = NULL;
   err = al_pool_submit(pool, call, setup, &job);
@@ -237,7 +238,7 @@ static int executor_submit(lua_State *L) {
   al_mailbox_drain(ctx);
   al_cfuture **handle = al_new_cfuture(L, ctx);
   lua_insert(L, 1);
-  al_pool_job *job = submit(L, ctx, self->pool, 3, lua_gettop(L));
+  al_pool_job *job = submit(L, ctx, self->pool, 3, lua_gettop(L), 0);
   *handle = &job->f;
   lua_settop(L, 1);
   return 1;
@@ -254,10 +255,11 @@ static int executor_tostring(lua_State *L) {
 static int pool_shutdown(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   executor *self = check_executor(L, ctx);
+  bool cancels = lua_toboolean(L, 2);
   al_cfuture **handle = al_new_cfuture(L, ctx);
   *handle = al_pool_ended(self->pool);
   al_cfuture_hold(*handle);
-  al_pool_shutdown(self->pool, lua_toboolean(L, 2));
+  al_pool_shutdown(self->pool, cancels);
   return 1;
 }
 
@@ -296,6 +298,29 @@ static int as_future(lua_State *L, al_ctx *ctx, l_loop *loop) {
   return 1;
 }
 
+/* Queues the function at first with the arguments behind it and pushes the Future of the loop. */
+static void run_in_pool(lua_State *L, al_ctx *ctx, l_loop *loop, al_pool *pool, int first, unsigned flags) {
+  int top = lua_gettop(L);
+  if (loop->custom_future) {
+    al_cfuture **handle = al_new_cfuture(L, ctx);
+    *handle = &submit(L, ctx, pool, first, top, flags)->f;
+    al_wrap_cfuture(L, ctx, loop, *handle);
+  } else {
+    al_wrap_prepare(L, ctx, loop);
+    al_wrap_begin(L, ctx, loop, &submit(L, ctx, pool, first, top, flags)->f);
+  }
+}
+
+/* Pushes the method of the executor at 2, whatever it is; false: it has none. */
+static bool push_submit(lua_State *L) {
+  if (!lua_istable(L, 2)) {
+    if (luaL_getmetafield(L, 2, "__index") == LUA_TNIL) return false;
+    lua_pop(L, 1);
+  }
+  lua_getfield(L, 2, "submit");
+  return al_iscallable(L, -1);
+}
+
 /* (loop, executor or nil, func, ...) → Future */
 static int loop_run_in_executor(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
@@ -306,17 +331,29 @@ static int loop_run_in_executor(lua_State *L) {
     lua_replace(L, 2);
   }
   const executor *self = test_executor(L, ctx, 2);
-  if (!self || loop->custom_future) {
-    lua_getfield(L, 2, "submit");
+  if (!self) {
+    if (!push_submit(L)) return al_typeerror(L, 2, "Executor");
     lua_insert(L, 2);
     lua_call(L, lua_gettop(L) - 2, 1);
     return as_future(L, ctx, loop);
   }
-  int top = lua_gettop(L);
-  al_wrap_prepare(L, ctx, loop);
-  al_pool_job *job = submit(L, ctx, self->pool, 3, top);
-  al_wrap_begin(L, ctx, loop, &job->f);
+  run_in_pool(L, ctx, loop, self->pool, 3, 0);
   return 1;
+}
+
+/* to_thread(func, ...) → its results. Values of the context variables that it refers to go along. */
+static int to_thread(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  l_loop *loop = al_check_wait(L, ctx, "to_thread")->f.loop;
+  check_function(L, 1, "to_thread");
+  al_pushloop(L, loop);
+  push_default(L, ctx, lua_gettop(L));
+  lua_rotate(L, 1, 2); /* loop, executor, func, ... */
+  const executor *self = lua_touserdata(L, 2);
+  run_in_pool(L, ctx, loop, self->pool, 3, AL_MARSHAL_CONTEXT);
+  lua_replace(L, 1);
+  lua_settop(L, 1);
+  return al_await(L, ctx, 1);
 }
 
 static int loop_set_default_executor(lua_State *L) {
@@ -328,13 +365,25 @@ static int loop_set_default_executor(lua_State *L) {
   return 0;
 }
 
-/* take_default_executor(loop) → it, or nil; the loop has none from now on, and makes none */
-static int take_default_executor(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
+/* (loop, [timeout]): the loop makes no executor from now on; if it has one, executors.lua ends that. */
+static int loop_shutdown_default_executor(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_check_loop(L, ctx, 1);
+  al_check_wait(L, ctx, "shutdown_default_executor");
+  if (!lua_isnoneornil(L, 2)) al_checknumber(L, 2);
+  lua_settop(L, 2);
   lua_getiuservalue(L, 1, AL_LOOP_UV_EXECUTOR);
   lua_pushboolean(L, false);
   lua_setiuservalue(L, 1, AL_LOOP_UV_EXECUTOR);
-  return lua_toboolean(L, -1) ? 1 : 0;
+  if (!lua_toboolean(L, 3)) return 0;
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "aloop.executors");
+  lua_call(L, 1, 1);
+  lua_getfield(L, -1, "end_executor");
+  lua_pushvalue(L, 3);
+  lua_pushvalue(L, 2);
+  lua_callk(L, 2, 0, 0, close_done);
+  return 0;
 }
 
 void al_executor_abandon(lua_State *L, al_ctx *ctx, int idx) {
@@ -352,12 +401,12 @@ static const luaL_Reg methods[] = {
     {"__gc", executor_gc}, {"submit", executor_submit}, {"__tostring", executor_tostring}, {NULL, NULL}};
 static const luaL_Reg thread_methods[] = {{"__new", thread_new}, {NULL, NULL}};
 static const luaL_Reg process_methods[] = {{"__new", process_new}, {NULL, NULL}};
-static const luaL_Reg loop_methods[] = {
-    {"run_in_executor", loop_run_in_executor}, {"set_default_executor", loop_set_default_executor}, {NULL, NULL}};
-static const luaL_Reg functions[] = {{"pool_shutdown", pool_shutdown},
-                                     {"join_pools", join_pools},
-                                     {"take_default_executor", take_default_executor},
-                                     {NULL, NULL}};
+static const luaL_Reg loop_methods[] = {{"run_in_executor", loop_run_in_executor},
+                                        {"set_default_executor", loop_set_default_executor},
+                                        {"shutdown_default_executor", loop_shutdown_default_executor},
+                                        {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"pool_shutdown", pool_shutdown}, {"join_pools", join_pools}, {"to_thread", to_thread}, {NULL, NULL}};
 
 void al_executor_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_Executor, executor_methods);

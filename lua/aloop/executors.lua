@@ -1,5 +1,5 @@
 -- executors.lua: what of executors and concurrent futures is not the bindings': waiting for one in a task, map,
--- shutdown, to_thread, the end of a loop's default executor. Works with every executor whose submit gives a
+-- shutdown, the end of a loop's default executor. Works with every executor whose submit gives a
 -- ConcurrentFuture or a Future.
 -- SPDX-License-Identifier: MIT
 
@@ -101,15 +101,10 @@ end
 
 local NOT_JOINED = "The executor did not finishing joining its threads within %s seconds."
 
---- Shuts the default executor down and waits until its threads have ended; at most for timeout seconds.
+--- Shuts the default executor of a loop down and waits until its threads have ended; at most for timeout seconds.
+---@param executor aloop.ThreadPoolExecutor
 ---@param timeout? number
-function executors.shutdown_default_executor(loop, timeout)
-  core.waiting_loop("shutdown_default_executor")
-  if timeout ~= nil and type(timeout) ~= "number" then
-    check.bad_argument(1, "shutdown_default_executor", "number", timeout)
-  end
-  local executor = core.take_default_executor(loop)
-  if not executor then return end
+function executors.end_executor(executor, timeout)
   local ended = core.pool_shutdown(executor)
   executors.wait(ended, timeout)
   if ended:done() then
@@ -117,15 +112,6 @@ function executors.shutdown_default_executor(loop, timeout)
   else
     core.warn(NOT_JOINED:format(timeout), "RuntimeWarning")
   end
-end
-
---- Runs func(...) in a thread of the default executor and returns its results. Values of context variables go along.
----@param func function
----@param ... any
----@return any ...
-function executors.to_thread(func, ...)
-  local loop = core.waiting_loop("to_thread")
-  return loop:run_in_executor(nil, func, ...):await()
 end
 
 return executors

@@ -20,7 +20,7 @@ aloop.EventLoop = core.SelectorEventLoop
 for _, name in ipairs {
   "all_tasks", "await", "buffer", "copy_context", "create_task", "current_task", "eager_task_factory", "ensure_future",
   "environ", "get_running_loop", "isinstance", "pipe", "run_coroutine_threadsafe", "selectors", "signal", "sleep",
-  "socket", "timeout", "timeout_at", "wrap_future",
+  "socket", "timeout", "timeout_at", "to_thread", "wrap_future",
 } do
   aloop[name] = core[name]
 end
@@ -29,7 +29,6 @@ end
 for _, method in ipairs {
   { core.BaseEventLoop, "sendfile", "aloop.sendfile" },
   { core.BaseEventLoop, "sock_sendfile", "aloop.sendfile" },
-  { core.BaseEventLoop, "shutdown_default_executor", "aloop.executors" },
   { core.Executor, "map", "aloop.executors" },
   { core.ThreadPoolExecutor, "shutdown", "aloop.executors" },
   { core.ProcessPoolExecutor, "shutdown", "aloop.executors" },
@@ -50,7 +49,6 @@ for home, names in pairs {
   },
   ["aloop.taskgroups"] = { "TaskGroup" },
   ["aloop.generators"] = { "async_generator" },
-  ["aloop.executors"] = { "to_thread" },
   ["aloop.graph"] = {
     "capture_call_graph", "format_call_graph", "future_add_to_awaited_by", "future_discard_from_awaited_by",
     "print_call_graph",

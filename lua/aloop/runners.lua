@@ -11,6 +11,8 @@ local is_interrupt = interrupts.is_interrupt
 
 local runners = {}
 
+local THREAD_JOIN_TIMEOUT = 300 -- seconds
+
 -- Lets the loop run until the task is done, whatever becomes of it.
 local function run_until_done(loop, task)
   if task:done() then return end
@@ -51,6 +53,7 @@ function runners.shut_down(loop, forget)
   local _ <close> = setmetatable({}, { __close = function() (forget or events.forget)(loop) end })
   cancel_all_tasks(loop)
   loop:run_until_complete(function() loop:shutdown_asyncgens() end)
+  loop:run_until_complete(function() loop:shutdown_default_executor(THREAD_JOIN_TIMEOUT) end)
 end
 
 --- Runs coroutines one after the other on one loop, which it makes at the first and closes at `close()` or `<close>`.
