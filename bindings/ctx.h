@@ -309,6 +309,10 @@ bool al_options(lua_State *L, int arg, const char *f, const char *const *names);
 int al_option(lua_State *L, int arg, const char *name);
 /* Raises "bad option 'name' to 'f' (expected expected, got type)". */
 int al_option_error(lua_State *L, const char *f, const char *name, const char *expected, int idx);
+/* Options of the table at arg to function f: what isn't given is `otherwise`; raise "bad option ...". */
+int al_int_option(lua_State *L, int arg, const char *f, const char *name, int otherwise);
+bool al_bool_option(lua_State *L, int arg, const char *f, const char *name, bool otherwise);
+bool al_option_given(lua_State *L, int arg, const char *name); /* it is there and not nil */
 /* As luaL_where, for the innermost line of a script's: pushes "file:line: ", or "" if there is none. */
 void al_where(lua_State *L);
 

@@ -3,6 +3,8 @@
  * SPDX-License-Identifier: MIT */
 #include "lendpoint.h"
 
+#include "lssl.h"
+
 #include <unistd.h>
 
 static l_endpoint *of_wait(l_wait *wait) { return (l_endpoint *)(void *)((char *)wait - offsetof(l_endpoint, wait)); }
@@ -27,6 +29,13 @@ static void on_started(al_loop *loop, al_handle *handle) {
   if (e->made) al_wake(&e->wait);
 }
 
+void al_endpoint_done(al_transport *transport, void *data, int error) {
+  l_endpoint *e = data;
+  (void)transport;
+  e->error = error;
+  if (e->made) al_wake(&e->wait);
+}
+
 /* Cancelled between the making of the transport and connection_made, or after: as asyncio, it is closed. */
 static void abandon(al_ctx *ctx, l_wait *wait) {
   (void)ctx;
@@ -34,19 +43,35 @@ static void abandon(al_ctx *ctx, l_wait *wait) {
   al_transport *made = e->made;
   e->made = NULL;
   al_handle_cancel(&e->started);
+  if (al_transport_is_tls(made)) al_tls_forget(made);
   al_transport_close(made);
+}
+
+void al_endpoint_finish(lua_State *L, al_ctx *ctx, l_wait *wait, int idx) {
+  l_endpoint *e = of_wait(wait);
+  al_transport *made = e->made;
+  e->made = NULL;
+  lua_pushnil(L);
+  al_transport_keep(L, idx, -1);
+  lua_pop(L, 1);
+  if (!e->error) return;
+  al_push_transport_error(L, ctx, made, e->error);
+  lua_error(L);
 }
 
 /* state ... protocol, transport */
 static int finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  (void)ctx;
-  of_wait(wait)->made = NULL;
-  lua_pushvalue(L, -1);
-  lua_pushnil(L);
-  al_transport_keep(L, -2, -1);
-  lua_pop(L, 1);
-  lua_pushvalue(L, -3);
+  al_endpoint_finish(L, ctx, wait, lua_gettop(L));
+  lua_pushvalue(L, -2);
   return 2;
+}
+
+int al_endpoint_wait(lua_State *L, al_ctx *ctx, l_endpoint *e, al_transport *made,
+                     int (*then)(lua_State *L, al_ctx *ctx, l_wait *wait)) {
+  e->made = made; /* nothing raises from here on: on_started, or done, wakes the task */
+  e->wait =
+      (l_wait){.finish = then, .abandon = abandon, .what = al_transport_is_tls(made) ? "TLS handshake" : "connection"};
+  return al_wait(L, ctx, &e->wait);
 }
 
 int al_endpoint_make(lua_State *L, al_ctx *ctx, l_endpoint *e, int factory, const l_transport_kind *kind,
@@ -61,7 +86,5 @@ int al_endpoint_make(lua_State *L, al_ctx *ctx, l_endpoint *e, int factory, cons
   int transport = lua_gettop(L);
   if (given && given->lends) al_transport_adopt(L, transport, given->idx);
   if (given) al_given_taken(L, given, t->t, NULL);
-  e->made = t->t; /* nothing raises from here on: on_started wakes the task */
-  e->wait = (l_wait){.finish = finish, .abandon = abandon, .what = "connection"};
-  return al_wait(L, ctx, &e->wait);
+  return al_endpoint_wait(L, ctx, e, t->t, finish);
 }

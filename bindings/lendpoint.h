@@ -18,6 +18,7 @@ typedef struct l_endpoint {
   int idx;            /* where this stands on the stack */
   al_handle started;  /* queued by the transport after connection_made */
   al_transport *made; /* waited for */
+  int error;          /* of a TLS handshake */
 } l_endpoint;
 
 /* Pushes a new state of size bytes. dispose has to call al_endpoint_dispose. */
@@ -30,5 +31,12 @@ void al_endpoint_dispose(l_endpoint *e);
  * protocol. A cancellation meanwhile closes the transport. */
 int al_endpoint_make(lua_State *L, al_ctx *ctx, l_endpoint *e, int factory, const l_transport_kind *kind,
                      const void *how, const l_given *given);
+
+/* The last steps of that, for who makes the transport otherwise: waits for al_endpoint_done (a TLS transport's `done`, with
+ * e as its data), then finish, which lets al_endpoint_finish raise what the handshake of the transport at idx failed with. */
+int al_endpoint_wait(lua_State *L, al_ctx *ctx, l_endpoint *e, al_transport *made,
+                     int (*finish)(lua_State *L, al_ctx *ctx, l_wait *wait));
+void al_endpoint_done(al_transport *transport, void *data, int error);
+void al_endpoint_finish(lua_State *L, al_ctx *ctx, l_wait *wait, int idx);
 
 #endif

@@ -14,7 +14,7 @@
 #include <sys/un.h>
 
 /* The stack of create_server: arguments, then what it makes. */
-enum { LOOP = 1, FACTORY, HOST, PORT, OPTIONS, HOSTS, OP, ADDRS };
+enum { LOOP = 1, FACTORY, HOST, PORT, OPTIONS, HOSTS = OPTIONS + AL_TLS_VALUES + 1, OP, ADDRS };
 /* ... of create_unix_server. */
 enum { PATH = 3, UNIX_OPTIONS };
 
@@ -23,6 +23,7 @@ typedef struct listening {
   l_loop *loop;
   l_question question;
   al_listen_options options;
+  l_tls tls;
   lua_Integer next_host; /* in the table at HOSTS */
   bool start_serving;
 } listening;
@@ -81,7 +82,7 @@ static int finish_server(lua_State *L, al_ctx *ctx, bool start_serving) {
 
 static int bind_addresses(lua_State *L, al_ctx *ctx, listening *op) {
   const struct addrinfo *list = al_addrs_first(lua_touserdata(L, ADDRS));
-  l_server *s = al_server_make(L, ctx, op->loop);
+  l_server *s = al_server_make(L, ctx, op->loop, &op->tls);
   al_addr failed;
   int err = al_server_bind(s->server, list, &op->options, &failed);
   if (err) al_server_drop(s);
@@ -144,7 +145,7 @@ static int serve_given(lua_State *L, al_ctx *ctx, listening *op) {
   al_check_given(L, ctx, op->loop->loop, idx, &given);
   if (given.type != SOCK_STREAM)
     return al_raise(L, ctx, AL_C_ValueError, "A Stream Socket was expected, got %s", luaL_tolstring(L, idx, NULL));
-  l_server *s = al_server_make(L, ctx, op->loop);
+  l_server *s = al_server_make(L, ctx, op->loop, &op->tls);
   al_server_take(L, ctx, s, lua_gettop(L), &given, op->options.backlog, NULL);
   return finish_server(L, ctx, op->start_serving);
 }
@@ -174,12 +175,14 @@ static int loop_create_server(lua_State *L) {
   al_check_callable(L, FACTORY);
   al_options(L, OPTIONS, "create_server", server_options);
   lua_settop(L, OPTIONS);
-  al_check_ssl_options(L, ctx, OPTIONS, "create_server", 0);
+  l_tls tls;
+  al_tls_check_options(L, ctx, OPTIONS, "create_server", AL_TLS_SERVER_SIDE, &tls);
   al_check_service(L, ctx, PORT);
   lua_pop(L, 1);
   push_hosts(L);
   listening *op = al_op_new(L, ctx, sizeof *op, listening_dispose);
   op->loop = loop;
+  op->tls = tls;
   read_options(L, ctx, op);
   bool named = !lua_isnil(L, HOST) || !lua_isnil(L, PORT);
   if (al_sock_option(L, OPTIONS, "create_server")) {
@@ -200,10 +203,10 @@ static int loop_create_server(lua_State *L) {
 static const char *const unix_server_options[] = {
     "sock", "backlog", "ssl", "ssl_handshake_timeout", "ssl_shutdown_timeout", "start_serving", "cleanup_socket", NULL};
 
-static void bind_path(lua_State *L, al_ctx *ctx, l_loop *loop, const al_listen_options *options) {
+static void bind_path(lua_State *L, al_ctx *ctx, l_loop *loop, const al_listen_options *options, const l_tls *tls) {
   al_addr addr;
   al_check_unix_path(L, ctx, PATH, &addr);
-  l_server *s = al_server_make(L, ctx, loop);
+  l_server *s = al_server_make(L, ctx, loop, tls);
   int err = al_server_bind_unix(s->server, &addr, options);
   if (!err) return;
   al_server_drop(s);
@@ -221,7 +224,8 @@ static const char *path_of_socket(int fd, struct sockaddr_un *sun) {
 }
 
 /* The socket on top. */
-static void take_unix_socket(lua_State *L, al_ctx *ctx, l_loop *loop, const al_listen_options *options) {
+static void take_unix_socket(lua_State *L, al_ctx *ctx, l_loop *loop, const al_listen_options *options,
+                             const l_tls *tls) {
   int idx = lua_gettop(L);
   l_given given;
   struct sockaddr_un sun;
@@ -229,7 +233,7 @@ static void take_unix_socket(lua_State *L, al_ctx *ctx, l_loop *loop, const al_l
   if (given.family != AF_UNIX || given.type != SOCK_STREAM)
     al_raise(L, ctx, AL_C_ValueError, "A UNIX Domain Stream Socket was expected, got %s", luaL_tolstring(L, -1, NULL));
   const char *path = path_of_socket(given.fd, &sun);
-  l_server *s = al_server_make(L, ctx, loop);
+  l_server *s = al_server_make(L, ctx, loop, tls);
   al_server_take(L, ctx, s, idx + 1, &given, options->backlog, options->keep_file ? NULL : path);
 }
 
@@ -241,17 +245,18 @@ static int loop_create_unix_server(lua_State *L) {
   if (!lua_isnoneornil(L, PATH) && lua_type(L, PATH) != LUA_TSTRING) return al_typeerror(L, PATH, "string");
   al_options(L, UNIX_OPTIONS, f, unix_server_options);
   lua_settop(L, UNIX_OPTIONS);
-  al_check_ssl_options(L, ctx, UNIX_OPTIONS, f, 0);
+  l_tls tls;
+  al_tls_check_options(L, ctx, UNIX_OPTIONS, f, AL_TLS_SERVER_SIDE, &tls);
   al_listen_options options = {.backlog = check_backlog(L, ctx, UNIX_OPTIONS, f),
                                .keep_file = !al_bool_option(L, UNIX_OPTIONS, f, "cleanup_socket", true)};
   bool start_serving = al_bool_option(L, UNIX_OPTIONS, f, "start_serving", true);
   if (al_sock_option(L, UNIX_OPTIONS, f)) {
     if (!lua_isnil(L, PATH))
       return al_raise(L, ctx, AL_C_ValueError, "path and sock can not be specified at the same time");
-    take_unix_socket(L, ctx, loop, &options);
+    take_unix_socket(L, ctx, loop, &options, &tls);
   } else {
     if (lua_isnil(L, PATH)) return al_raise(L, ctx, AL_C_ValueError, "path was not specified, and no sock specified");
-    bind_path(L, ctx, loop, &options);
+    bind_path(L, ctx, loop, &options, &tls);
   }
   return finish_server(L, ctx, start_serving);
 }

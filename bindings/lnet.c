@@ -7,6 +7,7 @@
 
 #include "laddr.h"
 #include "lendpoint.h"
+#include "ltls.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -14,49 +15,6 @@
 #include <string.h>
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
-
-int al_int_option(lua_State *L, int arg, const char *f, const char *name, int otherwise) {
-  int isint = 1;
-  lua_Integer n = otherwise;
-  if (al_option(L, arg, name) != LUA_TNIL) n = lua_tointegerx(L, -1, &isint);
-  if (!isint || n < INT_MIN || n > INT_MAX) al_option_error(L, f, name, "integer", -1);
-  lua_pop(L, 1);
-  return (int)n;
-}
-
-bool al_bool_option(lua_State *L, int arg, const char *f, const char *name, bool otherwise) {
-  int type = al_option(L, arg, name);
-  if (type != LUA_TNIL && type != LUA_TBOOLEAN) al_option_error(L, f, name, "boolean", -1);
-  bool value = type == LUA_TNIL ? otherwise : lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  return value;
-}
-
-bool al_option_given(lua_State *L, int arg, const char *name) {
-  bool given = al_option(L, arg, name) != LUA_TNIL;
-  lua_pop(L, 1);
-  return given;
-}
-
-static void check_only_with_ssl(lua_State *L, al_ctx *ctx, int arg, const char *name) {
-  if (al_option_given(L, arg, name)) al_raise(L, ctx, AL_C_ValueError, "%s is only meaningful with ssl", name);
-}
-
-void al_check_ssl_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int host) {
-  int type = al_option(L, arg, "ssl");
-  bool ssl = lua_toboolean(L, -1), context = type == LUA_TTABLE || type == LUA_TUSERDATA;
-  if (ssl && !context && !(host && type == LUA_TBOOLEAN)) al_option_error(L, f, "ssl", "SSLContext", -1);
-  lua_pop(L, 1);
-  if (!ssl) {
-    if (host) check_only_with_ssl(L, ctx, arg, "server_hostname");
-    check_only_with_ssl(L, ctx, arg, "ssl_handshake_timeout");
-    check_only_with_ssl(L, ctx, arg, "ssl_shutdown_timeout");
-    return;
-  }
-  if (host && !al_option_given(L, arg, "server_hostname") && !lua_toboolean(L, host))
-    al_raise(L, ctx, AL_C_ValueError, "You must set server_hostname when using ssl without a host");
-  al_raise(L, ctx, AL_C_NotImplementedError, "%s: this version of aloop has no TLS", f);
-}
 
 bool al_sock_option(lua_State *L, int arg, const char *f) {
   if (al_option(L, arg, "sock") == LUA_TNIL) {
@@ -69,9 +27,10 @@ bool al_sock_option(lua_State *L, int arg, const char *f) {
 
 /* ---- the state of one that connects ------------------------------------------------------------------------------ */
 
-enum { LOOP = 1, FACTORY, HOST, PORT, OPTIONS, OP, ADDRS, LOCAL_ADDRS }; /* stack of create_connection */
-enum { PATH = 3, UNIX_OPTIONS };                                         /* ... of create_unix_connection */
-enum { SOCK = 3, ACCEPTED_OPTIONS };                                     /* ... of connect_accepted_socket */
+/* Stack of create_connection. What TLS needs stands behind the options of all three. */
+enum { LOOP = 1, FACTORY, HOST, PORT, OPTIONS, OP = OPTIONS + AL_TLS_VALUES + 1, ADDRS, LOCAL_ADDRS };
+enum { PATH = 3, UNIX_OPTIONS };     /* ... of create_unix_connection */
+enum { SOCK = 3, ACCEPTED_OPTIONS }; /* ... of connect_accepted_socket */
 
 typedef struct connecting {
   l_endpoint base;
@@ -80,6 +39,7 @@ typedef struct connecting {
   al_connect_error *errors; /* of the attempts that failed, if all did */
   size_t n_errors;
   al_addr peer;
+  l_tls tls;
   int interleave;
   bool all_errors, happy_eyeballs;
   int64_t delay_ns; /* between attempts, for happy eyeballs */
@@ -102,13 +62,15 @@ static void dispose(l_op *op) {
 }
 
 /* Pushes a new state. */
-static connecting *push_state(lua_State *L, al_ctx *ctx, l_loop *loop) {
-  return al_endpoint_new(L, ctx, loop, sizeof(connecting), dispose);
+static connecting *push_state(lua_State *L, al_ctx *ctx, l_loop *loop, const l_tls *tls) {
+  connecting *c = al_endpoint_new(L, ctx, loop, sizeof(connecting), dispose);
+  c->tls = *tls;
+  return c;
 }
 
 /* Over c->base.fd or over the socket given: waits until it is connected. */
 static int make_transport(lua_State *L, al_ctx *ctx, connecting *c, const l_given *given) {
-  return al_endpoint_make(L, ctx, &c->base, FACTORY, &al_stream_kind, given ? NULL : &c->peer, given);
+  return al_tls_endpoint_make(L, ctx, &c->base, FACTORY, given ? NULL : &c->peer, &c->tls, given);
 }
 
 /* ---- step: connecting -------------------------------------------------------------------------------------------- */
@@ -263,6 +225,7 @@ static const char *const connection_options[] = {"ssl",
                                                  "happy_eyeballs_delay",
                                                  "interleave",
                                                  "all_errors",
+                                                 "session",
                                                  NULL};
 
 static void check_local_addr(lua_State *L, const char *f) {
@@ -270,7 +233,9 @@ static void check_local_addr(lua_State *L, const char *f) {
   int type = al_option(L, OPTIONS, "local_addr");
   if (type == LUA_TTABLE) {
     ok = lua_geti(L, -1, 1) == LUA_TSTRING;
-    lua_pop(L, 1);
+    lua_geti(L, -2, 2);
+    ok = ok && al_is_service(L, -1);
+    lua_pop(L, 2);
   }
   if (!ok || (type != LUA_TNIL && type != LUA_TTABLE)) al_option_error(L, f, "local_addr", "address {host, port}", -1);
   lua_pop(L, 1);
@@ -334,8 +299,9 @@ static int loop_create_connection(lua_State *L) {
   lua_settop(L, OPTIONS);
   al_check_service(L, ctx, PORT);
   lua_pop(L, 1);
-  al_check_ssl_options(L, ctx, OPTIONS, f, HOST);
-  connecting *c = push_state(L, ctx, loop);
+  l_tls tls;
+  al_tls_check_options(L, ctx, OPTIONS, f, HOST, &tls);
+  connecting *c = push_state(L, ctx, loop, &tls);
   read_options(L, ctx, c);
   bool named = !lua_isnil(L, HOST) || !lua_isnil(L, PORT);
   if (al_sock_option(L, OPTIONS, f)) {
@@ -350,7 +316,7 @@ static int loop_create_connection(lua_State *L) {
 /* ---- create_unix_connection(factory, path, {options}) ------------------------------------------------------------ */
 
 static const char *const unix_connection_options[] = {
-    "ssl", "sock", "server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout", NULL};
+    "ssl", "sock", "server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout", "session", NULL};
 
 static int connect_to_path(lua_State *L, al_ctx *ctx, connecting *c) {
   al_addr addr;
@@ -377,9 +343,9 @@ static int loop_create_unix_connection(lua_State *L) {
   if (!lua_isnoneornil(L, PATH) && lua_type(L, PATH) != LUA_TSTRING) return al_typeerror(L, PATH, "string");
   al_options(L, UNIX_OPTIONS, f, unix_connection_options);
   lua_settop(L, UNIX_OPTIONS);
-  lua_pushnil(L); /* there is no host to take a name from */
-  al_check_ssl_options(L, ctx, UNIX_OPTIONS, f, UNIX_OPTIONS + 1);
-  connecting *c = push_state(L, ctx, loop);
+  l_tls tls;
+  al_tls_check_options(L, ctx, UNIX_OPTIONS, f, AL_TLS_NO_HOST, &tls);
+  connecting *c = push_state(L, ctx, loop, &tls);
   if (al_sock_option(L, UNIX_OPTIONS, f)) {
     if (!lua_isnil(L, PATH))
       return al_raise(L, ctx, AL_C_ValueError, "path and sock can not be specified at the same time");
@@ -400,8 +366,9 @@ static int loop_connect_accepted_socket(lua_State *L) {
   if (!al_may_be_socket(L, SOCK)) return al_typeerror(L, SOCK, "socket");
   al_options(L, ACCEPTED_OPTIONS, f, names);
   lua_settop(L, ACCEPTED_OPTIONS);
-  al_check_ssl_options(L, ctx, ACCEPTED_OPTIONS, f, 0);
-  return connect_given(L, ctx, push_state(L, ctx, loop), SOCK);
+  l_tls tls;
+  al_tls_check_options(L, ctx, ACCEPTED_OPTIONS, f, AL_TLS_SERVER_SIDE, &tls);
+  return connect_given(L, ctx, push_state(L, ctx, loop, &tls), SOCK);
 }
 
 static const luaL_Reg loop_methods[] = {{"create_connection", loop_create_connection},

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
 
+#include <limits.h>
 #include <string.h>
 
 /* ---- wrong arguments ----------------------------------------------------------------------------------------- */
@@ -162,4 +163,27 @@ int al_option_error(lua_State *L, const char *f, const char *name, const char *e
   al_where(L);
   lua_pushfstring(L, "%sbad option '%s' to '%s' (%s expected, got %s)", lua_tostring(L, -1), name, f, expected, got);
   return lua_error(L);
+}
+
+int al_int_option(lua_State *L, int arg, const char *f, const char *name, int otherwise) {
+  int isint = 1;
+  lua_Integer n = otherwise;
+  if (al_option(L, arg, name) != LUA_TNIL) n = lua_tointegerx(L, -1, &isint);
+  if (!isint || n < INT_MIN || n > INT_MAX) al_option_error(L, f, name, "integer", -1);
+  lua_pop(L, 1);
+  return (int)n;
+}
+
+bool al_bool_option(lua_State *L, int arg, const char *f, const char *name, bool otherwise) {
+  int type = al_option(L, arg, name);
+  if (type != LUA_TNIL && type != LUA_TBOOLEAN) al_option_error(L, f, name, "boolean", -1);
+  bool value = type == LUA_TNIL ? otherwise : lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+bool al_option_given(lua_State *L, int arg, const char *name) {
+  bool given = al_option(L, arg, name) != LUA_TNIL;
+  lua_pop(L, 1);
+  return given;
 }

@@ -16,6 +16,7 @@
 #include "lhandle.h"
 #include "lloop.h"
 #include "lrepr.h"
+#include "lssl.h"
 #include "ltransport.h"
 
 #include <errno.h>
@@ -353,12 +354,13 @@ static void on_resume_writing(al_protocol *protocol) {
 
 typedef struct loss {
   al_ctx *ctx;
+  al_transport *transport;
   int error;
 } loss;
 
 static int os_error_body(lua_State *L) {
   const loss *l = lua_touserdata(L, 1);
-  al_pushoserror(L, l->ctx, l->error, NULL, NULL);
+  al_push_transport_error(L, l->ctx, l->transport, l->error);
   return 1;
 }
 
@@ -369,7 +371,7 @@ static void push_loss(upcall *u, int error) {
   } else if (error == AL_EPROTOCOL) {
     lua_getiuservalue(u->L, TRANSPORT, AL_TRANSPORT_UV_HELD);
   } else {
-    loss l = {u->ctx, error};
+    loss l = {u->ctx, u->transport->t, error};
     al_pcall_c(u->L, os_error_body, &l, 1); /* else the error of memory, which is as good */
   }
 }

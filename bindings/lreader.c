@@ -123,6 +123,13 @@ static void consume(l_reader *r, size_t n) {
   if (r->paused && held(r) <= r->limit) resume_transport(r);
 }
 
+const char *al_reader_peek(const l_reader *r, size_t *len) {
+  *len = held(r);
+  return first_byte(r);
+}
+
+void al_reader_drop(l_reader *r, size_t len) { consume(r, len); }
+
 /* Pushes the first n bytes and takes them out. */
 static int take(lua_State *L, l_reader *r, size_t n) {
   lua_pushlstring(L, first_byte(r), n);

@@ -8,6 +8,7 @@
 #include "lloop.h"
 #include "lrepr.h"
 #include "lresolve.h"
+#include "lssl.h"
 #include "ltransport.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@ typedef struct acceptance {
   const al_addr *peer;
 } acceptance;
 
-enum { SERVER = 2, FACTORY, PROTOCOL, LAST_METHODS, TRANSPORT }; /* stack of accept_body */
+enum { SERVER = 2, FACTORY, PROTOCOL, LAST_METHODS, SSL_CONTEXT, TRANSPORT }; /* stack of accept_body */
 
 /* Debug mode. */
 static void log_acceptance(lua_State *L, const acceptance *a) {
@@ -32,6 +33,38 @@ static void log_acceptance(lua_State *L, const acceptance *a) {
                 al_addr_format(a->peer, peer, sizeof peer), protocol);
 }
 
+/* transport of the connection, its error */
+static int handshake_error_body(lua_State *L) {
+  const l_transport *t = lua_touserdata(L, 1);
+  al_push_transport_error(L, t->ctx, t->t, (int)lua_tointeger(L, 2));
+  return 1;
+}
+
+/* A failed one ends this connection, and nothing else: of what strangers send nothing is told outside of debug mode. */
+static void on_handshake(al_transport *transport, void *data, int error) {
+  const l_server *s = data;
+  const l_transport *box = al_transport_data(transport);
+  lua_State *L = error && box && box->slot && al_loop_debug(s->loop->loop) ? al_enter(s->ctx) : NULL;
+  if (!L) return;
+  if (lua_rawgeti(L, 1, box->slot) == LUA_TUSERDATA) {
+    const al_key keys[] = {{"transport", 3}, {"protocol", 4}, {NULL, 0}};
+    lua_getiuservalue(L, 3, AL_TRANSPORT_UV_PROTOCOL);
+    lua_pushcfunction(L, handshake_error_body);
+    lua_pushvalue(L, 3);
+    lua_pushinteger(L, error);
+    al_pcall(L, 2, 1); /* else the error of memory, which is as good */
+    al_report(s->ctx, L, s->loop, "Error on transport creation for incoming connection", keys);
+  }
+  al_leave(s->ctx, L);
+}
+
+static l_transport *make_transport(lua_State *L, l_server *s, acceptance *a) {
+  if (!s->tls.context) return al_transport_make(L, s->ctx, s->loop, &a->fd, a->peer, PROTOCOL, LAST_METHODS, NULL, 0);
+  l_tls tls = s->tls;
+  tls.context = SSL_CONTEXT;
+  return al_tls_make(L, s->ctx, s->loop, &a->fd, a->peer, PROTOCOL, LAST_METHODS, &tls, on_handshake, s, 0);
+}
+
 /* acceptance, server. asyncio's _accept_connection2 */
 static int accept_body(lua_State *L) {
   acceptance *a = lua_touserdata(L, 1);
@@ -39,7 +72,8 @@ static int accept_body(lua_State *L) {
   lua_getiuservalue(L, SERVER, AL_SERVER_UV_FACTORY);
   al_protocol_make(L, FACTORY);
   lua_getiuservalue(L, SERVER, AL_SERVER_UV_METHODS);
-  l_transport *t = al_transport_make(L, s->ctx, s->loop, &a->fd, a->peer, PROTOCOL, LAST_METHODS, NULL, 0);
+  lua_getiuservalue(L, SERVER, AL_SERVER_UV_SSL);
+  l_transport *t = make_transport(L, s, a);
   al_server_attach(s->server, t->t);
   lua_getiuservalue(L, TRANSPORT, AL_TRANSPORT_UV_METHODS);
   if (!lua_rawequal(L, -1, LAST_METHODS)) lua_setiuservalue(L, SERVER, AL_SERVER_UV_METHODS);
@@ -203,7 +237,7 @@ static void close_server(lua_State *L, l_server *s, int idx) {
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-l_server *al_server_make(lua_State *L, al_ctx *ctx, l_loop *loop) {
+l_server *al_server_make(lua_State *L, al_ctx *ctx, l_loop *loop, const l_tls *tls) {
   l_server *s = al_new(L, ctx, AL_C_Server, sizeof *s, AL_SERVER_UV_COUNT);
   s->ctx = ctx;
   s->loop = loop;
@@ -211,6 +245,11 @@ l_server *al_server_make(lua_State *L, al_ctx *ctx, l_loop *loop) {
   lua_setiuservalue(L, -2, AL_SERVER_UV_LOOP);
   lua_pushvalue(L, 2);
   lua_setiuservalue(L, -2, AL_SERVER_UV_FACTORY);
+  if (tls->context) {
+    lua_pushvalue(L, tls->context);
+    lua_setiuservalue(L, -2, AL_SERVER_UV_SSL);
+  }
+  s->tls = *tls;
   if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, -1);
   int err = al_server_new(loop->loop, &server_ops, s, &s->server);
   if (err) al_raise_os(L, ctx, err, NULL, NULL);

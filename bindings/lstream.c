@@ -7,6 +7,7 @@
 #include "lbuffer.h"
 #include "lloop.h"
 #include "lpause.h"
+#include "lssl.h"
 
 #include <errno.h>
 
@@ -68,27 +69,8 @@ static void on_data_received(al_protocol *protocol, const char *data, size_t len
   if (s->transport) al_transport_fail(s->transport, -ENOMEM);
 }
 
-/* transport → has it an sslcontext? */
-static int over_tls_body(lua_State *L) {
-  lua_getfield(L, 1, "get_extra_info");
-  lua_insert(L, 1);
-  lua_pushliteral(L, "sslcontext");
-  lua_call(L, 2, 1);
-  lua_pushboolean(L, !lua_isnil(L, -1));
-  return 1;
-}
-
 /* Over TLS no half can be closed alone, and a transport warns of a protocol that wants to. */
-static bool is_over_tls(const l_stream *s) {
-  const l_transport *box = s->transport ? al_transport_data(s->transport) : NULL;
-  lua_State *L = box && box->slot ? al_enter(s->ctx) : NULL;
-  if (!L) return false;
-  lua_pushcfunction(L, over_tls_body);
-  lua_rawgeti(L, 1, box->slot);
-  bool is = al_pcall(L, 1, 1) == LUA_OK && lua_toboolean(L, -1);
-  al_leave(s->ctx, L);
-  return is;
-}
+static bool is_over_tls(const l_stream *s) { return s->transport && al_transport_is_tls(s->transport); }
 
 static bool on_eof_received(al_protocol *protocol) {
   const l_stream *s = of_protocol(protocol);
@@ -132,17 +114,41 @@ static int keep_error_body(lua_State *L) {
   return 0;
 }
 
+typedef struct loss {
+  al_ctx *ctx;
+  al_transport *transport;
+  int error;
+} loss;
+
+static int tls_error_body(lua_State *L) {
+  const loss *l = lua_touserdata(L, 1);
+  al_push_transport_error(L, l->ctx, l->transport, l->error);
+  return 1;
+}
+
+/* Pushes the error as an object: one that the transport holds, or what it knows of TLS. False: it is no such error. */
+static bool push_object(lua_State *L, l_stream *s, int error) {
+  loss l = {s->ctx, s->transport, error};
+  if (error != AL_EPROTOCOL) return al_pcall_c(L, tls_error_body, &l, 1) == LUA_OK;
+  lua_getiuservalue(L, 3, AL_TRANSPORT_UV_HELD);
+  return !lua_isnil(L, -1);
+}
+
+/* Is there more to tell than the number of the error? */
+static bool has_object(const l_stream *s, int error) {
+  return error == AL_EPROTOCOL || (is_over_tls(s) && al_tls_failure(s->transport));
+}
+
 /* The transport has the error as an object. False: it has not, or can't tell. */
-static bool take_held_error(l_stream *s) {
-  const l_transport *box = s->transport ? al_transport_data(s->transport) : NULL;
+static bool take_error_object(l_stream *s, int error) {
+  const l_transport *box = s->transport && has_object(s, error) ? al_transport_data(s->transport) : NULL;
   lua_State *L = box && box->slot ? al_enter(s->ctx) : NULL;
   if (!L) return false;
   bool taken = false;
   if (lua_rawgeti(L, 1, box->slot) == LUA_TUSERDATA) {
     lua_pushcfunction(L, keep_error_body);
     lua_getiuservalue(L, 3, AL_TRANSPORT_UV_PROTOCOL);
-    lua_getiuservalue(L, 3, AL_TRANSPORT_UV_HELD);
-    taken = lua_touserdata(L, 5) == (void *)s && !lua_isnil(L, 6) && al_pcall(L, 2, 0) == LUA_OK;
+    taken = lua_touserdata(L, 5) == (void *)s && push_object(L, s, error) && al_pcall(L, 2, 0) == LUA_OK;
   }
   al_leave(s->ctx, L);
   return taken;
@@ -160,7 +166,7 @@ static void on_connection_lost(al_protocol *protocol, int error) {
   s->error = error;
   if (error == 0) {
     if (s->reader) al_reader_feed_eof(s->reader);
-  } else if (error != AL_EPROTOCOL || !take_held_error(s)) {
+  } else if (!take_error_object(s, error)) {
     if (s->reader) al_reader_fail(s->reader, error);
   }
   end(s);

@@ -14,6 +14,7 @@
 #include "lloop.h"
 #include "lrepr.h"
 #include "lsocket.h"
+#include "ltls.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -117,6 +118,7 @@ static int transport_gc(lua_State *L) {
   if (!t->closed) {
     if (!al_transport_is_closing(t->t))
       al_warn_unclosed(L, t->ctx, 1, "transport", al_transport_describe(t->t, t->fd, text, sizeof text));
+    if (al_transport_is_tls(t->t)) al_tls_forget(t->t);
     al_transport_set_owner(t->t, NULL, NULL);
     al_transport_set_protocol(t->t, NULL);
     al_transport_abort(t->t);
@@ -163,8 +165,9 @@ static int stream_open(const void *how, al_loop *loop, int fd, al_protocol *prot
 
 const l_transport_kind al_stream_kind = {.class = AL_C_Transport, .open = stream_open};
 
-l_transport *al_transport_make_kind(lua_State *L, al_ctx *ctx, const l_transport_kind *kind, const void *how,
-                                    l_loop *loop, int *fd, int protocol, int last, al_handle *started, int keep) {
+l_transport *al_transport_try_kind(lua_State *L, al_ctx *ctx, const l_transport_kind *kind, const void *how,
+                                   l_loop *loop, int *fd, int protocol, int last, al_handle *started, int keep,
+                                   int *err) {
   protocol = lua_absindex(L, protocol);
   l_transport *t = al_new(L, ctx, kind->class, sizeof *t, AL_TRANSPORT_UV_COUNT + kind->own_values);
   int box = lua_gettop(L);
@@ -179,14 +182,22 @@ l_transport *al_transport_make_kind(lua_State *L, al_ctx *ctx, const l_transport
   if (al_loop_debug(loop->loop)) al_remember_place(L, ctx, box);
   if (keep) al_transport_keep(L, box, keep);
   t->slot = al_anchor(L, ctx, box);
-  int err = kind->open(how, loop->loop, *fd, p, started, &t->t);
-  if (err) {
+  *err = kind->open(how, loop->loop, *fd, p, started, &t->t);
+  if (*err) {
     al_unanchor(ctx, t->slot);
     t->slot = 0;
-    al_raise_os(L, ctx, err, NULL, NULL);
+    return t;
   }
   *fd = -1;
   al_transport_set_owner(t->t, &owner, t);
+  return t;
+}
+
+l_transport *al_transport_make_kind(lua_State *L, al_ctx *ctx, const l_transport_kind *kind, const void *how,
+                                    l_loop *loop, int *fd, int protocol, int last, al_handle *started, int keep) {
+  int err;
+  l_transport *t = al_transport_try_kind(L, ctx, kind, how, loop, fd, protocol, last, started, keep, &err);
+  if (err) al_raise_os(L, ctx, err, NULL, NULL);
   return t;
 }
 
@@ -224,8 +235,8 @@ const char *al_transport_describe(al_transport *transport, int fd, char *buf, si
     return buf;
   }
   size_t unsent = al_transport_write_buffer_size(transport);
-  snprintf(buf, size, "<Transport%s fd=%d read=%s write=<%s, bufsize=%zu>>",
-           al_transport_is_closing(transport) ? " closing" : "", fd,
+  snprintf(buf, size, "<Transport%s%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+           al_transport_is_tls(transport) ? " TLS" : "", al_transport_is_closing(transport) ? " closing" : "", fd,
            al_transport_is_reading(transport) ? "polling" : "idle", unsent ? "polling" : "idle", unsent);
   return buf;
 }
@@ -353,6 +364,7 @@ static int raise_write_error(lua_State *L, int err, const char *f) {
   al_ctx *ctx = al_ctx_of(L);
   if (err == -EPIPE) return al_raise(L, ctx, AL_C_RuntimeError, "Cannot call %s() after write_eof()", f);
   if (err == -EBUSY) return al_raise(L, ctx, AL_C_RuntimeError, "unable to %s; sendfile is in progress", f);
+  if (err == -ENOTSUP) return al_raise(L, ctx, AL_C_NotImplementedError, "this transport has no %s()", f);
   return al_raise_os(L, ctx, err, NULL, NULL);
 }
 
@@ -482,7 +494,7 @@ static bool push_info(lua_State *L, al_ctx *ctx, l_transport *t, const char *nam
     push_socket(L, ctx, t);
     return true;
   }
-  return false;
+  return al_transport_is_tls(t->t) && al_tls_push_info(L, ctx, name);
 }
 
 /* get_extra_info(name, [default]) */

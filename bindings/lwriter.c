@@ -5,6 +5,7 @@
 #include "lloop.h"
 #include "lpause.h"
 #include "lrepr.h"
+#include "lssl.h"
 #include "lstream.h"
 
 /* Pushes what stands at [slot] of the writer at 1; raises if it is no writer. */
@@ -156,7 +157,8 @@ static int tls_started(lua_State *L, int status, lua_KContext extra) {
   return 0;
 }
 
-static const char *const tls_options[] = {"server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout", NULL};
+static const char *const tls_options[] = {"server_hostname", "ssl_handshake_timeout", "ssl_shutdown_timeout", "session",
+                                          NULL};
 
 static int tls_drained(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
@@ -167,7 +169,7 @@ static int tls_drained(lua_State *L, int status, lua_KContext extra) {
   lua_rawgeti(L, WRITER, AL_WRITER_TRANSPORT);
   lua_rawgeti(L, WRITER, AL_WRITER_PROTOCOL);
   lua_pushvalue(L, SSL_CONTEXT);
-  lua_createtable(L, 0, 4);
+  lua_createtable(L, 0, 5);
   for (const char *const *name = tls_options; *name; name++) {
     al_option(L, OPTIONS, *name);
     lua_setfield(L, -2, *name);
@@ -180,11 +182,12 @@ static int tls_drained(lua_State *L, int status, lua_KContext extra) {
   return tls_started(L, LUA_OK, 0);
 }
 
-/* start_tls(sslcontext, [{server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout}]) */
+/* start_tls(sslcontext, [{server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, session}]) */
 static int writer_start_tls(lua_State *L) {
   lua_settop(L, OPTIONS);
   push_protocol(L);
   al_check_wait(L, al_ctx_of(L), "start_tls");
+  if (!al_test_ssl_context(L, al_ctx_of(L), SSL_CONTEXT)) return al_typeerror(L, SSL_CONTEXT, "SSLContext");
   al_options(L, OPTIONS, "start_tls", tls_options);
   lua_settop(L, OPTIONS);
   lua_getfield(L, WRITER, "drain");

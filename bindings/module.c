@@ -44,6 +44,7 @@
 #include "lstream.h"
 #include "ltask.h"
 #include "ltesting.h"
+#include "ltls.h"
 #include "ltransport.h"
 #include "lwaitlist.h"
 
@@ -93,6 +94,7 @@ static openlib *const openlibs[] = {
     al_ssl_default_openlib,
     al_ssl_object_openlib,
     al_ssl_session_openlib,
+    al_tls_openlib,
     al_net_openlib,
     al_listen_openlib,
     al_datagram_openlib,

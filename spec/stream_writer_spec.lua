@@ -212,19 +212,21 @@ helper.each_loop(function(_, new_loop)
 
     it("asks the loop for TLS", function()
       with_stream(function(_, writer, _, loop)
-        helper.raises(aloop.NotImplementedError, "start_tls", writer.start_tls, writer, "context")
+        helper.type_error("bad argument #1 to 'start_tls' (SSLContext expected, got string)", writer.start_tls, writer,
+          "context")
         local asked
+        local context = aloop.ssl.SSLContext()
         loop.start_tls = function(_, ...)
           asked = table.pack(...)
           aloop.sleep(0)
           return asked[1]
         end
-        writer:start_tls("context", { server_hostname = "name" })
+        writer:start_tls(context, { server_hostname = "name" })
         assert.equal(writer.transport, asked[1])
         assert.equal(writer.transport:get_protocol(), asked[2])
-        assert.equal("context", asked[3])
+        assert.equal(context, asked[3])
         assert.same({ server_hostname = "name", server_side = false }, asked[4])
-        helper.type_error("unknown option 'hostname' to 'start_tls'", writer.start_tls, writer, "context",
+        helper.type_error("unknown option 'hostname' to 'start_tls'", writer.start_tls, writer, context,
           { hostname = "x" })
         writer:write("after")
         writer:drain()
