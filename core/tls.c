@@ -47,7 +47,8 @@ static void log_failure(const al_tls *tls, int error, const char *message) {
 
 void al__tls_fail(al_tls *tls, int error, const char *message) {
   log_failure(tls, error, message);
-  al__tls_flush(tls);
+  if (!tls->base.error) tls->base.error = error; /* whatever comes of sending the alert */
+  if (!tls->eof) al__tls_flush(tls);
   al_transport_fail(&tls->base, error);
 }
 
@@ -119,6 +120,7 @@ static void shutdown_complete(al_tls *tls) {
 
 static void send_close(al_tls *tls) {
   tls->state = AL_TLS_SHUTDOWN;
+  tls->said = al__tls_is_all_sent(tls);
   al__tls_clear_errors();
   SSL_shutdown(tls->ssl); /* whatever it returns: it has said what it could */
   if (!tls->corked) al__tls_flush(tls);
@@ -222,11 +224,17 @@ static void drop(al_transport *transport) {
   al__tls_io_close(tls);
 }
 
+/* The other end had closed in order, and was gone before it could hear our close_notify: nobody has lost anything. */
+static bool is_harmless(const al_tls *tls, int error) {
+  return tls->said && (tls->eof || tls->end == AL_ETLSZERO) && (error == -EPIPE || error == -ECONNRESET);
+}
+
 static void lower_connection_lost(al_protocol *lower, int error) {
   al_tls *tls = of_lower(lower);
+  if (is_harmless(tls, error)) error = 0;
   drop(&tls->base);
   tell_done(tls, error ? error : -ECONNABORTED);
-  al__transport_end(&tls->base, error);
+  al__transport_end(&tls->base, tls->base.error ? tls->base.error : error);
 }
 
 static const al_protocol_ops lower_ops = {

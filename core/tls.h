@@ -46,6 +46,7 @@ typedef struct al_tls {
   bool eof : 1;     /* the one below has come to its end */
   bool full : 1;    /* the one below wants no more, for now */
   bool corked : 1;  /* what is encrypted is sent later in this call from below */
+  bool said : 1;    /* our close_notify was all that was left to send */
   bool pending : 1; /* the last read may have left something in OpenSSL */
 } al_tls;
 
@@ -72,6 +73,7 @@ bool al__tls_is_readable(const al_tls *tls); /* there is something, or an end, t
 void al__tls_deliver(al_tls *tls);           /* gives the protocol all that is there, also the end */
 void al__tls_throw_away(al_tls *tls);        /* reads all that is there */
 
+bool al__tls_is_all_sent(const al_tls *tls); /* the kernel has all that was written */
 /* Hands to the one below what is encrypted. */
 void al__tls_flush(al_tls *tls);
 /* Encrypts what waits, as far as the one below takes it. May call resume_writing. */

@@ -100,12 +100,15 @@ static size_t take_input(al_tls *tls, char *to, size_t len) {
   return n;
 }
 
+/* In the handshake an end isn't OpenSSL's business: it would be a failure of TLS. */
+static bool is_at_end(const al_tls *tls) { return tls->eof && tls->state >= AL_TLS_OPEN; }
+
 static int bio_read(BIO *bio, char *to, int len) {
   al_tls *tls = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
   if (!tls || len <= 0) return -1;
   if (tls->kept.size || tls->in_len) return (int)take_input(tls, to, (size_t)len);
-  if (tls->eof) return 0;
+  if (is_at_end(tls)) return 0;
   BIO_set_retry_read(bio);
   return -1;
 }
@@ -131,7 +134,7 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer) {
   const al_tls *tls = BIO_get_data(bio);
   (void)number, (void)pointer;
   if (command == BIO_CTRL_FLUSH) return 1;
-  if (command == BIO_CTRL_EOF) return !tls || tls->eof;
+  if (command == BIO_CTRL_EOF) return !tls || is_at_end(tls);
   return 0;
 }
 
@@ -174,6 +177,14 @@ void al__tls_flush(al_tls *tls) {
   if (al_transport_is_closing(tls->base.below)) return;
   int err = al_transport_write(tls->base.below, s->out, len, NULL, NULL);
   if (err) al__transport_fatal(&tls->base, err, "Fatal write error on TLS transport");
+}
+
+bool al__tls_is_all_sent(const al_tls *tls) {
+  const scratch *s = scratch_of(tls);
+  const al_transport *below = tls->base.below;
+  if (tls->backlog.size || s->owner == tls) return false;
+  return al_transport_is_tls(below) ? al__tls_is_all_sent(AL_CONTAINER(below, const al_tls, base))
+                                    : al_transport_write_buffer_size(below) == 0;
 }
 
 static bool can_write(const al_tls *tls) {

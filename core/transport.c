@@ -258,18 +258,21 @@ static void leave_group(al_transport *transport) {
   group->left(group);
 }
 
-/* The one that stands on this one goes with it. It was told, as this one's protocol, unless another took its place; when
- * the loop closes it may still have to die. */
+/* The one that stands on this one goes with it. It was told already, as this one's protocol, unless another took its place;
+ * when the loop closes it may still have to die. */
+static void tell_above(al_transport *transport) {
+  if (transport->above && !transport->dying) al__transport_end(transport->above, transport->error);
+}
+
 static void finish_above(al_transport *transport) {
   al_transport *above = transport->above;
   transport->above = NULL;
-  if (!above) return;
-  if (!transport->dying) al__transport_end(above, transport->error);
-  if (above->lost_done) al__transport_settle(above);
+  if (above && above->lost_done) al__transport_settle(above);
 }
 
 static void transport_finish(al_transport *transport) {
   const al_transport_owner *owner = transport->owner;
+  tell_above(transport);
   if (transport->refs > 1) learn_local(transport); /* somebody may still ask */
   room_leave(transport);
   close_fd(transport);
