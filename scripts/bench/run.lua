@@ -204,9 +204,10 @@ local function main(options)
     load_core = options.load_core,
     seconds = options.seconds,
     warmup = options.warmup,
-    cycles = options.quick and 2500 or 25000,
+    cycles = options.cycles,
   }
   local parts, programs = choose_parts(options), choose_programs(options)
+  shell.run { "mkdir", "-p", setup.tools }
   local log <close> = assert(io.open(setup.tools .. "/samples.tsv", "w"))
   local missed, broken = {}, false
   header(options)

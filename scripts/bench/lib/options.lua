@@ -9,6 +9,7 @@ usage: run.sh [option...]          (make bench [VARIABLE=value...])
   --servers NAMES    SERVERS=NAMES   programs, with commas: c,aloop-epoll,uvloop (the baseline is always measured)
   --rounds N         ROUNDS=N        how often each is measured (8)
   --seconds S        SECS=S          how long each network measurement takes (0.4)
+  --cycles N         CYCLES=N        connections of tlscycles, and as many given up half-way (5000; quick: 1000)
   --quick            QUICK=1         fewer rounds, short runs, aloop and the best of the peers: about 5 minutes
   --build DIR        BUILD=DIR       where the programs were built (build)
   --cores S,L        CORES=S,L       cores of server and load generator (0,1)
@@ -25,6 +26,7 @@ and both as a ratio to the baseline in C of the same rounds. The samples go to D
 ---@field rounds integer
 ---@field seconds number
 ---@field warmup number
+---@field cycles integer
 ---@field quick boolean
 ---@field list boolean
 ---@field build string
@@ -32,7 +34,7 @@ and both as a ratio to the baseline in C of the same rounds. The samples go to D
 ---@field load_core integer
 
 local VARIABLES = { only = "ONLY", servers = "SERVERS", rounds = "ROUNDS", seconds = "SECS", quick = "QUICK",
-  build = "BUILD", cores = "CORES" }
+  cycles = "CYCLES", build = "BUILD", cores = "CORES" }
 local FLAGS = { quick = true, list = true, help = true }
 
 local function set(text)
@@ -90,6 +92,7 @@ return function(args)
     rounds = math.ceil(number(raw, "rounds", quick and 3 or 8)),
     seconds = number(raw, "seconds", quick and 0.25 or 0.4),
     warmup = quick and 0.1 or 0.2,
+    cycles = math.ceil(number(raw, "cycles", quick and 1000 or 5000)),
     quick = quick,
     list = raw.list ~= nil,
     build = raw.build or "build",

@@ -96,13 +96,21 @@ local function c_programs(paths)
   return programs
 end
 
+-- A server that can be made has all that is needed; the certificate may not be there yet.
+local TLS_SERVER = [[
+local aloop = require "aloop"
+local context = aloop.ssl.SSLContext(aloop.ssl.PROTOCOL_TLS_SERVER)
+aloop.get_event_loop():create_server(aloop.Protocol, "127.0.0.1", 0, { ssl = context }):close()
+]]
+
 local function aloop_programs(paths)
   local programs = {}
   local pair = certs.paths(paths.tls)
   local function has(name)
     return probe({ paths.aloop, "-e", "assert(require'aloop'." .. name .. ")" }, "there is no aloop." .. name)
   end
-  local ssl, pools, children = has "ssl", has "ThreadPoolExecutor", has "create_subprocess_exec"
+  local ssl = probe({ paths.aloop, "-e", TLS_SERVER }, "it has no TLS")
+  local pools, children = has "ThreadPoolExecutor", has "create_subprocess_exec"
   local function lacks_work(bench) return (bench == "jobs" and pools or children)() end
   for _, loop in ipairs { { "epoll" }, { "ring", "-X", "proactor" } } do
     local name = "aloop-" .. loop[1]
