@@ -275,21 +275,39 @@ function PriorityQueue:_init()
   self.store, self.keys, self.numbers, self.number = {}, {}, {}, 0
 end
 
+local function has_order(value)
+  local metatable = debug.getmetatable(value)
+  return type(metatable) == "table" and metatable.__lt ~= nil
+end
+
 local function key_of(item)
-  if type(item) ~= "table" then return item end
-  local metatable = debug.getmetatable(item)
-  if type(metatable) == "table" and metatable.__lt then return item end
+  if type(item) ~= "table" or has_order(item) then return item end
   return item[1]
+end
+
+local function is_plain(kind)
+  return kind == "number" or kind == "string"
+end
+
+-- Refuses in Lua's words what `<` would refuse, but with the script's line.
+local function check_order(a, b)
+  local kind = type(a)
+  if is_plain(kind) and type(b) == kind or has_order(a) or has_order(b) then return end
+  local name, other = check.typename(a), check.typename(b)
+  check.fail("attempt to compare " .. (name == other and ("two %s values"):format(name) or name .. " with " .. other))
 end
 
 -- Both compare first and move items afterwards, so that a comparison that fails changes nothing.
 function PriorityQueue:_put(item)
   local store, keys, numbers = self.store, self.keys, self.numbers
   local key, number, place = key_of(item), self.number + 1, #store + 1
-  if place == 1 then
-    local _ = key < key -- what can't be compared is refused at once
-  end
-  while place > 1 and key < keys[place // 2] do -- equal ones came before
+  local kind = type(key)
+  local plain = is_plain(kind)
+  if place == 1 then check_order(key, key) end -- what can't be compared is refused at once
+  while place > 1 do
+    local other = keys[place // 2]
+    if not plain or type(other) ~= kind then check_order(key, other) end
+    if not (key < other) then break end -- luacheck: ignore 581 (equal ones came before; NaN stays where it is)
     place = place // 2
   end
   local at = #store + 1
