@@ -162,20 +162,22 @@ static const char *check_written(lua_State *L, al_ctx *ctx, const char *service)
   return service;
 }
 
+bool al_is_service(lua_State *L, int idx) {
+  int isint = 1;
+  if (lua_type(L, idx) == LUA_TNUMBER) lua_tointegerx(L, idx, &isint);
+  return isint && (lua_isnoneornil(L, idx) || lua_isstring(L, idx));
+}
+
 const char *al_check_service(lua_State *L, al_ctx *ctx, int arg) {
-  int isint;
+  if (!al_is_service(L, arg)) al_typeerror(L, arg, "integer or string");
   switch (lua_type(L, arg)) {
-  case LUA_TNONE:
-  case LUA_TNIL: lua_pushnil(L); return NULL;
   case LUA_TNUMBER:
-    lua_tointegerx(L, arg, &isint);
-    if (!isint) al_typeerror(L, arg, "integer or string");
     lua_pushfstring(L, "%d", (int)check_port(L, ctx, lua_tointeger(L, arg)));
     return lua_tostring(L, -1);
   case LUA_TSTRING:
     lua_pushvalue(L, arg);
     return lua_rawlen(L, arg) ? check_written(L, ctx, lua_tostring(L, arg)) : NULL;
-  default: al_typeerror(L, arg, "integer or string"); return NULL;
+  default: lua_pushnil(L); return NULL;
   }
 }
 

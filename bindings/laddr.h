@@ -21,6 +21,8 @@ void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr
 /* The Unix path at idx, which is a string; raises ValueError or OSError for one that can't be. */
 void al_check_unix_path(lua_State *L, al_ctx *ctx, int idx, al_addr *addr);
 
+/* Whether the value can be a port: nil or none, an integer, a string. */
+bool al_is_service(lua_State *L, int idx);
 /* Pushes the port at arg (nil, a number, or the name of a service) as the string that getaddrinfo wants, and returns
  * it; NULL for nil and "". */
 const char *al_check_service(lua_State *L, al_ctx *ctx, int arg);
