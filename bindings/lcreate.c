@@ -5,6 +5,8 @@
 #include "lloop.h"
 #include "ltask.h"
 
+#define FINISHED "a coroutine that runs or is finished" /* what is said of a thread that no task can run */
+
 /* While the child's step has its own context, that of the current task stands where get_context looks for it. */
 static void put_context_aside(lua_State *L, al_ctx *ctx, l_task *current) {
   al_task_pushself(L, ctx, current);
@@ -38,18 +40,17 @@ static void step_eagerly(lua_State *L, al_ctx *ctx, l_task *t) {
   al_leave(ctx, U);
 }
 
-/* loop, coro, [options] → Task, by the default way. eager: unless the option says otherwise. */
-static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop, bool eager) {
+/* loop, coro, [options] → Task, by the default way, for f. eager: unless the option says otherwise. */
+static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop, const char *f, bool eager) {
   lua_settop(L, 3);
-  if (al_option(L, 3, "eager_start") != LUA_TNIL) eager = lua_toboolean(L, -1);
-  eager = eager && ctx->running == loop;
+  eager = al_bool_option(L, 3, f, "eager_start", eager) && ctx->running == loop;
   if (al_option(L, 3, "name") != LUA_TNIL) luaL_tolstring(L, -1, NULL);
   int name = lua_gettop(L), kind = AL_CONTEXT_OBJECT;
   if (al_option(L, 3, "context") == LUA_TNIL) {
     lua_pop(L, 1);
     kind = al_context_capture(L, ctx);
   } else if (!al_test(L, ctx, -1, AL_C_Context)) {
-    al_option_error(L, "create_task", "context", "Context", -1);
+    al_option_error(L, f, "context", "Context", -1);
   }
   l_task *t = al_task_new(L, ctx, loop, 2, kind); /* nothing raises from here on: the task would stay unqueued */
   lua_pushvalue(L, name);
@@ -91,6 +92,13 @@ static int factory_create_task(lua_State *L) {
   return 1;
 }
 
+/* Refuses what no task can run. */
+static void check_coroutine(lua_State *L, int arg) {
+  if (al_is_coroutine(L, arg)) return;
+  if (!lua_isthread(L, arg)) al_typeerror(L, arg, "function or coroutine");
+  al_argerror(L, arg, "function or coroutine expected, got " FINISHED);
+}
+
 static const char *const create_task_options[] = {"name", "context", "eager_start", NULL};
 
 /* eager_task_factory(loop, coro, [options]): tasks take their first step at once. create_task knows it, so that a task has
@@ -98,19 +106,20 @@ static const char *const create_task_options[] = {"name", "context", "eager_star
 static int eager_task_factory(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_open(L, ctx, 1);
-  if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
+  check_coroutine(L, 2);
   al_options(L, 3, "eager_task_factory", create_task_options);
-  return default_create_task(L, ctx, loop, true);
+  return default_create_task(L, ctx, loop, "eager_task_factory", true);
 }
 
 static int loop_create_task(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_open(L, ctx, 1);
-  if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
+  check_coroutine(L, 2);
   al_options(L, 3, "create_task", create_task_options);
   lua_settop(L, 3);
-  if (lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY) == LUA_TNIL) return default_create_task(L, ctx, loop, false);
-  if (lua_tocfunction(L, -1) == eager_task_factory) return default_create_task(L, ctx, loop, true);
+  if (lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY) == LUA_TNIL)
+    return default_create_task(L, ctx, loop, "create_task", false);
+  if (lua_tocfunction(L, -1) == eager_task_factory) return default_create_task(L, ctx, loop, "create_task", true);
   return factory_create_task(L);
 }
 
@@ -133,13 +142,13 @@ static int loop_get_task_factory(lua_State *L) {
 static int task_new(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   static const char *const names[] = {"loop", "name", "context", "eager_start", NULL};
-  if (!al_is_coroutine(L, 2)) return al_typeerror(L, 2, "function or coroutine");
+  check_coroutine(L, 2);
   l_loop *loop = NULL;
   if (al_options(L, 3, "Task", names) && al_option(L, 3, "loop") != LUA_TNIL)
     loop = al_check_loop(L, ctx, lua_gettop(L));
   if (!loop) loop = al_default_loop(L, ctx);
   lua_settop(L, 3);
-  return default_create_task(L, ctx, loop, false);
+  return default_create_task(L, ctx, loop, "Task", false);
 }
 
 /* Calls loop:create_task(value at idx): a subclass's own, if it has one. */
@@ -166,7 +175,7 @@ static int await_object(lua_State *L) {
 
 static int refuse_awaitable(lua_State *L, int idx) {
   const char *got = luaL_typename(L, idx);
-  if (lua_isthread(L, idx)) got = "a coroutine that runs or is finished";
+  if (lua_isthread(L, idx)) got = FINISHED;
   return al_argerror(L, idx, lua_pushfstring(L, "awaitable expected, got %s; pass the function, don't call it", got));
 }
 
@@ -261,7 +270,7 @@ static const luaL_Reg loop_methods[] = {{"create_task", loop_create_task},
 /* create_task(coro, [options]): on the running loop; in a main chunk, on the one that it will run on. */
 static int create_task(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  if (!al_is_coroutine(L, 1)) return al_typeerror(L, 1, "function or coroutine");
+  check_coroutine(L, 1);
   al_options(L, 2, "create_task", create_task_options);
   lua_settop(L, 2);
   l_loop *loop = al_default_loop(L, ctx);

@@ -81,9 +81,16 @@ describe("create_task", function()
       type_error("bad argument #1 to 'create_task'", loop.create_task, loop)
       type_error("unknown option 'nam' to 'create_task'", loop.create_task, loop, nop, { nam = "x" })
       type_error("bad option 'context' to 'create_task'", loop.create_task, loop, nop, { context = 42 })
+      type_error("bad option 'context' to 'Task' (Context expected", aloop.Task, nop, { loop = loop, context = 42 })
+      local eager = { eager_start = 5 }
+      type_error("bad option 'eager_start' to 'create_task' (boolean expected, got number)", loop.create_task, loop,
+        nop, eager)
+      type_error("bad option 'eager_start' to 'Task' (boolean expected, got number)", aloop.Task, nop, eager)
       local dead = coroutine.create(nop)
       coroutine.resume(dead)
-      assert.is_false((pcall(loop.create_task, loop, dead)))
+      local text = "(function or coroutine expected, got a coroutine that runs or is finished)"
+      type_error("bad argument #1 to 'create_task' " .. text, loop.create_task, loop, dead)
+      type_error("bad argument #1 to 'Task' " .. text, aloop.Task, dead)
     end)
   end)
 

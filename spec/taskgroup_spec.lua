@@ -541,6 +541,8 @@ describe("TaskGroup", function()
       type_error("bad argument #1 to 'create_task' (function or coroutine expected, got nil)", group.create_task, group)
       type_error("bad argument #1 to 'create_task' (function or coroutine expected, got Future)", group.create_task,
         group, loop:create_future())
+      type_error("(function or coroutine expected, got a coroutine that runs or is finished)", group.create_task, group,
+        (coroutine.running()))
       type_error("unknown option 'nam' to 'create_task'", group.create_task, group, function() end, { nam = "x" })
     end)
   end)

@@ -55,10 +55,21 @@ function check.is_awaitable(value)
   return type(metatable) == "table" and metatable.__await ~= nil
 end
 
+-- Of a thread that got so far it is no type that is wrong.
+local function what_came(value)
+  return type(value) == "thread" and "a coroutine that runs or is finished" or check.typename(value)
+end
+
 function check.awaitable(n, name, value)
   if check.is_awaitable(value) then return end
   local text = "bad argument #%d to '%s' (awaitable expected, got %s; pass the function, don't call it)"
-  check.fail(text:format(n, name, check.typename(value)))
+  check.fail(text:format(n, name, what_came(value)))
+end
+
+--- Refuses what no task can run.
+function check.coroutine(n, name, value)
+  if check.is_callable(value) or type(value) == "thread" and check.is_awaitable(value) then return end
+  check.fail(("bad argument #%d to '%s' (function or coroutine expected, got %s)"):format(n, name, what_came(value)))
 end
 
 --- Refuses an option table at argument n that is none, or that has a key which is not among the names.

@@ -40,9 +40,7 @@ end
 ---@param options? {name: string?, context: aloop.Context?, eager_start: boolean?}
 ---@return aloop.Task
 function TaskGroup:create_task(coro, options)
-  if not (check.is_callable(coro) or type(coro) == "thread" and check.is_awaitable(coro)) then
-    check.bad_argument(1, "create_task", "function or coroutine", coro)
-  end
+  check.coroutine(1, "create_task", coro)
   if self.exiting and self.n_children == 0 then error(core.RuntimeError(tostring(self) .. " is finished")) end
   if self.aborting then error(core.RuntimeError(tostring(self) .. " is shutting down")) end
   local task = self.loop:create_task(coro, options)
