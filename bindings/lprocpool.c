@@ -65,7 +65,8 @@ const char *al_procpool_push_program(lua_State *L, al_ctx *ctx, const char *exec
 
 typedef struct process {
   pid_t pid;
-  int fd; /* our end of the socket */
+  int fd;           /* our end of the socket */
+  bool interrupted; /* by us: there is no reason to look for */
 } process;
 
 extern char **environ;
@@ -150,7 +151,7 @@ done:
 }
 
 static void *open_process(al_worker_setup *setup, const char *program, char *why) {
-  process *p = malloc(sizeof *p);
+  process *p = calloc(1, sizeof *p);
   int err = p ? make(setup, program, p) : ENOMEM;
   al_worker_setup_free(setup);
   if (!err) return p;
@@ -196,7 +197,11 @@ static bool is_lost(void *worker, char *why) {
   return true;
 }
 
-static void interrupt(void *worker) { shutdown(((process *)worker)->fd, SHUT_RDWR); }
+static void interrupt(void *worker) {
+  process *p = worker;
+  __atomic_store_n(&p->interrupted, true, __ATOMIC_RELAXED);
+  shutdown(p->fd, SHUT_RDWR);
+}
 
 static void close_process(void *worker, bool broken) {
   process *p = worker;
@@ -218,7 +223,7 @@ static int ask(const process *p, al_frame_kind kind, const al_parcel *parcel, al
     err = -EPIPE;
   }
   if (!err || err == -ENOMEM) return err;
-  find_why(p, PATIENCE_MS, why);
+  if (!__atomic_load_n(&p->interrupted, __ATOMIC_RELAXED)) find_why(p, PATIENCE_MS, why);
   return -EPIPE;
 }
 
