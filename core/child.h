@@ -13,6 +13,9 @@ typedef struct al__child {
   int pipes[3]; /* our ends, close-on-exec; or -1 */
 } al__child;
 
+/* For tests: make children as on a kernel without pidfds. */
+extern bool al__child_no_pidfd;
+
 /* See al_process_spawn. */
 int al__spawn(const al_spawn_options *options, al__child *child, al_spawn_failure *failure);
 

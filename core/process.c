@@ -8,6 +8,7 @@
 #include "handle.h"
 #include "loop.h"
 #include "mem.h"
+#include "sigchld.h"
 #include "sock.h"
 
 #include <errno.h>
@@ -27,11 +28,14 @@ struct al_process {
 
 typedef struct process_room {
   al_link all;
+  al__sigchld *sigchld; /* while there are children without a pidfd */
+  size_t unseen;        /* how many */
 } process_room;
 
 /* ---- the room ---------------------------------------------------------------------------------------------------- */
 
 static void room_close(al_loop *loop, void *state);
+static void look_after_unseen(al_loop *loop);
 
 static void room_dump(const al_loop *loop, void *state, int fd) {
   const process_room *room = state;
@@ -80,13 +84,51 @@ static void process_ended(al_process *process, int returncode) {
   process->ended = true;
   close_pidfd(process);
   returncode = known_returncode(process, returncode);
-  if (owner && owner->exited) owner->exited(process, process->data, returncode);
-  settle(process);
+  if (!owner)
+    settle(process);
+  else if (owner->exited)
+    owner->exited(process, process->data, returncode); /* may release it */
+}
+
+/* A child that has no pidfd: its end is looked for. It may have come already. */
+static int watch_unseen(al_loop *loop) {
+  process_room *room = loop->rooms[AL_ROOM_PROCESS].state;
+  int err = room->sigchld ? 0 : al__sigchld_open(loop, look_after_unseen, &room->sigchld);
+  if (err) return err;
+  al__sigchld_kick(room->sigchld);
+  room->unseen++;
+  return 0;
+}
+
+static void unwatch_unseen(process_room *room) {
+  if (--room->unseen > 0) return;
+  al__sigchld_close(room->sigchld);
+  room->sigchld = NULL;
 }
 
 static int watch(al_process *process) {
   al_loop *loop = process->loop;
-  return loop->io->submit(loop, &process->op);
+  return process->child.pidfd < 0 ? watch_unseen(loop) : loop->io->submit(loop, &process->op);
+}
+
+static al_process *find_ended(process_room *room, int *returncode) {
+  for (al_link *link = room->all.next; link != &room->all; link = link->next) {
+    al_process *process = AL_CONTAINER(link, al_process, in_room);
+    bool unseen = process->child.pidfd < 0 && !process->ended;
+    if (unseen && al__child_reap(&process->child, returncode)) return process;
+  }
+  return NULL;
+}
+
+/* From the beginning each time, for who is told may do anything. */
+static void look_after_unseen(al_loop *loop) {
+  process_room *room = loop->rooms[AL_ROOM_PROCESS].state;
+  al_process *process;
+  int returncode;
+  while (room->unseen > 0 && (process = find_ended(room, &returncode)) != NULL) {
+    unwatch_unseen(room);
+    process_ended(process, returncode);
+  }
 }
 
 static void process_on_poll(al_loop *loop, al_op *op, int result, unsigned flags) {
@@ -198,6 +240,7 @@ static void process_die(al_process *process) {
 static void room_close(al_loop *loop, void *state) {
   process_room *room = state;
   (void)loop;
+  if (room->sigchld) al__sigchld_close(room->sigchld);
   while (!al__link_is_empty(&room->all)) process_die(AL_CONTAINER(room->all.next, al_process, in_room));
   al__free(room);
 }

@@ -282,6 +282,8 @@ static int make_pipes(plan *p, int ours[3], int ends[3]) {
 
 /* ---- cloning ----------------------------------------------------------------------------------------------------- */
 
+bool al__child_no_pidfd;
+
 static bool changes_user(const al_spawn_options *o) { return o->set_uid || o->set_gid || o->set_groups; }
 
 /* Blocks all signals, those of the threads' library too. */
@@ -294,15 +296,17 @@ static void restore_signals(const uint64_t *former) {
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, former, NULL, sizeof(*former));
 }
 
-/* The child has ended, or runs its program, when this returns. */
+/* The child has ended, or runs its program, when this returns. A pidfd that can't be kept is as none. */
 static int clone_child(plan *p, al__child *child) {
   char stack[STACK_SIZE] __attribute__((aligned(16)));
   uint64_t former;
-  int flags = CLONE_VFORK | CLONE_PIDFD | SIGCHLD | (changes_user(p->options) ? 0 : CLONE_VM);
+  int flags = CLONE_VFORK | SIGCHLD | (changes_user(p->options) ? 0 : CLONE_VM);
+  if (!al__child_no_pidfd) flags |= CLONE_PIDFD;
   block_signals(&former);
   child->pid = CLONE(child_main, stack + sizeof(stack), flags, p, &child->pidfd);
   int err = child->pid < 0 ? -errno : 0;
   restore_signals(&former);
+  if (!err && child->pidfd >= 0) child->pidfd = lift(child->pidfd);
   return err;
 }
 
