@@ -205,6 +205,20 @@ helper.each_loop(function(kind, new_loop)
       end)
     end)
 
+    -- As in asyncio, except that there the protocol is not told, and waits for ever.
+    it("of a device that is always ready ends at once; epoll can't watch it", function()
+      helper.with_loop(new_loop, function(loop)
+        local _, protocol = reader(loop, io.open("/dev/null"))
+        local e = protocol:wait_lost()
+        if kind == "epoll" then
+          assert.is_true(aloop.isinstance(e, aloop.PermissionError))
+        else
+          assert.is_nil(e)
+          assert.same({ "made", "eof", "lost" }, protocol.events)
+        end
+      end)
+    end)
+
     it("leaves the pipe alone when the factory fails", function() -- bug: 15
       helper.with_loop(new_loop, function(loop)
         local function fails() error("no protocol", 0) end
