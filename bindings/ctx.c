@@ -99,11 +99,7 @@ al_ctx *al_ctx_open(lua_State *L) {
     lua_rawseti(L, -2, slot);
   }
   ctx->n_slots = AL_SLOT_FIRST_FREE - 1;
-  lua_newtable(L); /* creation places, and what else is known of objects without keeping them */
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  al_pushweak(L, "k"); /* creation places, and what else is known of objects without keeping them */
   lua_rawseti(L, -2, AL_SLOT_TRACES);
   lua_pushvalue(L, -1);
   ctx->anchors_ref = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -121,6 +117,14 @@ void al_ctx_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f) {
 void al_ctx_setfuncs(lua_State *L, al_ctx *ctx, const luaL_Reg *functions) {
   lua_pushlightuserdata(L, ctx);
   luaL_setfuncs(L, functions, 1);
+}
+
+void al_pushweak(lua_State *L, const char *mode) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushstring(L, mode);
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
 }
 
 void al_ctx_anchors(lua_State *L, al_ctx *ctx) { lua_rawgeti(L, LUA_REGISTRYINDEX, ctx->anchors_ref); }

@@ -192,6 +192,8 @@ void al_ctx_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f);
 
 /* Pushes the anchor table. */
 void al_ctx_anchors(lua_State *L, al_ctx *ctx);
+/* Pushes a new table whose keys ("k") or values ("v") are weak. */
+void al_pushweak(lua_State *L, const char *mode);
 
 /* Keeps the value at idx alive until al_unanchor; returns its slot (> 0). */
 int al_anchor(lua_State *L, al_ctx *ctx, int idx);

@@ -39,11 +39,7 @@ static code *push_code(lua_State *L) {
   lua_pushcfunction(L, code_gc);
   lua_setfield(L, -2, "__gc");
   lua_setmetatable(L, -2);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  al_pushweak(L, "k");
   lua_setiuservalue(L, -2, UV_DUMPS);
   lua_createtable(L, N_LOADED, 0);
   lua_setiuservalue(L, -2, UV_LOADED);

@@ -588,11 +588,7 @@ void al_future_openlib(lua_State *L, al_ctx *ctx) {
   al_ctx_setfuncs(L, ctx, functions);
   al_class_methods(L, ctx, AL_C_Future, methods);
   al_ctx_anchors(L, ctx);
-  lua_newtable(L); /* the futures with unread errors, weakly */
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  al_pushweak(L, "k"); /* the futures with unread errors, weakly */
   lua_rawseti(L, -2, AL_SLOT_UNREAD);
   lua_pop(L, 1);
 }

@@ -593,11 +593,7 @@ void al_loop_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_ProactorEventLoop, proactor_methods);
   al_ctx_setfuncs(L, ctx, functions);
   al_ctx_anchors(L, ctx);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  al_pushweak(L, "v");
   lua_rawseti(L, -2, AL_SLOT_LOOPS);
   ctx->no_loop = lua_newuserdatauv(L, sizeof *ctx->no_loop, 0);
   memset(ctx->no_loop, 0, sizeof *ctx->no_loop);

@@ -18,25 +18,17 @@ typedef struct names {
   uint64_t print; /* of package.loaded when the index was made; 0: never */
 } names;
 
-static void push_weak_table(lua_State *L, const char *mode) {
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushstring(L, mode);
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-}
-
 /* Pushes the state's userdata; made at the first call. */
 static names *push_names(lua_State *L) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &names_key) == LUA_TUSERDATA) return lua_touserdata(L, -1);
   lua_pop(L, 1);
   names *n = lua_newuserdatauv(L, sizeof *n, N_UV);
   *n = (names){0};
-  push_weak_table(L, "k");
+  al_pushweak(L, "k");
   lua_setiuservalue(L, -2, UV_PATHS);
-  push_weak_table(L, "v");
+  al_pushweak(L, "v");
   lua_setiuservalue(L, -2, UV_OBJECTS);
-  push_weak_table(L, "k");
+  al_pushweak(L, "k");
   lua_setiuservalue(L, -2, UV_IDS);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &names_key);

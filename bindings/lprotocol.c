@@ -593,10 +593,6 @@ void al_protocol_openlib(lua_State *L, al_ctx *ctx) {
   answer_all(L, ctx);
   if (luaL_loadbuffer(L, getter_text, sizeof getter_text - 1, "=protocol") != LUA_OK) lua_error(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &getter_key);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  al_pushweak(L, "v");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &sets_key);
 }

@@ -252,27 +252,19 @@ static int require_again(lua_State *L, int status, lua_KContext extra) {
   return require(L);
 }
 
-static void push_weak_table(lua_State *L, const char *mode) {
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushstring(L, mode);
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-}
-
 void al_require_install(lua_State *L, al_ctx *ctx) {
   lua_pushlightuserdata(L, ctx);
   if (lua_getglobal(L, "package") != LUA_TTABLE) { /* a state without the package library has nothing to replace */
     lua_pop(L, 2);
     return;
   }
-  push_weak_table(L, "v");
+  al_pushweak(L, "v");
   lua_createtable(L, 0, 1);
   lua_pushlightuserdata(L, ctx);
   lua_pushvalue(L, -3);
   lua_pushcclosure(L, guard_close, 2);
   lua_setfield(L, -2, "__close");
-  push_weak_table(L, "k");
+  al_pushweak(L, "k");
   lua_pushcclosure(L, require, 5);
   lua_setglobal(L, "require");
 }

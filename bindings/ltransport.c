@@ -570,10 +570,6 @@ void al_transport_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_ReadTransport, read_methods);
   al_class_methods(L, ctx, AL_C_WriteTransport, write_methods);
   al_transport_write_side(L, ctx, AL_C_WriteTransport);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  al_pushweak(L, "v");
   lua_rawsetp(L, LUA_REGISTRYINDEX, &idle_key);
 }
