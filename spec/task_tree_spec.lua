@@ -325,8 +325,8 @@ describe("the tree", function()
   } do
     it("grows as their number does, of tasks " .. what, function() -- bug: 30; row: all_tasks
       as_task(function(loop)
-        local small, small_list = sizes_of(loop, 1000, make)
-        local large, large_list = sizes_of(loop, 10000, make)
+        local small, small_list = sizes_of(loop, 300, make)
+        local large, large_list = sizes_of(loop, 3000, make)
         assert.is_true(large < 13 * small, ("%d, %d"):format(small, large))
         assert.is_true(large_list < 13 * small_list)
       end)

@@ -13,7 +13,8 @@ helper.each_loop(function(_, new_loop)
       local flood, single = 0, 0
       loop:add_signal_handler("SIGUSR1", function() flood = flood + 1 end)
       loop:add_signal_handler("SIGUSR2", function() single = single + 1 end)
-      for _ = 1, 100000 do aloop.signal.kill(PID, "SIGUSR1") end
+      -- More than the bytes that a pipe holds.
+      for _ = 1, 70000 do aloop.signal.kill(PID, "SIGUSR1") end
       aloop.signal.kill(PID, "SIGUSR2")
       for _ = 1, 10 do helper.turn(loop) end
       assert.equal(1, single)
