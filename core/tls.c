@@ -65,12 +65,18 @@ static void handshake_failed(al_tls *tls, int error) {
   tell_done(tls, error);
 }
 
+static void log_handshake(const al_tls *tls) {
+  int64_t began_ns = tls->timer.when_ns - tls->handshake_ns;
+  double took_ms = (double)(al_loop_time_ns(tls->base.loop) - began_ns) / 1e6;
+  al_log(AL_LOG_DEBUG, NULL, "tls fd=%d: SSL handshake took %.1f ms", al_transport_fd(&tls->base), took_ms);
+}
+
 static void handshake_succeeded(al_tls *tls) {
   al_transport *t = &tls->base;
   al_protocol *protocol = t->protocol;
   tls->state = AL_TLS_OPEN;
+  if (t->loop->debug) log_handshake(tls);
   al_timer_cancel(&tls->timer);
-  if (t->loop->debug) al_log(AL_LOG_DEBUG, NULL, "tls fd=%d: SSL handshake succeeded", al_transport_fd(t));
   if (t->paused) al_transport_pause_reading(t->below);
   if (!t->made) {
     t->made = true;
@@ -121,6 +127,7 @@ static void shutdown_complete(al_tls *tls) {
 static void send_close(al_tls *tls) {
   tls->state = AL_TLS_SHUTDOWN;
   tls->said = al__tls_is_all_sent(tls);
+  tls->thrown = 0;
   al__tls_clear_errors();
   SSL_shutdown(tls->ssl); /* whatever it returns: it has said what it could */
   if (!tls->corked) al__tls_flush(tls);
@@ -144,7 +151,7 @@ static void tls_close(al_transport *transport) {
   if (tls->state != AL_TLS_OPEN) return;
   tls->state = AL_TLS_FLUSHING;
   start_timer(tls, tls->shutdown_ns);
-  al_transport_resume_reading(transport->below);
+  if (!tls->blocked) al_transport_resume_reading(transport->below);
   go_on_with_shutdown(tls);
 }
 
@@ -182,6 +189,7 @@ static void advance(al_tls *tls) {
   if (tls->state == AL_TLS_FLUSHING || tls->state == AL_TLS_SHUTDOWN) go_on_with_shutdown(tls);
   tls->corked = false;
   al__tls_flush(tls);
+  if (tls->blocked && tls->state != AL_TLS_OVER) al_transport_pause_reading(tls->base.below);
 }
 
 /* Keeps what is left of the bytes lent. */
@@ -212,8 +220,12 @@ static void lower_pause_writing(al_protocol *lower) { of_lower(lower)->full = tr
 
 static void lower_resume_writing(al_protocol *lower) {
   al_tls *tls = of_lower(lower);
+  al_transport *t = &tls->base;
   tls->full = false;
+  if (tls->blocked && !al_handle_is_queued(&t->turn)) al_call_soon(t->loop, &t->turn);
+  tls->blocked = false;
   if (tls->state == AL_TLS_OPEN) al__tls_write_backlog(tls);
+  if (tls->state <= AL_TLS_OPEN) al__transport_shrunk(t);
   if (tls->state == AL_TLS_FLUSHING) go_on_with_shutdown(tls);
 }
 
@@ -252,7 +264,8 @@ static void turn(al_transport *transport) {
   if (tls->state == AL_TLS_OVER) return;
   if (tls->state == AL_TLS_NEW) begin_handshake(tls);
   advance(tls);
-  if (al__transport_is_open_for_reading(transport)) al_transport_resume_reading(transport->below);
+  bool wanted = al__transport_is_open_for_reading(transport) || transport->closing;
+  if (wanted && !tls->blocked) al_transport_resume_reading(transport->below);
 }
 
 static void stop_reading(al_transport *transport) { (void)transport; } /* OpenSSL reads on, for the close_notify */
@@ -264,7 +277,7 @@ static int pause_reading(al_transport *transport) {
 
 static int resume_reading(al_transport *transport) {
   al_tls *tls = al__tls_of(transport);
-  if (tls->state != AL_TLS_OPEN) return 0;
+  if (tls->state != AL_TLS_OPEN || tls->blocked) return 0;
   if (!al__tls_is_readable(tls)) return al_transport_resume_reading(transport->below);
   if (!al_handle_is_queued(&transport->turn)) al_call_soon(transport->loop, &transport->turn);
   return 0;
@@ -397,6 +410,7 @@ int al_tls_start(al_transport *below, const al_tls_options *options, al_protocol
   err = make(below->loop, level, options, &tls);
   if (err) return err;
   tls->full = below->writing_paused;
+  tls->base.writing_paused = tls->full && options->upgrade; /* its protocol was told, and is told when it is over */
   al_transport_hold(below);
   al_transport_set_protocol(below, &tls->lower);
   *transport = attach(tls, below, protocol);

@@ -45,6 +45,8 @@ typedef struct al_tls {
   uint8_t level;    /* how many TLS transports there are below */
   bool eof : 1;     /* the one below has come to its end */
   bool full : 1;    /* the one below wants no more, for now */
+  bool reading : 1; /* OpenSSL is reading: if it has to write in between, that may have to wait */
+  bool blocked : 1; /* and it does; nothing is read before the one below wants more */
   bool corked : 1;  /* what is encrypted is sent later in this call from below */
   bool said : 1;    /* our close_notify was all that was left to send */
   bool pending : 1; /* the last read may have left something in OpenSSL */
@@ -67,7 +69,7 @@ void al__tls_io_close(al_tls *tls); /* forgets all that is in hand; the SSL may 
 
 int al__tls_keep(al_tls *tls, const char *data, size_t len); /* appends to kept */
 static inline bool al__tls_has_input(const al_tls *tls) {
-  return !tls->end && (tls->in_len || tls->kept.size || tls->pending);
+  return !tls->end && !tls->blocked && (tls->in_len || tls->kept.size || tls->pending);
 }
 bool al__tls_is_readable(const al_tls *tls); /* there is something, or an end, that the protocol may be given now */
 void al__tls_deliver(al_tls *tls);           /* gives the protocol all that is there, also the end */

@@ -113,11 +113,17 @@ static int bio_read(BIO *bio, char *to, int len) {
   return -1;
 }
 
+/* Takes all, for what the protocol writes comes only when the one below wants more. The answers to what is read (requests
+ * for new keys) would have no bound if the other end asked on and on and never read them: they must wait. */
 static int bio_write(BIO *bio, const char *data, int len) {
   al_tls *tls = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
   scratch *s = tls ? scratch_of(tls) : NULL;
   if (!s || len <= 0) return -1;
+  if (tls->reading && tls->full) {
+    BIO_set_retry_write(bio);
+    return -1;
+  }
   for (size_t left = (size_t)len; left > 0;) {
     if (s->owner && (s->owner != tls || s->out_len == OUT_SIZE)) al__tls_flush(s->owner);
     size_t n = AL_MIN(left, OUT_SIZE - s->out_len);
@@ -263,18 +269,22 @@ int al__tls_keep(al_tls *tls, const char *data, size_t len) { return al__buf_app
 static size_t decrypt_some(al_tls *tls, char *base, size_t len) {
   int most = (int)AL_MIN(len, (size_t)INT_MAX);
   al__tls_clear_errors();
+  tls->reading = true;
   int n = SSL_read(tls->ssl, base, most);
+  tls->reading = false;
   tls->pending = n == most;
   if (n > 0) return (size_t)n;
   int why = SSL_get_error(tls->ssl, n);
   if (why == SSL_ERROR_ZERO_RETURN)
     tls->end = AL_ETLSZERO;
+  else if (why == SSL_ERROR_WANT_WRITE)
+    tls->blocked = true;
   else if (why != SSL_ERROR_WANT_READ)
     tls->end = al__tls_take_failure(tls);
   return 0;
 }
 
-static bool can_read(const al_tls *tls) { return al__tls_has_input(tls) || (tls->eof && !tls->end); }
+static bool can_read(const al_tls *tls) { return al__tls_has_input(tls) || (tls->eof && !tls->end && !tls->blocked); }
 
 /* Decrypts until nothing is left, or less than `least` bytes of base are. */
 static size_t decrypt(al_tls *tls, char *base, size_t len, size_t least) {

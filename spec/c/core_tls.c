@@ -397,6 +397,31 @@ static void test_upgrade(void) {
   end_loop(loop);
 }
 
+/* A protocol that was told to pause, by the transport that it had, is told to go on by the one that it gets. */
+static void test_upgrade_while_paused(void) {
+  int fds[2];
+  make_pair(fds);
+  al_loop *loop = new_loop();
+  peer *plain = peer_new_on(loop, fds[0], 0);
+  size_t written = 0, received = 0;
+  turns(loop, 1);
+  while (!plain->paused) peer_write(plain, &written, 65536);
+  tls_peer *p = tls_peer_alloc(0);
+  al_tls_options options = tls_options(p, true);
+  strcpy(p->peer.events, "M");
+  p->peer.paused = options.upgrade = true;
+  CHECK_EQ(al_tls_start(plain->transport, &options, &p->peer.protocol, &p->peer.transport), 0);
+  tls_peer_made(p);
+  CHECK(p->peer.paused);
+  UNTIL(loop, raw_receive(fds[1], &received, SIZE_MAX) && !p->peer.paused);
+  CHECK_EQ(received, written);
+  close(fds[1]);
+  TLS_END(loop, p, "MRLC", -ECONNRESET);
+  CHECK(peer_has(plain, 'C'));
+  peer_free(plain);
+  end_loop(loop);
+}
+
 /* What the former protocol had received too early is handed over. */
 static void test_upgrade_fed(void) {
   int fds[2];
@@ -469,6 +494,38 @@ static void test_key_update(void) {
     CHECK_EQ(SSL_key_update(server, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
     tls_send(&pair, pair.server, pair.client, 30000);
   }
+  close_pair(&pair);
+}
+
+/* One that asks for new keys on and on, and never reads the answers, isn't read any more. */
+static void test_endless_key_updates(void) {
+  wire w;
+  tls_pair pair = tls_pair_wired(&w, SIZE_MAX, 0);
+  wire_connect(&pair, &w);
+  SSL *client = al_tls_native(pair.client->peer.transport);
+  size_t written = 0;
+  w.held[0] = true;
+  while (SSL_key_update(client, SSL_KEY_UPDATE_REQUESTED) == 1) {
+    CHECK(written < 1000000);
+    peer_write(&pair.client->peer, &written, 1);
+    if (written % 100 == 0) WIRE_UNTIL(pair, &w, true);
+  }
+  CHECK(pair.server->peer.received < written && al_transport_write_buffer_size(pair.client->peer.transport) > 0);
+  w.held[0] = false;
+  WIRE_UNTIL(pair, &w, pair.server->peer.received == written);
+  al_transport_close(pair.client->peer.transport);
+  WIRE_UNTIL(pair, &w, peer_has(&pair.server->peer, 'C') && peer_has(&pair.client->peer, 'C'));
+  wire_cut(&w);
+  tls_pair_end(&pair, "MdELC", "MLC");
+}
+
+static void test_tls_1_2(void) {
+  SSL_CTX_set_max_proto_version(al_tls_ctx_native(client_ctx), TLS1_2_VERSION);
+  tls_pair pair = tls_pair_new(family, 0);
+  SSL_CTX_set_max_proto_version(al_tls_ctx_native(client_ctx), 0);
+  CHECK_EQ(SSL_version(al_tls_native(pair.server->peer.transport)), TLS1_2_VERSION);
+  CHECK_EQ(SSL_renegotiate(al_tls_native(pair.server->peer.transport)), 0);
+  echo_over(&pair, 1000000);
   close_pair(&pair);
 }
 
@@ -549,9 +606,12 @@ static void run_tests(void) {
     RUN_CLEAN(test_upgrade_fed);
     RUN_CLEAN(test_tls_in_tls);
     RUN_CLEAN(test_key_update);
+    RUN_CLEAN(test_tls_1_2);
     RUN_CLEAN(test_session);
     RUN_CLEAN(test_feed);
   }
+  RUN_CLEAN(test_upgrade_while_paused);
+  RUN_CLEAN(test_endless_key_updates);
   RUN_CLEAN(test_names);
   RUN_CLEAN(test_one_byte_fragments);
   RUN_CLEAN(test_marks);
