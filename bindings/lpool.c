@@ -27,6 +27,7 @@ struct al_pool {
   pthread_cond_t work;        /* a job was queued, or the end has come */
   al_pool_job *first, **last; /* the queue */
   size_t queued, idle;        /* jobs in it; threads that sleep */
+  size_t finishing;           /* atomic: threads whose job is about to end */
   bool waking;                /* one of these was woken, and has not come yet */
   size_t started, alive;      /* threads; those that have not ended */
   bool ending, broken;
@@ -97,6 +98,7 @@ static al_pool_job *job_new(al_pool *pool, al_parcel *call) {
   job->pool = pool;
   job->at = NULL;
   job->call = call;
+  job->finishing = false;
   al_pool_hold(pool);
   return job;
 }
@@ -164,6 +166,7 @@ static bool run_job(al_pool *pool, slot *self, al_pool_job *job) {
     give_up(pool, why);
     fail_job(pool, job);
   }
+  if (job->finishing) __atomic_fetch_sub(&pool->finishing, 1, __ATOMIC_RELAXED);
   al_cfuture_release(&job->f);
   return going;
 }
@@ -309,7 +312,16 @@ int al_pool_check(al_pool *pool) {
   return -EPIPE;
 }
 
-static bool is_short(const al_pool *pool) { return pool->idle <= pool->queued && pool->started < pool->max; }
+/* Under the mutex. */
+static bool is_short(const al_pool *pool) {
+  size_t coming = pool->idle + __atomic_load_n(&pool->finishing, __ATOMIC_RELAXED);
+  return coming <= pool->queued && pool->started < pool->max;
+}
+
+void al_pool_finishing(al_pool_job *job) {
+  job->finishing = true;
+  __atomic_fetch_add(&job->pool->finishing, 1, __ATOMIC_RELAXED);
+}
 
 bool al_pool_is_short(al_pool *pool) {
   pthread_mutex_lock(&pool->mutex);

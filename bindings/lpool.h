@@ -16,6 +16,7 @@ typedef struct al_pool_job {
   struct al_pool_job *next; /* in the pool's queue */
   struct al_pool_job **at;  /* NULL: not in it */
   al_parcel *call;          /* the function and its arguments */
+  bool finishing;           /* al_pool_finishing was called */
 } al_pool_job;
 
 /* What a worker's state has of the state that starts it. */
@@ -59,6 +60,10 @@ bool al_pool_is_short(al_pool *pool);
 /* Queues the call, which is the pool's from then on, also if this fails. setup (NULL: nothing was said by al_pool_is_short):
  * for a thread that is started; the pool frees it. Errors: as al_pool_check, -ENOMEM, -EAGAIN (no thread can be started). */
 int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, al_pool_job **job);
+
+/* By the thread that runs the job: it is about to end, the thread will come for another. So whoever hears of its end and
+ * has another job doesn't start a thread for it. */
+void al_pool_finishing(al_pool_job *job);
 
 /* No more jobs; the threads end when the queue is empty. cancels: those in it are cancelled. */
 void al_pool_shutdown(al_pool *pool, bool cancels);

@@ -35,7 +35,7 @@ struct al_relay {
   al_ctx *ctx;         /* the state's side only from here on */
   l_loop *owner;
   int slot;             /* 0: this side has let go */
-  al_relay *next, **at; /* the owner's list: not of callbacks */
+  al_relay *next, **at; /* the owner's list, or the mailbox's */
 };
 
 /* The state's: the same for all its threads that sleep, and what came to it while no loop would take it. */
@@ -45,6 +45,7 @@ struct al_mailbox {
   pthread_mutex_t mutex;
   al_remote *first, **end; /* relays */
   bool closed;
+  al_relay *callbacks; /* those that wait; the state's thread only */
 };
 
 static al_relay *of_watch(al_cwatch *watch) { return (al_relay *)(void *)watch; }
@@ -113,16 +114,28 @@ static void let_go(al_relay *relay) {
   free(relay);
 }
 
+static void enlist(al_relay *relay, al_relay **list) {
+  relay->next = *list;
+  relay->at = list;
+  if (relay->next) relay->next->at = &relay->next;
+  *list = relay;
+}
+
 /* The state's side lets go. */
 static void forget(al_relay *relay) {
   if (relay->slot == 0) return;
   al_unanchor(relay->ctx, relay->slot);
   relay->slot = 0;
-  if (relay->at) {
-    *relay->at = relay->next;
-    if (relay->next) relay->next->at = relay->at;
-  }
+  *relay->at = relay->next;
+  if (relay->next) relay->next->at = relay->at;
   let_go(relay);
+}
+
+/* The same when nothing is to come any more: the other side, too, unless it is on its way. */
+static void give_up(al_relay *relay) {
+  bool unwatched = al_cfuture_unwatch(relay->source, &relay->watch);
+  forget(relay);
+  if (unwatched) let_go(relay);
 }
 
 static void post(al_relay *relay) {
@@ -289,10 +302,7 @@ static al_relay *take_spare(lua_State *L, al_ctx *ctx, l_loop *owner, target kin
   owner->spare_relay = NULL;
   relay->kind = kind;
   relay->owner = owner;
-  relay->next = owner->relays;
-  relay->at = &owner->relays;
-  if (relay->next) relay->next->at = &relay->next;
-  owner->relays = relay;
+  enlist(relay, &owner->relays);
   al_ctx_anchors(L, ctx);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, relay->slot); /* the slot is there: this takes no memory */
@@ -370,10 +380,12 @@ void al_wrapped_cancelled(lua_State *L, al_ctx *ctx, int idx) {
   lua_getiuservalue(L, idx, AL_FUTURE_UV_OWNER);
   al_relay *relay = lua_touserdata(L, -1);
   lua_pop(L, 1);
-  bool unwatched = al_cfuture_unwatch(relay->source, &relay->watch);
-  if (relay->kind == TO_FUTURE) al_cfuture_cancel(relay->source);
-  forget(relay); /* the other side is still there */
-  if (unwatched) let_go(relay);
+  al_cfuture *source = relay->source;
+  bool cancels = relay->kind == TO_FUTURE;
+  al_cfuture_hold(source);
+  give_up(relay);
+  if (cancels) al_cfuture_cancel(source);
+  al_cfuture_release(source);
 }
 
 void al_relays_forget(al_ctx *ctx, l_loop *loop) {
@@ -386,7 +398,7 @@ void al_relays_forget(al_ctx *ctx, l_loop *loop) {
       ((l_future *)lua_touserdata(L, -1))->chained = false; /* nothing is behind it any more */
       al_leave(ctx, L);
     }
-    forget(relay);
+    give_up(relay);
   }
 }
 
@@ -414,6 +426,7 @@ static int cfuture_add_done_callback(lua_State *L) {
   al_relay *relay = relay_new(L, ctx, TO_CALLBACK, loop ? loop->loop : NULL);
   __atomic_fetch_add(&box->refs, 1, __ATOMIC_RELAXED);
   relay->mailbox = box;
+  enlist(relay, &box->callbacks);
   al_cfuture_hold(source);
   start(relay, source);
   al_mailbox_drain(ctx);
@@ -443,6 +456,7 @@ void al_mailbox_close(al_ctx *ctx) {
     let_go(of_remote(letter));
     letter = next;
   }
+  while (box->callbacks) give_up(box->callbacks);
   mailbox_release(box);
 }
 

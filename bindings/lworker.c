@@ -226,6 +226,7 @@ static bool run(void *worker, al_pool_job *job, char *why) {
   al_parcel *outcome = al_worker_call(worker, job->call, AL_MARSHAL_LOCAL, &failed);
   al_parcel_free(job->call);
   job->call = NULL;
+  al_pool_finishing(job);
   if (failed) {
     al_cfuture_fail(&job->f, outcome);
   } else {

@@ -1,0 +1,72 @@
+-- threads.lua - what the specs of executors and remotes share: jobs that wait for a word, and how many threads there are.
+-- Required by name.
+-- SPDX-License-Identifier: MIT
+
+local aloop = require "aloop"
+local lfs = require "lfs"
+local helper = require "spec.helper"
+
+local threads = {}
+
+-- The threads of this process.
+function threads.count()
+  local n = -2 -- . and ..
+  for _ in lfs.dir("/proc/self/task") do n = n + 1 end
+  return n
+end
+
+-- A gate for jobs, which blocks their threads until it is opened, for one of them at a time. They get `gate.path` and call
+-- `threads.pass(path, ...)`, which returns the rest.
+function threads.gate()
+  local reader, writer = aloop.pipe()
+  local gate = { path = "/proc/self/fd/" .. reader:fileno() }
+  function gate.open(n) writer:write(("x"):rep(n or 1)) end
+  return setmetatable(gate, {
+    __close = function()
+      reader:close()
+      writer:close()
+    end,
+  })
+end
+
+function threads.pass(path, ...)
+  local file <close> = assert(io.open(path, "rb"))
+  file:setvbuf("no")
+  file:read(1)
+  return ...
+end
+
+-- In a task: waits until f() is true.
+function threads.until_true(f)
+  while not f() do aloop.sleep(0.001) end
+end
+
+-- The same for a job that is to run.
+function threads.until_running(future)
+  threads.until_true(function() return future:running() end)
+end
+
+-- Runs body(loop) in a callback of a fresh loop, where nothing can be suspended.
+function threads.blocking(body)
+  helper.as_task(function(loop)
+    local outcome = loop:create_future()
+    loop:call_soon(function() outcome:set_result(xpcall(body, debug.traceback, loop)) end)
+    local ok, err = outcome:await()
+    if not ok then error(err, 0) end
+  end)
+end
+
+-- Runs f(...), which may have no upvalues, in a state without a loop, and returns its results.
+function threads.elsewhere(f, ...)
+  local args, results = table.pack(...), nil
+  helper.as_task(function()
+    local pool <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+    results = table.pack(pool:submit(f, table.unpack(args, 1, args.n)):await())
+  end)
+  return table.unpack(results, 1, results.n)
+end
+
+-- The ConcurrentFutures' own descriptor of this state is there from now on, so that it counts as no leak later.
+aloop.ConcurrentFuture():add_done_callback(print)
+
+return threads
