@@ -20,12 +20,14 @@ enum { UV_DUMPS = 1 /* weak: function → l_code */, UV_LOADED /* array: functio
 typedef struct code {
   const void *seen[N_SEEN];
   l_code *loaded[N_LOADED]; /* what UV_LOADED has at the same place */
+  bool ended;               /* the state goes: nothing is remembered any more */
 } code;
 
 static int code_gc(lua_State *L) {
   code *c = lua_touserdata(L, 1);
   for (int i = 0; i < N_LOADED; i++) free(c->loaded[i]);
   memset(c, 0, sizeof *c);
+  c->ended = true;
   return 0;
 }
 
@@ -116,6 +118,15 @@ static void keep(lua_State *L, code *c, int place, uint64_t hash, const char *du
   lua_pop(L, 1);
 }
 
+/* Does the remembered function on top still have the globals, if it has anything? A script may have changed that. */
+static bool is_unchanged(lua_State *L) {
+  if (!lua_getupvalue(L, -1, 1)) return true;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  return same;
+}
+
 void al_code_load_pure(lua_State *L, uint64_t hash, const char *dump, size_t len) {
   code *c = push_code(L);
   int place = (int)(hash % N_LOADED);
@@ -123,10 +134,13 @@ void al_code_load_pure(lua_State *L, uint64_t hash, const char *dump, size_t len
   if (known && known->hash == hash && known->len == len && memcmp(known->dump, dump, len) == 0) {
     lua_getiuservalue(L, -1, UV_LOADED);
     lua_rawgeti(L, -1, place + 1);
-    lua_remove(L, -2);
-  } else {
-    al_code_load(L, hash, dump, len);
-    if (len <= MAX_REMEMBERED) keep(L, c, place, hash, dump, len);
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+    if (is_unchanged(L)) return;
+    lua_pop(L, 1);
+    push_code(L);
   }
+  al_code_load(L, hash, dump, len);
+  if (len <= MAX_REMEMBERED && !c->ended) keep(L, c, place, hash, dump, len);
   lua_remove(L, -2);
 }

@@ -174,13 +174,18 @@ static int refuse(encoder *e, int idx, uint64_t parent, const char *note) {
 
 static void put_value(encoder *e, int idx, uint64_t parent);
 
+static bool push_name(encoder *e, int idx) {
+  al_name_care care = e->is_fresh ? AL_NAME_KNOWN : AL_NAME_LOADED;
+  e->is_fresh = true;
+  return al_name_push(e->L, idx, care);
+}
+
 /* Has the object at idx a name that holds everywhere? Then it is written. */
 static bool put_named(encoder *e, int idx, uint64_t parent) {
-  if (!al_name_push(e->L, idx, !e->is_fresh)) {
-    e->is_fresh = true;
-    return false;
-  }
-  e->is_fresh = true;
+  bool named = push_name(e, idx);
+  if (!named && (lua_iscfunction(e->L, idx) || al_is_class(e->L, idx))) /* a module may have got it later */
+    named = al_name_push(e->L, idx, AL_NAME_AGAIN);
+  if (!named) return false;
   add_object(e, idx, AL_W_NAMED, parent);
   put_string(e, -1);
   lua_pop(e->L, 1);

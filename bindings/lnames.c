@@ -198,11 +198,11 @@ static void refresh(lua_State *L, names *n, uint64_t print) {
   n->print = print;
 }
 
-bool al_name_push(lua_State *L, int idx, bool fresh) {
+bool al_name_push(lua_State *L, int idx, al_name_care care) {
   idx = lua_absindex(L, idx);
   names *n = push_table(L, UV_PATHS);
-  uint64_t print = fresh || !n->print ? loaded_print(L) : n->print;
-  if (print != n->print) refresh(L, n, print);
+  uint64_t print = care > AL_NAME_KNOWN || !n->print ? loaded_print(L) : n->print;
+  if (print != n->print || care == AL_NAME_AGAIN) refresh(L, n, print);
   lua_pushvalue(L, idx);
   lua_rawget(L, -2);
   lua_remove(L, -2);

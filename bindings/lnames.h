@@ -7,10 +7,13 @@
 
 #include "ctx.h"
 
+/* How sure a question is to be: of what was known before; of the modules that are loaded now; of all that is in them now. */
+typedef enum al_name_care { AL_NAME_KNOWN, AL_NAME_LOADED, AL_NAME_AGAIN } al_name_care;
+
 /* Pushes the path of the value at idx: the name of a module, and at most two keys, with NULs in between; or pushes nothing
  * and returns false. Known are: each table that is a loaded module; C functions and classes in modules; tables and functions
- * in aloop's own. fresh: it may have been loaded since the last question. */
-bool al_name_push(lua_State *L, int idx, bool fresh);
+ * in aloop's own. */
+bool al_name_push(lua_State *L, int idx, al_name_care care);
 
 /* Pushes what has the path here, requires the module if it isn't loaded; raises RuntimeError if there is no such thing. */
 void al_name_resolve(lua_State *L, al_ctx *ctx, const char *path, size_t len);

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +67,7 @@ const char *al_procpool_push_program(lua_State *L, al_ctx *ctx, const char *exec
 typedef struct process {
   pid_t pid;
   int fd;           /* our end of the socket */
+  int pidfd;        /* or -1 */
   bool interrupted; /* by us: there is no reason to look for */
 } process;
 
@@ -143,8 +145,12 @@ static int make(const al_worker_setup *setup, const char *program, process *to) 
   err = start(program, ends[1], &to->pid);
   close(ends[1]);
   to->fd = ends[0];
-  if (err) close(ends[0]);
-  if (!err) al_frame_send(to->fd, AL_FRAME_SETUP, packed); /* if it fails, so does what is sent next */
+  if (err) {
+    close(ends[0]);
+  } else {
+    to->pidfd = (int)syscall(SYS_pidfd_open, to->pid, 0); /* close-on-exec; it fails in old kernels */
+    al_frame_send(to->fd, AL_FRAME_SETUP, packed);        /* if it fails, so does what is sent next */
+  }
 done:
   al_parcel_free(packed);
   return err;
@@ -203,10 +209,20 @@ static void interrupt(void *worker) {
   shutdown(p->fd, SHUT_RDWR);
 }
 
+/* Where SIGCHLD is ignored, nobody reaps it, and its number may be another's by now: hence the descriptor. */
+static void kill_process(const process *p) {
+  if (p->pidfd >= 0) {
+    syscall(SYS_pidfd_send_signal, p->pidfd, SIGKILL, NULL, 0);
+  } else {
+    kill(p->pid, SIGKILL);
+  }
+}
+
 static void close_process(void *worker, bool broken) {
   process *p = worker;
-  if (broken) kill(p->pid, SIGKILL); /* it was not reaped: the number is still its own */
+  if (broken) kill_process(p);
   close(p->fd);
+  if (p->pidfd >= 0) close(p->pidfd);
   while (waitpid(p->pid, NULL, 0) < 0 && errno == EINTR) continue;
   free(p);
 }

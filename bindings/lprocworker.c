@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +36,13 @@ static void set_signals(void) {
   sigaction(SIGPIPE, &action, NULL);
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* To be killed with the pool; false: that is gone already, perhaps with a call on the way. */
+static bool tie_to_pool(void) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  struct pollfd end = {.fd = AL_FRAME_FD, .events = POLLRDHUP};
+  return poll(&end, 1, 0) == 0;
 }
 
 /* What the pool's process had open without close-on-exec is none of ours. */
@@ -112,7 +119,7 @@ int al_procworker_run(void) {
   fcntl(AL_FRAME_FD, F_SETFD, FD_CLOEXEC);
   al_frame_kind kind;
   al_parcel *parcel;
-  if (al_frame_receive(AL_FRAME_FD, &kind, &parcel) != 0) {
+  if (!tie_to_pool() || al_frame_receive(AL_FRAME_FD, &kind, &parcel) != 0) {
     fputs("aloop: --worker is for the worker processes of a ProcessPoolExecutor\n", stderr);
     return EXIT_FAILURE;
   }
