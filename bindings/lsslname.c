@@ -9,13 +9,14 @@
 typedef struct question {
   const l_ssl_context *context;
   const char *name; /* or NULL */
+  int alert;        /* if it fails now */
 } question;
 
 enum { QUESTION = 1, TRANSPORT, FUNCTION, RESULT }; /* stack of ask_body */
 
 /* question, transport → the number of an alert, or 0 */
 static int ask_body(lua_State *L) {
-  const question *q = lua_touserdata(L, QUESTION);
+  question *q = lua_touserdata(L, QUESTION);
   al_ctx *ctx = q->context->ctx;
   lua_getiuservalue(L, TRANSPORT, AL_TLS_UV_CONTEXT);
   lua_getiuservalue(L, -1, AL_SSL_UV_SERVERNAME);
@@ -24,6 +25,7 @@ static int ask_body(lua_State *L) {
   lua_pushstring(L, q->name);
   lua_rotate(L, -3, -1); /* the object, its name, its context */
   lua_call(L, 3, 1);
+  q->alert = SSL_AD_INTERNAL_ERROR;
   if (lua_isnil(L, -1)) {
     lua_pushinteger(L, 0);
     return 1;
@@ -52,7 +54,7 @@ static int on_servername(al_tls_ctx *tls, al_transport *transport, SSL *ssl, con
   if (!L) return SSL_AD_INTERNAL_ERROR;
   int alert = SSL_AD_INTERNAL_ERROR;
   if (lua_rawgeti(L, 1, box->slot) == LUA_TUSERDATA) {
-    question q = {c, name};
+    question q = {c, name, SSL_AD_HANDSHAKE_FAILURE};
     int transport_at = lua_gettop(L);
     lua_pushcfunction(L, ask_body);
     lua_pushlightuserdata(L, &q);
@@ -60,7 +62,7 @@ static int on_servername(al_tls_ctx *tls, al_transport *transport, SSL *ssl, con
     if (al_pcall(L, 2, 1) == LUA_OK) {
       alert = (int)lua_tointeger(L, -1);
     } else {
-      alert = SSL_AD_HANDSHAKE_FAILURE;
+      alert = q.alert;
       report(c, L, transport, transport_at);
     }
   }

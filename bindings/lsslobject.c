@@ -56,6 +56,11 @@ static int object_gc(lua_State *L) {
   return 0;
 }
 
+static int push_none(lua_State *L) {
+  lua_pushnil(L);
+  return 1;
+}
+
 /* ---- methods ----------------------------------------------------------------------------------------------------- */
 
 /* getpeercert([binary]) → table or DER; nil: it sent none. What was not asked for is not believed, so the table is empty. */
@@ -76,7 +81,7 @@ static int object_getpeercert(lua_State *L) {
 /* cipher() → name, protocol, bits; nil: none yet */
 static int object_cipher(lua_State *L) {
   const SSL_CIPHER *cipher = SSL_get_current_cipher(check_ssl(L));
-  if (!cipher) return 0;
+  if (!cipher) return push_none(L);
   lua_pushstring(L, SSL_CIPHER_get_name(cipher));
   lua_pushstring(L, SSL_CIPHER_get_version(cipher));
   lua_pushinteger(L, SSL_CIPHER_get_bits(cipher, NULL));
@@ -85,7 +90,7 @@ static int object_cipher(lua_State *L) {
 
 static int object_version(lua_State *L) {
   const SSL *ssl = check_ssl(L);
-  if (!SSL_is_init_finished(ssl)) return 0;
+  if (!SSL_is_init_finished(ssl)) return push_none(L);
   lua_pushstring(L, SSL_get_version(ssl));
   return 1;
 }
@@ -94,14 +99,14 @@ static int object_selected_alpn_protocol(lua_State *L) {
   const unsigned char *name;
   unsigned len;
   SSL_get0_alpn_selected(check_ssl(L), &name, &len);
-  if (!name) return 0;
+  if (!name) return push_none(L);
   lua_pushlstring(L, (const char *)name, len);
   return 1;
 }
 
 static int object_compression(lua_State *L) {
   const COMP_METHOD *method = SSL_get_current_compression(check_ssl(L));
-  if (!method) return 0;
+  if (!method) return push_none(L);
   lua_pushstring(L, COMP_get_name(method));
   return 1;
 }
@@ -110,11 +115,11 @@ static int object_compression(lua_State *L) {
  * TLS 1.3 has no such binding. */
 static int push_unique(lua_State *L, const SSL *ssl) {
   char message[EVP_MAX_MD_SIZE];
-  if (SSL_version(ssl) >= TLS1_3_VERSION) return 0;
+  if (SSL_version(ssl) >= TLS1_3_VERSION) return push_none(L);
   bool ours = SSL_session_reused(ssl) == SSL_is_server(ssl);
   size_t len =
       ours ? SSL_get_finished(ssl, message, sizeof message) : SSL_get_peer_finished(ssl, message, sizeof message);
-  if (len == 0) return 0;
+  if (len == 0) return push_none(L);
   lua_pushlstring(L, message, len);
   return 1;
 }
@@ -123,10 +128,10 @@ static int push_unique(lua_State *L, const SSL *ssl) {
 static int push_exporter(lua_State *L, SSL *ssl) {
   static const char label[] = "EXPORTER-Channel-Binding";
   unsigned char key[32];
-  if (!SSL_is_init_finished(ssl)) return 0;
+  if (!SSL_is_init_finished(ssl)) return push_none(L);
   int ok = SSL_export_keying_material(ssl, key, sizeof key, label, sizeof label - 1, NULL, 0, 1);
   ERR_clear_error();
-  if (ok != 1) return 0;
+  if (ok != 1) return push_none(L);
   lua_pushlstring(L, (const char *)key, sizeof key);
   return 1;
 }
