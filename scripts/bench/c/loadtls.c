@@ -8,7 +8,7 @@
  *   connect     a request is: connect, handshake, one echo, close_notify, and the server's end
  *   cycles      so many requests (-n) as in connect, and beside each a connection that is given up before the handshake
  *               has ended: with nothing said, with half a ClientHello, with a whole one, with the server's answer; half
- *               of them reset; needs -P and -n
+ *               of them reset; before that as many that aren't counted; needs -P and -n
  *
  * -R: connections resume the sessions of earlier ones; that some don't is an error.
  *
@@ -33,7 +33,6 @@
 
 #define SESSIONS 512     /* that wait to be resumed; more are forgotten */
 #define GIVEN_UP 16      /* connections that live on for a while, so that the server gets to answer them */
-#define WARM_CYCLES 2000 /* before memory is looked at */
 
 static SSL_CTX *ctx;
 static bool resume, cycles, idle;
@@ -206,7 +205,7 @@ static int settle(int fds) {
 
 static void run_cycles(struct load_conn *conns) {
   int fds = count_fds();
-  load_run(conns, WARM_CYCLES);
+  load_run(conns, load_options.requests); /* a heap takes a while to find its size */
   give_up_all();
   fds = settle(fds);
   int64_t rss = bench_rss(load_options.pid);

@@ -3,7 +3,7 @@
 -- SPDX-License-Identifier: MIT
 local report = {}
 
-local ROW = "%-10s %-17s %11s %11s %9s %9s  %s"
+local ROW = "%-10s %-17s %s %s %9s %9s  %s"
 
 ---@class Sample
 ---@field value number
@@ -36,7 +36,12 @@ end
 local function amount(unit, value)
   if unit == "B" then return ("%.0f B"):format(value) end
   if value >= 1e6 then return ("%.2f ms"):format(value / 1e6) end
-  return value >= 1000 and ("%.3f µs "):format(value / 1000) or ("%.1f ns"):format(value)
+  return value >= 1000 and ("%.3f µs"):format(value / 1000) or ("%.1f ns"):format(value)
+end
+
+-- As %11s, for text with a µ in it.
+local function cell(text)
+  return (" "):rep(11 - utf8.len(text)) .. text
 end
 
 local function ratio(value, base)
@@ -60,7 +65,7 @@ end
 
 --- Prints the heading of the table.
 function report.heading()
-  print(ROW:format("part", "program", "lowest", "median", "x lowest", "x median", "must reach"))
+  print(ROW:format("part", "program", cell "lowest", cell "median", "x lowest", "x median", "must reach"))
 end
 
 local function judge(part, figure, base, rival, missed)
@@ -86,7 +91,7 @@ function report.part(part, figures, missed)
   print("-- " .. part.title)
   for _, figure in ipairs(figures) do
     local must = figure.program:find "^aloop" and judge(part, figure, base, rival, missed) or figure.note or ""
-    local lowest, median = amount(part.unit, figure.lowest), amount(part.unit, figure.median)
+    local lowest, median = cell(amount(part.unit, figure.lowest)), cell(amount(part.unit, figure.median))
     print((ROW:format(part.name, figure.program, lowest, median, ratio(figure.lowest, base and base.lowest),
       ratio(figure.median, base and base.median), must):gsub("%s+$", "")))
   end
