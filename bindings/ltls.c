@@ -209,10 +209,11 @@ static int upgrade_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 1;
 }
 
-/* What a stream has read ahead is the beginning of the handshake. */
-static void feed(lua_State *L, al_transport *transport) {
-  const l_stream *s = al_test_stream(L, PROTOCOL);
+/* What a stream has read ahead is the beginning of the handshake; what it reads from now on comes from above. */
+static void take_stream(lua_State *L, al_transport *transport) {
+  l_stream *s = al_test_stream(L, PROTOCOL);
   size_t len = 0;
+  if (s) al_stream_replace_transport(s, transport);
   const char *data = s && s->reader ? al_reader_peek(s->reader, &len) : NULL;
   if (len == 0) return;
   int err = al_tls_feed(transport, data, len);
@@ -275,7 +276,7 @@ static int loop_start_tls(lua_State *L) {
   if (err == -ENOTSUP) return refuse_transport(L);
   if (err == -EBUSY) return al_raise(L, ctx, AL_C_RuntimeError, "unable to start_tls; sendfile is in progress");
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);
-  feed(L, made);
+  take_stream(L, made);
   set_value(L, BELOW, AL_TRANSPORT_UV_PROTOCOL, TRANSPORT);
   return al_endpoint_wait(L, ctx, e, made, upgrade_finish);
 }

@@ -30,8 +30,8 @@ local function check_nothing(context)
   context.verify_mode = ssl.CERT_NONE
 end
 
--- What is wrong with the server's certificate: its name; what is said; X509_V_ERR_*; the change to the client's context
--- with which it is taken all the same.
+-- What is wrong with the server's certificate: its name; what is said; X509_V_ERR_*; the change to the client's
+-- context with which it is taken all the same.
 local refusals = {
   {
     "self_signed", "self-signed certificate", 18,
