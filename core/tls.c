@@ -418,15 +418,23 @@ int al_tls_start(al_transport *below, const al_tls_options *options, al_protocol
 }
 
 int al_tls_feed(al_transport *transport, const char *data, size_t len) {
+  al_assert(al_transport_is_tls(transport));
   return al__tls_keep(al__tls_of(transport), data, len);
 }
 
-void al_tls_forget(al_transport *transport) { al__tls_of(transport)->done = NULL; }
+void al_tls_forget(al_transport *transport) {
+  al_assert(al_transport_is_tls(transport));
+  al__tls_of(transport)->done = NULL;
+}
 
 /* ---- what it is -------------------------------------------------------------------------------------------------- */
 
 bool al_transport_is_tls(const al_transport *transport) { return transport->ops == &tls_ops; }
-SSL *al_tls_native(const al_transport *transport) { return AL_CONTAINER(transport, const al_tls, base)->ssl; }
+SSL *al_tls_native(const al_transport *transport) {
+  al_assert(al_transport_is_tls(transport));
+  return AL_CONTAINER(transport, const al_tls, base)->ssl;
+}
 const al_tls_error *al_tls_failure(const al_transport *transport) {
+  al_assert(al_transport_is_tls(transport));
   return AL_CONTAINER(transport, const al_tls, base)->failure;
 }

@@ -504,6 +504,9 @@ static void test_endless_key_updates(void) {
   wire_connect(&pair, &w);
   SSL *client = al_tls_native(pair.client->peer.transport);
   size_t written = 0;
+  tls_peer *ends[] = {pair.server, pair.client};
+  for (int e = 0, size = 4096; e < 2; e++)
+    CHECK_EQ(setsockopt(al_transport_fd(ends[e]->peer.transport), SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
   w.held[0] = true;
   while (SSL_key_update(client, SSL_KEY_UPDATE_REQUESTED) == 1) {
     CHECK(written < 1000000);
