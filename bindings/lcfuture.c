@@ -160,6 +160,7 @@ static int wait_for(lua_State *L, const char *f, lua_KFunction k) {
   handle *h = check_handle(L, ctx);
   int64_t until_ns = deadline(L, ctx, 2, f);
   lua_settop(L, 2);
+  al_mailbox_drain(ctx);
   if (!al_cfuture_is_done(h->f)) {
     if (al_may_wait(L, ctx)) {
       push_wait(L);
@@ -278,7 +279,9 @@ static int cfuture_set_result(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   handle *h = check_handle(L, ctx);
   al_parcel *values = al_marshal(L, ctx, 2, lua_gettop(L) - 1, AL_MARSHAL_LOCAL | AL_MARSHAL_RESULTS);
-  return al_cfuture_finish(h->f, values) ? 0 : refuse_state(L, ctx);
+  if (!al_cfuture_finish(h->f, values)) return refuse_state(L, ctx);
+  al_mailbox_drain(ctx);
+  return 0;
 }
 
 static int cfuture_set_exception(lua_State *L) {
@@ -286,7 +289,9 @@ static int cfuture_set_exception(lua_State *L) {
   handle *h = check_handle(L, ctx);
   luaL_checkany(L, 2);
   al_parcel *error = al_marshal_error(L, ctx, 2, AL_MARSHAL_LOCAL);
-  return al_cfuture_fail(h->f, error) ? 0 : refuse_state(L, ctx);
+  if (!al_cfuture_fail(h->f, error)) return refuse_state(L, ctx);
+  al_mailbox_drain(ctx);
+  return 0;
 }
 
 static const luaL_Reg methods[] = {{"result", cfuture_result},

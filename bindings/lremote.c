@@ -238,7 +238,8 @@ static int answer_body(lua_State *L) {
     al_future_mark_read(ctx, f); /* nobody waits any more */
   } else {
     int n = al_future_result(L, ctx, 2); /* its error is raised, and taken by the caller */
-    al_parcel *values = n == 0 ? NULL : al_marshal(L, ctx, lua_gettop(L) - n + 1, n, AL_MARSHAL_LOCAL);
+    al_parcel *values =
+        n == 0 ? NULL : al_marshal(L, ctx, lua_gettop(L) - n + 1, n, AL_MARSHAL_LOCAL | AL_MARSHAL_RESULTS);
     al_cfuture_finish(&a->f, values);
   }
   return 0;
@@ -395,7 +396,7 @@ static int remote_call_soon(lua_State *L) {
   al_lua_remote *remote = check_remote(L, ctx);
   if (lua_isthread(L, 2)) return al_argerror(L, 2, "coroutines cannot be used with call_soon_threadsafe()");
   al_check_callable(L, 2);
-  al_parcel *parcel = al_marshal(L, ctx, 2, lua_gettop(L) - 1, AL_MARSHAL_LOCAL);
+  al_parcel *parcel = al_marshal(L, ctx, 2, lua_gettop(L) - 1, AL_MARSHAL_LOCAL | AL_MARSHAL_CALL);
   int err = post_call(remote, &(call){.parcel = parcel});
   return err ? refuse(L, ctx, err) : 0;
 }
@@ -410,7 +411,7 @@ static int check_coroutine(lua_State *L, int arg) {
 /* Pushes the ConcurrentFuture of the coroutine at coro, which is sent. */
 static int run_elsewhere(lua_State *L, al_ctx *ctx, al_lua_remote *remote, int coro) {
   al_cfuture **handle = al_new_cfuture(L, ctx);
-  al_parcel *parcel = al_marshal(L, ctx, coro, 1, AL_MARSHAL_LOCAL);
+  al_parcel *parcel = al_marshal(L, ctx, coro, 1, AL_MARSHAL_LOCAL | AL_MARSHAL_CALL);
   al_answer *a = answer_new(remote);
   if (!a) {
     al_parcel_free(parcel);

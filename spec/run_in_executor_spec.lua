@@ -15,12 +15,13 @@ helper.each_loop(function(_, new_loop)
   local function with_loop(body, options) helper.with_loop(new_loop, body, options) end
 
   describe("run_in_executor", function()
-    it("runs a function elsewhere while the loop goes on", function() -- row: run_in_executor, run_in_executor.executor_nil
+    -- row: run_in_executor, run_in_executor.executor_nil
+    it("runs a function elsewhere while the loop goes on", function()
       with_loop(function(loop)
-        local before = threads.count()
+        threads.until_alone()
         local gate <close> = threads.gate()
         local future = loop:run_in_executor(nil, pass, gate.path, 1, nil, "three")
-        assert.is_true(threads.count() > before)
+        assert.equal(2, threads.count())
         local ticks = 0
         for _ = 1, 3 do
           aloop.sleep(0.001)
@@ -30,7 +31,7 @@ helper.each_loop(function(_, new_loop)
         assert.same({ 1, nil, "three", n = 3 }, table.pack(future:await()))
         assert.equal(3, ticks)
         loop:shutdown_default_executor()
-        assert.equal(before, threads.count())
+        threads.until_alone()
       end)
     end)
 
@@ -108,14 +109,13 @@ helper.each_loop(function(_, new_loop)
 
     it("uses a thread pool of one's own", function() -- row: run_in_executor.thread_pool, run_in_executor.executor
       with_loop(function(loop)
-        local before = threads.count()
         do
           local workers <close> = aloop.ThreadPoolExecutor { max_workers = 2 }
           local futures = {}
           for i = 1, 10 do futures[i] = loop:run_in_executor(workers, add, i, i) end
           for i = 1, 10 do assert.equal(2 * i, futures[i]:await()) end
         end
-        assert.equal(before, threads.count())
+        threads.until_alone()
       end)
     end)
 
@@ -278,11 +278,10 @@ describe("shutdown_default_executor", function()
   it("waits for the threads", function() -- row: shutdown_default_executor
     as_task(function(loop)
       local gate <close> = threads.gate()
-      local before = threads.count()
       local future = loop:run_in_executor(nil, pass, gate.path, "done")
       loop:call_later(0.005, gate.open)
       loop:shutdown_default_executor()
-      assert.equal(before, threads.count())
+      threads.until_alone()
       assert.equal("done", future:await())
     end)
   end)

@@ -1,5 +1,5 @@
--- threads.lua - what the specs of executors and remotes share: jobs that wait for a word, and how many threads there are.
--- Required by name.
+-- threads.lua - what the specs of executors and remotes share: jobs that wait for a word, and how many threads there
+-- are. Required by name.
 -- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
@@ -13,7 +13,8 @@ local function name_of(tid)
   return file and file:read("l") or ""
 end
 
--- The threads of this process, but for those that the kernel has for io_uring.
+-- The threads of this process, but for those that the kernel has for io_uring. Those that were joined just now may
+-- still be among them.
 function threads.count()
   local n = 0
   for tid in lfs.dir("/proc/self/task") do
@@ -22,8 +23,8 @@ function threads.count()
   return n
 end
 
--- A gate for jobs, which blocks their threads until it is opened, for one of them at a time. They get `gate.path` and call
--- `threads.pass(path, ...)`, which returns the rest.
+-- A gate for jobs, which blocks their threads until it is opened, for one of them at a time. They get `gate.path` and
+-- call `threads.pass(path, ...)`, which returns the rest.
 function threads.gate()
   local reader, writer = aloop.pipe()
   local gate = { path = "/proc/self/fd/" .. reader:fileno() }
@@ -46,6 +47,11 @@ end
 -- In a task: waits until f() is true.
 function threads.until_true(f)
   while not f() do aloop.sleep(0.001) end
+end
+
+-- The same: this is the only thread, those of earlier specs are gone.
+function threads.until_alone()
+  threads.until_true(function() return threads.count() == 1 end)
 end
 
 -- The same for a job that is to run.
@@ -74,6 +80,6 @@ function threads.elsewhere(f, ...)
 end
 
 -- The ConcurrentFutures' own descriptor of this state is there from now on, so that it counts as no leak later.
-aloop.ConcurrentFuture():add_done_callback(print)
+aloop.ConcurrentFuture():add_done_callback(function() end)
 
 return threads
