@@ -1,30 +1,18 @@
 -- aloop in a program of one's own: aloop_lua.h, by C programs that use it (spec/c/embed_*.c), and the example.
 -- SPDX-License-Identifier: MIT
 
-local lfs = require "lfs"
 local helper = require "spec.helper"
-
-local DIRECTORY = helper.build .. "/c"
+local programs = require "spec.support.programs"
 
 local function run(name, argv)
-  local path = DIRECTORY .. "/" .. name
-  assert.is_not_nil(lfs.attributes(path), path .. " is not built")
-  return helper.run_program({ path, table.unpack(argv or {}) }, { timeout = 120 })
+  return helper.run_program({ programs.path(name), table.unpack(argv or {}) }, { timeout = 120 })
 end
 
+-- embed_threads shows what scripts see of other threads:
+-- row: get_running_loop.per_thread, abstract_loop.not_threadsafe, call_soon.not_threadsafe, debug.thread_check
+-- row: add_signal_handler.main_thread
 describe("embedding", function()
-  for name in lfs.dir("spec/c") do
-    local program = name:match("^(embed_.*)%.c$")
-    if program then
-      it("spec/c/" .. program .. " passes", function()
-        local result = run(program)
-        local how = result.signal and "signal " .. result.signal or ""
-        local text = ("%s%s\n%s"):format(result.stdout, result.stderr, how)
-        assert.equal(0, result.code, text)
-        assert.matches("ok %d+ tests", result.stdout)
-      end)
-    end
-  end
+  programs.specs(programs.named { "^embed_" })
 end)
 
 describe("the example of embedding", function()

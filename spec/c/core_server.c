@@ -314,18 +314,15 @@ static void out_of_descriptors(bool close_meanwhile) {
   _exit(0);
 }
 
-static void in_child(void (*run)(bool), bool arg) {
-  int status;
-  fflush(stdout);
-  pid_t pid = fork();
-  if (pid == 0) run(arg);
-  CHECK_EQ(waitpid(pid, &status, 0), pid);
-  CHECK_EQ(status, 0);
-}
-
 static void test_out_of_descriptors(void) {
-  in_child(out_of_descriptors, false);
-  in_child(out_of_descriptors, true);
+  fflush(stdout);
+  for (int close_meanwhile = 0; close_meanwhile <= 1; close_meanwhile++)
+    if (fork() == 0) out_of_descriptors(close_meanwhile);
+  for (int ended = 0; ended < 2; ended++) {
+    int status;
+    CHECK(wait(&status) > 0);
+    CHECK_EQ(status, 0);
+  }
 }
 
 /* ---- binding ----------------------------------------------------------------------------------------------------- */
