@@ -303,6 +303,7 @@ static int begun(lua_State *L, al_ctx *ctx, l_wait *wait) {
 /* Cancelled: the protocol is told all the same what becomes of the child. */
 static void abandon_start(al_ctx *ctx, l_wait *wait) {
   (void)ctx;
+  wait->task = NULL; /* not to be woken */
   close_process(of_starting(wait));
 }
 
