@@ -3,23 +3,9 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
+local programs = require "spec.support.programs"
 
--- Compiles spec/c/module/c_protocol.c for the interpreter under test; returns the module.
-local function load_module()
-  local directory, remove = helper.temporary_directory()
-  local path = directory .. "/c_protocol.so"
-  local command = ("${CC:-cc} -std=gnu11 -O1 -fPIC -shared -o %s -I%s $(pkg-config --cflags lua5.4) %s 2>&1"):format(
-    helper.quote(path), helper.quote(helper.root .. "/core"),
-    helper.quote(helper.root .. "/spec/c/module/c_protocol.c"))
-  local pipe = io.popen(command)
-  local output = pipe:read("a")
-  assert(pipe:close(), output)
-  local module = assert(package.loadlib(path, "luaopen_c_protocol"))()
-  remove()
-  return module
-end
-
-local c_protocol = load_module()
+local c_protocol = programs.module "c_protocol"
 
 helper.each_loop(function(_, new_loop)
   describe("a protocol in C", function()

@@ -118,10 +118,9 @@ describe("a task waits through", function()
   end)
 
   it("require: a module that waits while it loads", function()
-    local directory, remove = helper.temporary_directory()
-    local file = assert(io.open(directory .. "/waiting_module.lua", "w"))
-    file:write("require('aloop').sleep(0.001) return { name = ..., loaded = true }")
-    file:close()
+    local directory, remove = helper.temporary_directory {
+      ["waiting_module.lua"] = "require('aloop').sleep(0.001) return { name = ..., loaded = true }",
+    }
     local out = helper.output_of([[
       local aloop = require "aloop"
       local task = aloop.create_task(function()

@@ -15,10 +15,9 @@ helper.each_loop(function(_, new_loop)
 
   -- body(loop, directory)
   local function with_directory(body)
-    local directory, remove = helper.temporary_directory()
-    local ok, e = pcall(with_loop, function(loop, trial) body(loop, directory, trial) end)
-    remove()
-    if not ok then error(e, 0) end
+    helper.in_directory(function(directory)
+      with_loop(function(loop, trial) body(loop, directory, trial) end)
+    end)
   end
 
   describe("over Unix sockets", function()

@@ -48,11 +48,7 @@ end
 
 setup(function()
   dir, remove_dir = helper.temporary_directory()
-  for name, text in pairs(FILES) do
-    local file = assert(io.open(dir .. "/" .. name, "w"))
-    file:write(text, "\n")
-    file:close()
-  end
+  for name, text in pairs(FILES) do helper.write_file(text .. "\n", dir .. "/" .. name) end
 end)
 
 teardown(function() remove_dir() end)
@@ -234,20 +230,11 @@ describe("the interpreter", function()
 
   it("runs files of ALOOP_LUADIR instead of its own, and new ones", function()
     local lua_dir, remove_lua_dir = helper.temporary_directory()
-    local lfs = require "lfs"
-    lfs.mkdir(lua_dir .. "/aloop")
-    local function write(name, text)
-      local file = assert(io.open(lua_dir .. "/aloop/" .. name, "w"))
-      file:write(text)
-      file:close()
-    end
-    write("helpers.lua", "return { partial = 'from ALOOP_LUADIR' }")
-    write("brandnew.lua", "return 'new'")
+    require("lfs").mkdir(lua_dir .. "/aloop")
+    helper.write_file("return { partial = 'from ALOOP_LUADIR' }", lua_dir .. "/aloop/helpers.lua")
+    helper.write_file("return 'new'", lua_dir .. "/aloop/brandnew.lua")
     local code = "print(require 'aloop'.partial, (require 'aloop.brandnew'))"
     assert.equal("from ALOOP_LUADIR\tnew\n", (output({ "-e", code }, { env = { ALOOP_LUADIR = lua_dir } })))
-    os.remove(lua_dir .. "/aloop/helpers.lua")
-    os.remove(lua_dir .. "/aloop/brandnew.lua")
-    lfs.rmdir(lua_dir .. "/aloop")
     remove_lua_dir()
   end)
 
@@ -264,11 +251,7 @@ end)
 describe("require", function()
   local function run(files, script)
     local module_dir, remove = helper.temporary_directory()
-    for name, text in pairs(files) do
-      local file = assert(io.open(module_dir .. "/" .. name .. ".lua", "w"))
-      file:write(text)
-      file:close()
-    end
+    for name, text in pairs(files) do helper.write_file(text, module_dir .. "/" .. name .. ".lua") end
     local result = helper.run("package.path = '" .. module_dir .. "/?.lua'\n" .. script)
     remove()
     return result

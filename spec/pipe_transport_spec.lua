@@ -3,25 +3,12 @@
 
 local aloop = require "aloop"
 local helper = require "spec.helper"
+local programs = require "spec.support.programs"
 local raises, type_error = helper.raises, helper.type_error
 
 local S = aloop.socket
 
--- Compiles spec/c/module/fds.c for the interpreter under test; returns the module.
-local function load_module()
-  local directory, remove = helper.temporary_directory()
-  local path = directory .. "/fds.so"
-  local command = ("${CC:-cc} -std=gnu11 -O1 -fPIC -shared -o %s $(pkg-config --cflags lua5.4) %s 2>&1"):format(
-    helper.quote(path), helper.quote(helper.root .. "/spec/c/module/fds.c"))
-  local pipe = io.popen(command)
-  local output = pipe:read("a")
-  assert(pipe:close(), output)
-  local module = assert(package.loadlib(path, "luaopen_fds"))()
-  remove()
-  return module
-end
-
-local fds = load_module()
+local fds = programs.module "fds"
 
 local function reader(loop, pipe, options)
   local transport, protocol = loop:connect_read_pipe(function() return helper.Recorder(loop, options) end, pipe)

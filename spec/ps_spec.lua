@@ -344,10 +344,7 @@ describe("aloop ps and pstree", function()
   end)
 
   it("leave scripts of these names to be run by a path", function()
-    local dir, remove = helper.temporary_directory()
-    local file = assert(io.open(dir .. "/ps", "w"))
-    file:write("print('a script', ...)")
-    file:close()
+    local dir, remove = helper.temporary_directory { ps = "print('a script', ...)" }
     local result = helper.run_program({ helper.aloop, "./ps", "1" }, { dir = dir })
     assert.same({ 0, "a script\t1\n" }, { result.code, result.stdout })
     result = helper.run_program({ helper.aloop, "--", "ps", "1" }, { dir = dir })

@@ -67,14 +67,10 @@ describe("require", function()
   end)
 
   it("of a file that waits, from a user coroutine, a metamethod and a nested require", function()
-    local directory, remove = helper.temporary_directory()
-    local function write(name, text)
-      local file = assert(io.open(directory .. "/" .. name .. ".lua", "w"))
-      file:write(text)
-      file:close()
-    end
-    write("inner_module", "require('aloop').sleep(0) return 'inner'")
-    write("outer_module", "require('aloop').sleep(0) return 'outer ' .. require('inner_module')")
+    local directory, remove = helper.temporary_directory {
+      ["inner_module.lua"] = "require('aloop').sleep(0) return 'inner'",
+      ["outer_module.lua"] = "require('aloop').sleep(0) return 'outer ' .. require('inner_module')",
+    }
     local out = helper.output_of([[
       local co = coroutine.wrap(function()
         coroutine.yield(require("outer_module"))
@@ -157,10 +153,9 @@ describe("require", function()
   end)
 
   it("an error in a module after a wait has its traceback", function()
-    local directory, remove = helper.temporary_directory()
-    local file = assert(io.open(directory .. "/broken_module.lua", "w"))
-    file:write("require('aloop').sleep(0)\nerror('broken at the top')")
-    file:close()
+    local directory, remove = helper.temporary_directory {
+      ["broken_module.lua"] = "require('aloop').sleep(0)\nerror('broken at the top')",
+    }
     local result = helper.run("require 'broken_module'", { dir = directory })
     remove()
     assert.equal(1, result.code)

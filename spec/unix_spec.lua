@@ -16,12 +16,9 @@ function Echo:data_received(data) self.transport:write(data) end
 helper.each_loop(function(_, new_loop)
   -- body(loop, path, trial, directory): path is free for a socket.
   local function with_path(body)
-    local directory, remove = helper.temporary_directory()
-    local ok, e = pcall(helper.with_loop, new_loop, function(loop, trial)
-      body(loop, directory .. "/socket", trial, directory)
+    helper.in_directory(function(directory)
+      helper.with_loop(new_loop, function(loop, trial) body(loop, directory .. "/socket", trial, directory) end)
     end)
-    remove()
-    if not ok then error(e, 0) end
   end
 
   local function recorder_factory(loop)

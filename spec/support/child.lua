@@ -39,26 +39,29 @@ local function read_file(path)
 end
 child.read_file = read_file
 
--- A file with this text in it; the caller removes it.
-function child.write_file(text)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
+-- A file with this text in it, of a fresh name if it has no path; the caller removes it. Returns its path.
+function child.write_file(text, path)
+  path = path or os.tmpname()
+  local file <close> = assert(io.open(path, "wb"))
   file:write(text)
-  file:close()
   return path
 end
 
--- A fresh directory, and a function that removes it with all that is in it.
-function child.temporary_directory()
+-- A fresh directory, with these files in it (name → text), and a function that removes it with all that is in it.
+function child.temporary_directory(files)
   local path = os.tmpname()
   os.remove(path)
   assert(lfs.mkdir(path))
-  return path, function()
-    for name in lfs.dir(path) do
-      if name ~= "." and name ~= ".." then os.remove(path .. "/" .. name) end
-    end
-    lfs.rmdir(path)
-  end
+  for name, text in pairs(files or {}) do child.write_file(text, path .. "/" .. name) end
+  return path, function() os.execute("rm -rf " .. quote(path)) end
+end
+
+-- Runs body(directory, ...) with a fresh directory, which is gone afterwards.
+function child.in_directory(body, ...)
+  local path, remove = child.temporary_directory()
+  local ok, e = pcall(body, path, ...)
+  remove()
+  if not ok then error(e, 0) end
 end
 
 ---@class Child
