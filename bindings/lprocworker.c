@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -36,6 +37,11 @@ static void set_signals(void) {
   sigaction(SIGPIPE, &action, NULL);
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static bool is_socket(int fd) {
+  int type;
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){sizeof type}) == 0;
 }
 
 /* To be killed with the pool; false: that is gone already, perhaps with a call on the way. */
@@ -119,10 +125,11 @@ int al_procworker_run(void) {
   fcntl(AL_FRAME_FD, F_SETFD, FD_CLOEXEC);
   al_frame_kind kind;
   al_parcel *parcel;
-  if (!tie_to_pool() || al_frame_receive(AL_FRAME_FD, &kind, &parcel) != 0) {
+  if (!is_socket(AL_FRAME_FD)) {
     fputs("aloop: --worker is for the worker processes of a ProcessPoolExecutor\n", stderr);
     return EXIT_FAILURE;
   }
+  if (!tie_to_pool() || al_frame_receive(AL_FRAME_FD, &kind, &parcel) != 0) return EXIT_FAILURE;
   al_worker_setup *setup = kind == AL_FRAME_SETUP ? unpack(parcel) : NULL;
   al_parcel_free(parcel);
   al_worker *worker = setup ? al_worker_open(setup) : NULL;
