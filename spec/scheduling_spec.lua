@@ -265,11 +265,12 @@ helper.each_loop(function(_, new_loop)
       local n = 0
       loop:add_signal_handler("SIGUSR2", function() n = n + 1 end)
       local pid = io.open("/proc/self/stat"):read("n")
-      os.execute(("(for i in 1 2 3 4 5 6 7 8 9 10; do kill -s USR2 %d; sleep 0.01; done) &"):format(pid))
+      local sender = io.popen(("for i in 1 2 3 4 5 6 7 8 9 10; do kill -s USR2 %d; sleep 0.01; done"):format(pid))
       local stop_at = loop:time() + 0.3
       loop:call_at(stop_at, loop.stop, loop)
       loop:run_forever()
       assert.is_true(loop:time() >= stop_at)
+      sender:close() -- none comes any more
       while n == 0 do helper.turn(loop) end
       loop:remove_signal_handler("SIGUSR2")
     end)

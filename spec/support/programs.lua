@@ -47,7 +47,8 @@ function programs.module(name)
     local path = directory .. "/" .. name .. ".so"
     local command = "${CC:-cc} -std=gnu11 -O1 -fPIC -shared -o %s -I%s $(pkg-config --cflags lua5.4) %s 2>&1"
     local source = ("%s/spec/c/module/%s.c"):format(helper.root, name)
-    local pipe = io.popen(command:format(helper.quote(path), helper.quote(helper.root .. "/core"), helper.quote(source)))
+    command = command:format(helper.quote(path), helper.quote(helper.root .. "/core"), helper.quote(source))
+    local pipe = io.popen(command)
     local output = pipe:read("a")
     assert(pipe:close(), output)
     module = assert(package.loadlib(path, "luaopen_" .. name))()
