@@ -1,5 +1,5 @@
-/* lssl.c - SSLContext: making one, and the methods that load and set. Its fields are in lsslfields.c, what is called when
- * a client names its server in lsslname.c.
+/* lssl.c - SSLContext: making one, and the methods that load and set. Its fields are in lsslfields.c, what is called
+ * when a client names its server in lsslname.c.
  *
  * SPDX-License-Identifier: MIT */
 #include "lssl.h"

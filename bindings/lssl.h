@@ -1,5 +1,5 @@
-/* lssl.h - aloop.ssl: contexts, what a TLS connection tells of itself, sessions, certificates and errors of TLS. lssl.c has
- * contexts, the other files one thing each.
+/* lssl.h - aloop.ssl: contexts, what a TLS connection tells of itself, sessions, certificates and errors of TLS. lssl.c
+ * has contexts, the other files one thing each.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LSSL_H
@@ -63,8 +63,8 @@ void al_ssl_constants(lua_State *L);
 /* Push / raise the error of TLS: an OSError if a file could not be read (filename may be NULL). */
 void al_push_tls_error(lua_State *L, al_ctx *ctx, const al_tls_error *why, const char *filename);
 int al_raise_tls(lua_State *L, al_ctx *ctx, const al_tls_error *why, const char *filename);
-/* Pushes what a connection failed with, as the core said it: of a TLS transport with what it knows of it and who the other
- * end is. */
+/* Pushes what a connection failed with, as the core said it: of a TLS transport with what it knows of it and who the
+ * other end is. */
 void al_push_transport_error(lua_State *L, al_ctx *ctx, al_transport *transport, int error);
 
 /* ---- certificates (lsslcert.c) ---- */

@@ -1,5 +1,6 @@
 /* lsslerror.c - errors of TLS as error objects: SSLError and its subclasses, with library, reason and what the check of
- * the certificate said. All files of aloop.ssl raise through it, and protocols are told by it why a connection was lost.
+ * the certificate said. All files of aloop.ssl raise through it, and protocols are told by it why a connection was
+ * lost.
  *
  * SPDX-License-Identifier: MIT */
 #include "lssl.h"

@@ -1,5 +1,5 @@
-/* lsslfields.c - the fields of an SSLContext: each is a getter and, if it may be set, a setter over OpenSSL's own state, so
- * that nothing is known twice.
+/* lsslfields.c - the fields of an SSLContext: each is a getter and, if it may be set, a setter over OpenSSL's own
+ * state, so that nothing is known twice.
  *
  * SPDX-License-Identifier: MIT */
 #include "lssl.h"

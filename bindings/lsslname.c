@@ -1,5 +1,5 @@
-/* lsslname.c - set_servername_callback: a function of the script's is asked in the course of a server's handshake when a
- * client has named the server that it wants. It can't wait there.
+/* lsslname.c - set_servername_callback: a function of the script's is asked in the course of a server's handshake when
+ * a client has named the server that it wants. It can't wait there.
  *
  * SPDX-License-Identifier: MIT */
 #include "lloop.h"

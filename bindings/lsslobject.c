@@ -1,5 +1,5 @@
-/* lsslobject.c - SSLObject, get_extra_info("ssl_object"): what a connection has agreed on, and who the other end is. It keeps
- * OpenSSL's object, so it answers when the transport is closed, too.
+/* lsslobject.c - SSLObject, get_extra_info("ssl_object"): what a connection has agreed on, and who the other end is. It
+ * keeps OpenSSL's object, so it answers when the transport is closed, too.
  *
  * SPDX-License-Identifier: MIT */
 #include "lssl.h"
@@ -63,7 +63,8 @@ static int push_none(lua_State *L) {
 
 /* ---- methods ----------------------------------------------------------------------------------------------------- */
 
-/* getpeercert([binary]) → table or DER; nil: it sent none. What was not asked for is not believed, so the table is empty. */
+/* getpeercert([binary]) → table or DER; nil: it sent none. What was not asked for is not believed, so the table is
+ * empty. */
 static int object_getpeercert(lua_State *L) {
   SSL *ssl = check_ssl(L);
   bool binary = lua_toboolean(L, 2);

@@ -1,5 +1,5 @@
-/* ltls.c - TLS transports: from options to one over a socket, or over another transport (loop:start_tls). What they tell
- * of themselves is the SSLObject's matter (lsslobject.c), why they failed lsslerror.c's.
+/* ltls.c - TLS transports: from options to one over a socket, or over another transport (loop:start_tls). What they
+ * tell of themselves is the SSLObject's matter (lsslobject.c), why they failed lsslerror.c's.
  *
  * SPDX-License-Identifier: MIT */
 #include "ltls.h"
@@ -16,11 +16,8 @@ static const char *const only_with_ssl[] = {"ssl_handshake_timeout", "ssl_shutdo
 static const char *const only_of_clients[] = {"server_hostname", "session", NULL};
 
 static void refuse_without_ssl(lua_State *L, al_ctx *ctx, int arg, const char *const *names) {
-  for (; *names; names++) {
-    int type = al_option(L, arg, *names);
-    lua_pop(L, 1);
-    if (type != LUA_TNIL) al_raise(L, ctx, AL_C_ValueError, "%s is only meaningful with ssl", *names);
-  }
+  for (; *names; names++)
+    if (al_option_given(L, arg, *names)) al_raise(L, ctx, AL_C_ValueError, "%s is only meaningful with ssl", *names);
 }
 
 #define LONGEST_S 1e9 /* is never */
@@ -94,45 +91,45 @@ static void check_context(lua_State *L, al_ctx *ctx, const l_tls *tls) {
     al_raise(L, ctx, AL_C_ValueError, "check_hostname requires server_hostname");
 }
 
-/* Pushes the SSLContext that ssl means; false, and nil: none. */
-static bool push_context(lua_State *L, al_ctx *ctx, int arg, const char *f, int host) {
+/* Is there to be TLS? Raises if ssl can't mean that. */
+static bool is_wanted(lua_State *L, al_ctx *ctx, int arg, const char *f, bool client) {
   int type = al_option(L, arg, "ssl");
-  bool wanted = lua_toboolean(L, -1);
-  if (!wanted) {
-    lua_pop(L, 1);
-    lua_pushnil(L);
-  } else if (type == LUA_TBOOLEAN && host != AL_TLS_SERVER_SIDE) {
-    lua_pop(L, 1);
-    al_push_default_ssl_context(L, ctx, false, 0);
-  } else if (!al_test_ssl_context(L, ctx, -1)) {
-    al_option_error(L, f, "ssl", "SSLContext", -1);
-  }
+  bool wanted = lua_toboolean(L, -1), any = type == LUA_TBOOLEAN && client;
+  if (wanted && !any && !al_test_ssl_context(L, ctx, -1)) al_option_error(L, f, "ssl", "SSLContext", -1);
+  lua_pop(L, 1);
   return wanted;
+}
+
+static void push_context(lua_State *L, al_ctx *ctx, int arg) {
+  if (al_option(L, arg, "ssl") != LUA_TBOOLEAN) return;
+  lua_pop(L, 1);
+  al_push_default_ssl_context(L, ctx, false, 0);
+}
+
+static void check_named(lua_State *L, al_ctx *ctx, int arg, int host) {
+  if (!al_option_given(L, arg, "server_hostname") && !(host && has_text(L, host)))
+    al_raise(L, ctx, AL_C_ValueError, "You must set server_hostname when using ssl without a host");
 }
 
 void al_tls_check_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int host, l_tls *tls) {
   bool client = host != AL_TLS_SERVER_SIDE;
-  int type = al_option(L, arg, "server_hostname");
+  int top = lua_gettop(L);
   *tls = (l_tls){.server_side = !client};
-  lua_pop(L, 1);
-  if (!push_context(L, ctx, arg, f, host)) {
+  if (!is_wanted(L, ctx, arg, f, client)) {
     if (client) refuse_without_ssl(L, ctx, arg, only_of_clients);
     refuse_without_ssl(L, ctx, arg, only_with_ssl);
-    lua_pushnil(L);
-    lua_pushnil(L);
+    lua_settop(L, top + AL_TLS_VALUES);
     return;
   }
-  tls->context = lua_gettop(L);
   read_timeouts(L, ctx, arg, f, tls);
-  if (!client) {
-    lua_pushnil(L);
-    lua_pushnil(L);
-  } else {
-    if (type == LUA_TNIL && !(host && has_text(L, host)))
-      al_raise(L, ctx, AL_C_ValueError, "You must set server_hostname when using ssl without a host");
+  if (client) check_named(L, ctx, arg, host);
+  push_context(L, ctx, arg);
+  tls->context = lua_gettop(L);
+  if (client) {
     push_hostname(L, ctx, arg, f, host, tls);
     push_session(L, ctx, arg, f, tls);
   }
+  lua_settop(L, top + AL_TLS_VALUES);
   check_context(L, ctx, tls);
 }
 
@@ -283,7 +280,8 @@ static int loop_start_tls(lua_State *L) {
 
 /* ---- extra information ------------------------------------------------------------------------------------------- */
 
-/* Pushes what the method of the SSLObject gives, more than one value as an array; nil if there is no object any more. */
+/* Pushes what the method of the SSLObject gives, more than one value as an array; nil if there is no object any
+ * more. */
 static void push_of_object(lua_State *L, al_ctx *ctx, const char *method) {
   int top = lua_gettop(L) + 1;
   al_push_ssl_object(L, ctx, 1);

@@ -24,9 +24,9 @@ typedef struct l_tls {
   bool server_side;
 } l_tls;
 
-/* Checks the options at arg of function f that are about TLS, in asyncio's order, and pushes what *tls names; three values
- * in any case, if host is not negative. host: index of the name that a client's connection goes to, 0: it has none, and
- * -1: a server's, which has neither server_hostname nor session. */
+/* Checks the options at arg of function f that are about TLS, and pushes what *tls names, AL_TLS_VALUES values in any
+ * case. host: index of the name that a client's connection goes to; AL_TLS_NO_HOST; or AL_TLS_SERVER_SIDE: there is
+ * neither server_hostname nor session. */
 enum { AL_TLS_NO_HOST = 0, AL_TLS_SERVER_SIDE = -1, AL_TLS_VALUES = 3 };
 void al_tls_check_options(lua_State *L, al_ctx *ctx, int arg, const char *f, int host, l_tls *tls);
 
@@ -39,8 +39,8 @@ l_transport *al_tls_make(lua_State *L, al_ctx *ctx, l_loop *loop, int *fd, const
 int al_tls_endpoint_make(lua_State *L, al_ctx *ctx, l_endpoint *e, int factory, const al_addr *peer, const l_tls *tls,
                          const l_given *given);
 
-/* Pushes the extra information of a TLS transport at 1 that only such a one has; false, and nothing, if there is none of
- * that name. */
+/* Pushes the extra information of a TLS transport at 1 that only such a one has; false, and nothing, if there is none
+ * of that name. */
 bool al_tls_push_info(lua_State *L, al_ctx *ctx, const char *name);
 
 void al_tls_openlib(lua_State *L, al_ctx *ctx);

@@ -1,5 +1,5 @@
-/* tls_ctx.c - al_tls_ctx: OpenSSL's SSL_CTX with the defaults of Python's ssl module, and with what it must keep for its
- * connections. tls.c makes these from it, programs and bindings set it up; it knows neither, nor loops.
+/* tls_ctx.c - al_tls_ctx: OpenSSL's SSL_CTX with the defaults of Python's ssl module, and with what it must keep for
+ * its connections. tls.c makes these from it, programs and bindings set it up; it knows neither, nor loops.
  *
  * An al_tls_ctx hangs on its SSL_CTX and goes with it: their references are the same, so a connection keeps both.
  *
