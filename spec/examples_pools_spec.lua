@@ -4,6 +4,13 @@
 local helper = require "spec.helper"
 local examples = require "spec.support.examples"
 
+it("example run_in_executor runs in each kind of pool", function() -- row: example.run_in_executor
+  local sum = 0
+  for i = 0, 999999 do sum = sum + i * i end
+  assert.equal(("default thread pool\t100\ncustom thread pool\t100\ncustom process pool\t%d\n"
+    .. "custom interpreter pool\t%d\n"):format(sum, sum), examples.output_of("run_in_executor"))
+end)
+
 describe("example parallel_checksum", function()
   -- The text 123456789 has the CRC-32 that all descriptions of it give.
   local function with_files(body)
