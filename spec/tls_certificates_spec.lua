@@ -80,7 +80,8 @@ helper.each_loop(function(_, new_loop)
 
   -- Connects a client with this context to a server with that one; reads and writes a byte.
   local function exchange(loop, server, client, options)
-    local transport, client_side, _, server_side = tls.pair(loop, { server = server, client = client, connect = options })
+    local transport, client_side, _, server_side = tls.pair(loop,
+      { server = server, client = client, connect = options })
     transport:write "x"
     server_side:wait_data(1)
     tls.finish(client_side, server_side)
