@@ -13,12 +13,12 @@ local function name_of(tid)
   return file and file:read("l") or ""
 end
 
--- The threads of this process, but for those that the kernel has for io_uring. Those that were joined just now may
--- still be among them.
+-- The workers among the threads of this process: they have numbers. Those that were joined just now may still be among
+-- them.
 function threads.count()
   local n = 0
   for tid in lfs.dir("/proc/self/task") do
-    if tid:find("^%d") and not name_of(tid):find("^iou") then n = n + 1 end
+    if name_of(tid):find("_%d+$") then n = n + 1 end
   end
   return n
 end
@@ -49,9 +49,9 @@ function threads.until_true(f)
   while not f() do aloop.sleep(0.001) end
 end
 
--- The same: this is the only thread, those of earlier specs are gone.
+-- The same: there are no workers, those of earlier specs are gone.
 function threads.until_alone()
-  threads.until_true(function() return threads.count() == 1 end)
+  threads.until_true(function() return threads.count() == 0 end)
 end
 
 -- The same for a job that is to run.
