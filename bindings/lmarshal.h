@@ -10,8 +10,7 @@
 typedef struct al_parcel al_parcel; /* belongs to whoever holds it; knows no Lua state */
 
 enum {
-  AL_MARSHAL_LOCAL =
-      1, /* to another state of this process: loops travel, as remotes; 0: bytes that may cross a socket */
+  AL_MARSHAL_LOCAL = 1,   /* to another state of this process, where loops travel as remotes; 0: bytes for a socket */
   AL_MARSHAL_CALL = 2,    /* messages: the first value is a function, the others its arguments */
   AL_MARSHAL_RESULTS = 4, /* messages: the values are results */
   AL_MARSHAL_CONTEXT = 8  /* a ContextVar takes along the value that it has now; see al_unmarshal */
@@ -21,7 +20,7 @@ enum {
  * can't travel. No metamethod is called, nothing of a script's runs. */
 al_parcel *al_marshal(lua_State *L, al_ctx *ctx, int first, int n, unsigned flags);
 
-/* The error at idx, with its traceback, in a parcel of one value; flags as above. If it can't travel, a RuntimeError with
+/* The error at idx, with its traceback, in a parcel for al_unmarshal_error; flags as above. If it can't travel, a RuntimeError with
  * its text does in its place. Raises nothing but what memory makes it. */
 al_parcel *al_marshal_error(lua_State *L, al_ctx *ctx, int idx, unsigned flags);
 

@@ -7,6 +7,22 @@ local core = require "aloop.core"
 local check = require "aloop.check"
 local tasks = require "aloop.tasks"
 
+--- Runs functions elsewhere. They travel by value, with their upvalues and arguments, and so do results and errors: what
+--- can't travel (userdata, coroutines, tables with a metatable) is refused with a ValueError that names the way to it.
+--- `local pool <close> = ...` shuts down at the end of the block.
+---@class aloop.Executor
+---@field submit fun(self: aloop.Executor, func: function, ...: any): aloop.ConcurrentFuture
+---@field map fun(self: aloop.Executor, func: function, ...: table): function
+---@field shutdown fun(self: aloop.Executor, wait?: boolean, options?: {cancel_futures: boolean?})
+
+--- Each worker is a process of this interpreter, with a Lua state of its own; as many as there are CPUs unless
+--- max_workers says otherwise. They are started when jobs need them, inherit environment, directory, stdout and stderr,
+--- and end with the pool or its process. If one is lost, be it by os.exit in a job, all jobs fail with
+--- BrokenProcessPool, and no more are taken. executable names the interpreter where this program is none, because it
+--- embeds aloop. initializer(initargs...) is called once in each worker, before its first job.
+---@class aloop.ProcessPoolExecutor: aloop.Executor
+---@overload fun(options?: {max_workers: integer?, initializer: function?, initargs: any[]?, executable: string?})
+
 local executors = {}
 
 -- ---- waiting --------------------------------------------------------------------------------------------------------
