@@ -236,10 +236,9 @@ static void drop(al_transport *transport) {
   al__tls_io_close(tls);
 }
 
-/* The other end had closed in order, and was gone before it could hear our close_notify: nobody has lost anything. */
-static bool is_harmless(const al_tls *tls, int error) {
-  return tls->said && (tls->eof || tls->end == AL_ETLSZERO) && (error == -EPIPE || error == -ECONNRESET);
-}
+/* The other end was gone before it had heard our close_notify. All else was sent, and more than that a close doesn't
+ * promise. */
+static bool is_harmless(const al_tls *tls, int error) { return tls->said && (error == -EPIPE || error == -ECONNRESET); }
 
 static void lower_connection_lost(al_protocol *lower, int error) {
   al_tls *tls = of_lower(lower);

@@ -621,9 +621,4 @@ static void run_tests(void) {
   RUN_CLEAN(test_gathered);
 }
 
-int main(int argc, char **argv) {
-  make_contexts();
-  int result = run_on_machines(argc, argv, run_tests);
-  free_contexts();
-  return result;
-}
+int main(int argc, char **argv) { return tls_main(argc, argv, run_tests); }

@@ -34,9 +34,12 @@ static inline void make_contexts(void) {
   rmdir(cert_dir);
 }
 
-static inline void free_contexts(void) {
+static inline int tls_main(int argc, char **argv, void (*run_tests)(void)) {
+  make_contexts();
+  int result = run_on_machines(argc, argv, run_tests);
   al_tls_ctx_release(server_ctx);
   al_tls_ctx_release(client_ctx);
+  return result;
 }
 
 /* ---- one end ----------------------------------------------------------------------------------------------------- */
