@@ -89,15 +89,7 @@ describe("example", function()
   end)
 
   describe("tcp_proxy", function()
-    -- body(loop, port of the proxy, listener behind it, proxy)
-    local function with_proxy(body)
-      as_task(function(loop)
-        local listener, address = helper.listen()
-        local _ <close> = aloop.defer(function() listener:close() end)
-        with_server("tcp_proxy", function(port, proxy) body(loop, port, listener, proxy) end,
-          { args = { "0", address[1], tostring(address[2]) } })
-      end)
-    end
+    local function with_proxy(body) examples.with_proxy("tcp_proxy", body) end
 
     it("carries both ways, and each half's end", function()
       with_proxy(function(loop, port, listener)
@@ -120,24 +112,10 @@ describe("example", function()
       with_proxy(function(loop, port, listener)
         local _, writer = aloop.open_connection("127.0.0.1", port)
         local sock = helper.accept(loop, listener)
-        local block, sent = ("x"):rep(65536), 0
-        local sending = loop:create_task(function()
-          while true do
-            writer:write(block)
-            writer:drain()
-            sent = sent + #block
-          end
-        end)
-        local before
-        repeat
-          before = sent
-          aloop.sleep(0.05)
-        until sent == before
-        assert.is_true(sent < 64 * 1024 * 1024)
-        assert.equal(sent, #helper.recv_exactly(loop, sock, sent))
-        while sent == before do aloop.sleep(0.001) end
-        sending:cancel()
-        pcall(sending.await, sending)
+        examples.check_sender_waits(function(block)
+          writer:write(block)
+          writer:drain()
+        end, function(n) return helper.recv_exactly(loop, sock, n) end)
         writer.transport:abort()
         sock:close()
       end)

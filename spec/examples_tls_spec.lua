@@ -196,15 +196,7 @@ describe("starttls_server", function()
 end)
 
 describe("tls_proxy", function()
-  -- body(loop, port of the proxy, listener behind it, proxy)
-  local function with_proxy(body)
-    as_task(function(loop)
-      local listener, address = helper.listen()
-      local _ <close> = aloop.defer(function() listener:close() end)
-      with_server("tls_proxy", function(port, proxy) body(loop, port, listener, proxy) end,
-        { args = { "0", address[1], tostring(address[2]), certs.server.cert, certs.server.key } })
-    end)
-  end
+  local function with_proxy(body) examples.with_proxy("tls_proxy", body, certs.server.cert, certs.server.key) end
 
   local function connect(port)
     return aloop.open_connection("localhost", port, { ssl = certs.client_context() })
@@ -239,30 +231,10 @@ describe("tls_proxy", function()
   end)
 
   it("makes a sender wait for a receiver that doesn't read, on either side", function()
-    -- send(block) waits; read(n) reads; sent(): how much of all that was sent
-    local function check(send, read)
-      local block, sent = ("x"):rep(65536), 0
-      local sending = aloop.create_task(function()
-        while true do
-          send(block)
-          sent = sent + #block
-        end
-      end)
-      local before
-      repeat
-        before = sent
-        aloop.sleep(0.1)
-      until sent == before
-      assert.is_true(sent < 64 * 1024 * 1024)
-      assert.equal(before, #read(before))
-      while sent == before do aloop.sleep(0.001) end
-      sending:cancel()
-      pcall(sending.await, sending)
-    end
     with_proxy(function(loop, port, listener)
       local _, writer = connect(port)
       local sock = helper.accept(loop, listener)
-      check(function(block)
+      examples.check_sender_waits(function(block)
         writer:write(block)
         writer:drain()
       end, function(n) return helper.recv_exactly(loop, sock, n) end)
@@ -270,7 +242,8 @@ describe("tls_proxy", function()
       local reader
       reader, writer = connect(port)
       sock = helper.accept(loop, listener)
-      check(function(block) helper.send_all(loop, sock, block) end, function(n) return reader:readexactly(n) end)
+      examples.check_sender_waits(function(block) helper.send_all(loop, sock, block) end,
+        function(n) return reader:readexactly(n) end)
       sever(writer, sock)
     end)
   end)

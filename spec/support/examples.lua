@@ -48,6 +48,17 @@ function examples.with_server(name, body, options)
   return result
 end
 
+-- body(loop, port of the proxy, listener behind it, proxy) with a proxy running, as a task. ...: more arguments of its.
+function examples.with_proxy(name, body, ...)
+  local more = { ... }
+  helper.as_task(function(loop)
+    local listener, address = helper.listen()
+    local _ <close> = aloop.defer(function() listener:close() end)
+    examples.with_server(name, function(port, proxy) body(loop, port, listener, proxy) end,
+      { args = { "0", address[1], tostring(address[2]), table.unpack(more) } })
+  end)
+end
+
 -- ---- clients -------------------------------------------------------------------------------------------------------
 
 -- Talks to a port over a bare connection: sends, and returns all that comes until the peer ends it.
@@ -69,6 +80,27 @@ function examples.with_client(port, body)
     local reader, writer <close> = aloop.open_connection("127.0.0.1", port)
     body(reader, writer, loop)
   end)
+end
+
+-- Asserts that send(block), which may wait, does wait while nobody reads, and goes on when read(n) has read.
+function examples.check_sender_waits(send, read)
+  local block, sent = ("x"):rep(65536), 0
+  local sending = aloop.create_task(function()
+    while true do
+      send(block)
+      sent = sent + #block
+    end
+  end)
+  local before
+  repeat
+    before = sent
+    aloop.sleep(0.1)
+  until sent == before
+  assert.is_true(sent < 64 * 1024 * 1024)
+  assert.equal(before, #read(before))
+  while sent == before do aloop.sleep(0.001) end
+  sending:cancel()
+  pcall(sending.await, sending)
 end
 
 -- What curl writes when it is called with these arguments (a line for the shell).
