@@ -39,7 +39,8 @@ static void read_timeouts(lua_State *L, al_ctx *ctx, int arg, const char *f, l_t
   tls->shutdown_timeout_ns = timeout_option(L, ctx, arg, f, only_with_ssl[1]);
 }
 
-static bool has_text(lua_State *L, int idx) { return lua_type(L, idx) == LUA_TSTRING && lua_rawlen(L, idx) > 0; }
+/* idx 0: no. */
+static bool has_text(lua_State *L, int idx) { return idx && lua_type(L, idx) == LUA_TSTRING && lua_rawlen(L, idx) > 0; }
 
 /* The name at idx goes into the handshake and is compared with certificates: all of it, as it is. */
 static void check_name(lua_State *L, al_ctx *ctx, int idx) {
@@ -53,7 +54,7 @@ static void check_name(lua_State *L, al_ctx *ctx, int idx) {
       al_raise(L, ctx, AL_C_ValueError, "server_hostname must be in ASCII ('xn--...' for other letters)");
 }
 
-/* Pushes server_hostname, or the host, or nil: an empty one asks for no name. */
+/* Pushes server_hostname, or the host, or nil. An empty one, as Python says, has no name checked. */
 static void push_hostname(lua_State *L, al_ctx *ctx, int arg, const char *f, int host, l_tls *tls) {
   int type = al_option(L, arg, "server_hostname");
   if (type != LUA_TNIL && type != LUA_TSTRING) al_option_error(L, f, "server_hostname", "string", -1);
@@ -61,13 +62,9 @@ static void push_hostname(lua_State *L, al_ctx *ctx, int arg, const char *f, int
     lua_pop(L, 1);
     lua_pushvalue(L, host);
   }
-  if (has_text(L, -1)) {
-    check_name(L, ctx, lua_gettop(L));
-    tls->hostname = lua_gettop(L);
-    return;
-  }
-  lua_pop(L, 1);
-  lua_pushnil(L);
+  if (lua_isnil(L, -1)) return;
+  tls->hostname = lua_gettop(L);
+  check_name(L, ctx, tls->hostname);
 }
 
 static void push_session(lua_State *L, al_ctx *ctx, int arg, const char *f, l_tls *tls) {
@@ -107,7 +104,7 @@ static void push_context(lua_State *L, al_ctx *ctx, int arg) {
 }
 
 static void check_named(lua_State *L, al_ctx *ctx, int arg, int host) {
-  if (!al_option_given(L, arg, "server_hostname") && !(host && has_text(L, host)))
+  if (!al_option_given(L, arg, "server_hostname") && !has_text(L, host))
     al_raise(L, ctx, AL_C_ValueError, "You must set server_hostname when using ssl without a host");
 }
 
@@ -156,7 +153,7 @@ static int tls_open(const void *how, al_loop *loop, int fd, al_protocol *protoco
   int box = lua_gettop(h->L);
   (void)started;
   set_value(h->L, box, AL_TLS_UV_CONTEXT, h->tls->context);
-  set_value(h->L, box, AL_TLS_UV_HOSTNAME, h->tls->hostname);
+  if (has_text(h->L, h->tls->hostname)) set_value(h->L, box, AL_TLS_UV_HOSTNAME, h->tls->hostname);
   set_value(h->L, box, AL_TLS_UV_BELOW, h->below);
   if (!h->below) return al_tls_new(loop, fd, h->peer, &h->options, protocol, made);
   const l_transport *below = lua_touserdata(h->L, h->below);

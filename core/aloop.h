@@ -690,7 +690,7 @@ struct ssl_session_st; /* OpenSSL's SSL_SESSION */
 typedef struct al_tls_options {
   al_tls_ctx *ctx; /* need not outlive the call */
   bool server_side;
-  const char *host;               /* a client's: whom it wants to reach, by name or address; NULL: doesn't matter */
+  const char *host;               /* a client's: whom it wants to reach, by name or address; "": no name is checked */
   struct ssl_session_st *session; /* a client's: of an earlier connection, to be resumed; may be NULL */
   int64_t handshake_timeout_ns, shutdown_timeout_ns; /* 0: 60 s, 30 s */
   bool upgrade; /* the protocol has a connection already: no connection_made, and connection_lost in any case */

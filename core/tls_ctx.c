@@ -134,7 +134,8 @@ void al_tls_ctx_set_check_common_name(al_tls_ctx *ctx, bool check) {
 int al__tls_set_host(SSL *ssl, const al_tls_ctx *ctx, const char *host) {
   if (!host) return ctx->check_hostname ? -EINVAL : 0;
   size_t len = strlen(host);
-  if (len == 0 || *host == '.') return -EINVAL;
+  if (len == 0) return 0;
+  if (*host == '.') return -EINVAL;
   ERR_clear_error();
   ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
   ERR_clear_error();

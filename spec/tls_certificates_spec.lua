@@ -25,6 +25,8 @@ end
 
 local function trust(context, name) context:load_verify_locations { cafile = certs[name].cert } end
 
+local function object_of(transport) return transport:get_extra_info "ssl_object" end
+
 local function check_nothing(context)
   context.check_hostname = false
   context.verify_mode = ssl.CERT_NONE
@@ -137,7 +139,23 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("is for anybody if the name is empty, but must be trusted", function()
+      -- row: create_connection.server_hostname_empty
+      with_loop(function(loop)
+        local client = certs.client_context()
+        local transport, client_side, _, server_side = tls.pair(loop,
+          { server = "wrong_host", client = client, connect = { server_hostname = "" } })
+        assert.is_nil(object_of(transport).server_hostname)
+        tls.finish(client_side, server_side)
+        tls.serve(loop, function(connect)
+          raises(ssl.SSLCertVerificationError, "self-signed certificate (peer 127.0.0.1:", connect,
+            { server_hostname = "" })
+        end, { server = "self_signed", client = client })
+      end)
+    end)
+
     it("is checked for the host that is connected to", function()
+      -- row: create_connection.server_hostname
       with_loop(function(loop)
         tls.serve(loop, function(_, server, wait_for, _, context)
           local port = server.sockets[1]:getsockname().port
