@@ -1,5 +1,5 @@
-/* lcode.h - functions as bytes and back, remembered on both sides: who sends the same function again doesn't dump it again,
- * who gets the same bytes again doesn't load them again.
+/* lcode.h - functions as bytes and back, remembered on both sides: who sends the same function again doesn't dump it
+ * again, who gets the same bytes again doesn't load them again.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LCODE_H

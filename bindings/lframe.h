@@ -1,5 +1,5 @@
-/* lframe.h - what a pool and its worker process say to each other over their socket: frames, each a head and a parcel. The
- * pool's side is lprocpool.c, the worker's lprocworker.c; both wait for the other in a thread of their own.
+/* lframe.h - what a pool and its worker process say to each other over their socket: frames, each a head and a
+ * parcel. The pool's side is lprocpool.c, the worker's lprocworker.c; both wait for the other in a thread of their own.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LFRAME_H
@@ -7,8 +7,8 @@
 
 #include "lmarshal.h"
 
-/* The pool says SETUP, perhaps INITIALIZE, then CALL as often as it has a job; the worker answers all but SETUP, with DONE or
- * FAILED. */
+/* The pool says SETUP, perhaps INITIALIZE, then CALL as often as it has a job; the worker answers all but SETUP, with
+ * DONE or FAILED. */
 typedef enum al_frame_kind {
   AL_FRAME_SETUP = 1,
   AL_FRAME_INITIALIZE,

@@ -1,9 +1,8 @@
 /* lmarshal.c - values into a parcel: the writing side of lwire.h. Used by the pools; lunmarshal.c reads. Nothing of a
  * script's runs here, and nothing is changed.
  *
- * Objects that were met stand in a row, in the order of their indices; what they contain is written from there, one after
- * the other. That of each it is known through which other one it was met is for the message alone, when something can't
- * travel: the path is searched backwards.
+ * Objects that were met stand in a row, in the order of their indices; what they contain is written from there, one
+ * after the other. Each knows through which other one it was met, for the message when something can't travel.
  *
  * SPDX-License-Identifier: MIT */
 #include "lmarshal.h"

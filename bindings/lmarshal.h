@@ -1,5 +1,5 @@
-/* lmarshal.h - values on their way from one Lua state to another, by value: how jobs and their results reach the workers
- * of the pools. What travels, and how, is told in lwire.h.
+/* lmarshal.h - values on their way from one Lua state to another, by value: how jobs and their results reach the
+ * workers of the pools. What travels, and how, is told in lwire.h.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LMARSHAL_H
@@ -16,36 +16,37 @@ enum {
   AL_MARSHAL_CONTEXT = 8  /* a ContextVar takes along the value that it has now; see al_unmarshal */
 };
 
-/* The values at first .. first + n - 1 of the stack, which stays as it is. Raises ValueError that names the path to what
- * can't travel. No metamethod is called, nothing of a script's runs. */
+/* The values at first .. first + n - 1 of the stack, which stays as it is. Raises ValueError that names the path to
+ * what can't travel. No metamethod is called, nothing of a script's runs. */
 al_parcel *al_marshal(lua_State *L, al_ctx *ctx, int first, int n, unsigned flags);
 
-/* The error at idx, with its traceback, in a parcel for al_unmarshal_error; flags as above. If it can't travel, a RuntimeError with
- * its text does in its place. Raises nothing but what memory makes it. */
+/* The error at idx, with its traceback, in a parcel for al_unmarshal_error; flags as above. If it can't travel, a
+ * RuntimeError with its text does in its place. Raises nothing but what memory makes it. */
 al_parcel *al_marshal_error(lua_State *L, al_ctx *ctx, int idx, unsigned flags);
 
-/* Pushes the values and returns how many they are. May run scripts' code: modules that the values name are required; and
- * raises what that raises, or RuntimeError for bytes that are no parcel. The values that AL_MARSHAL_CONTEXT took along are
- * set in the current context; who wants one for each job swaps it in before (lcontext.h). */
+/* Pushes the values and returns how many they are. May run scripts' code: modules that the values name are required;
+ * and raises what that raises, or RuntimeError for bytes that are no parcel. The values that AL_MARSHAL_CONTEXT took
+ * along are set in the current context; who wants one for each job swaps it in before (lcontext.h). */
 int al_unmarshal(lua_State *L, al_ctx *ctx, const al_parcel *parcel);
 
 /* The same for an al_marshal_error's: pushes the error, whose traceback is known to al_pushtraceback. where (NULL: not
  * told) names the worker in it: "in worker process 123". */
 void al_unmarshal_error(lua_State *L, al_ctx *ctx, const al_parcel *parcel, const char *where);
 
-/* The same as al_marshal_error for an error of this class with this message, made without a Lua state. NULL: no memory. */
+/* The same as al_marshal_error for an error of this class with this message, made without a Lua state. NULL: no
+ * memory. */
 al_parcel *al_parcel_error(al_class class, const char *message);
 
 void al_parcel_free(al_parcel *parcel); /* any thread; NULL: nothing */
 
-/* The bytes of one made without AL_MARSHAL_LOCAL, and one made of such bytes: a copy of data, or (data NULL) room for len
- * bytes, to be filled through al_parcel_room. NULL: no memory. */
+/* The bytes of one made without AL_MARSHAL_LOCAL, and one made of such bytes: a copy of data, or (data NULL) room for
+ * len bytes, to be filled through al_parcel_room. NULL: no memory. */
 const char *al_parcel_bytes(const al_parcel *parcel, size_t *len);
 al_parcel *al_parcel_from_bytes(const char *data, size_t len);
 char *al_parcel_room(al_parcel *parcel);
 
-/* How a Loop travels. take: the remote of the Loop or remote object at idx, held for the parcel, or NULL if it is neither;
- * may raise. push: an object for it, which holds it on its own. drop: what the parcel held; any thread. */
+/* How a Loop travels. take: the remote of the Loop or remote object at idx, held for the parcel, or NULL if it is
+ * neither; may raise. push: an object for it, which holds it on its own. drop: what the parcel held; any thread. */
 typedef struct al_marshal_remotes {
   void *(*take)(lua_State *L, al_ctx *ctx, int idx);
   void (*push)(lua_State *L, al_ctx *ctx, void *remote);

@@ -1,5 +1,5 @@
-/* lpath.h - how a value was come to that can't travel: "upvalue 'conn' of function <x.lua:12>". For lmarshal.c alone, which
- * knows through which object it met each other one; in what place of that it stands is searched here.
+/* lpath.h - how a value was come to that can't travel: "upvalue 'conn' of function <x.lua:12>". For lmarshal.c alone,
+ * which knows through which object it met each other one; in what place of that it stands is searched here.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LPATH_H

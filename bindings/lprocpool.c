@@ -1,8 +1,9 @@
-/* lprocpool.c - the processes behind a ProcessPoolExecutor. Each is served by one thread of the pool, which starts it, sends
- * it a call, waits for the outcome, and buries it: so nothing here runs in a loop, and none is needed. Knows no Lua state.
+/* lprocpool.c - the processes behind a ProcessPoolExecutor. Each is served by one thread of the pool, which starts
+ * it, sends it a call, waits for the outcome, and buries it: so nothing here runs in a loop, and none is needed.
+ * Knows no Lua state.
  *
- * A worker's end is seen as the end of its socket. Its process is a child of the thread that serves it, and is killed if
- * that goes, which is no sooner than the process of the pool does.
+ * A worker's end is seen as the end of its socket. Its process is a child of the thread that serves it, and is killed
+ * if that goes, which is no sooner than the process of the pool does.
  *
  * SPDX-License-Identifier: MIT */
 #include "lprocpool.h"
@@ -229,7 +230,8 @@ static void close_process(void *worker, bool broken) {
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
-/* Sends a frame and waits for its answer. 0, -ENOMEM: there is no memory for the answer; or -EPIPE: the worker is lost. */
+/* Sends a frame and waits for its answer. 0, -ENOMEM: there is no memory for the answer; or -EPIPE: the worker is
+ * lost. */
 static int ask(const process *p, al_frame_kind kind, const al_parcel *parcel, al_frame_kind *answer,
                al_parcel **outcome, char *why) {
   int err = al_frame_send(p->fd, kind, parcel);

@@ -1,5 +1,5 @@
-/* lprocpool.h - worker processes: which program they run (lprocpool.c), and what they do (lprocworker.c). What a pool asks
- * of them is al_process_workers, in lpool.h.
+/* lprocpool.h - worker processes: which program they run (lprocpool.c), and what they do (lprocworker.c). What a pool
+ * asks of them is al_process_workers, in lpool.h.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LPROCPOOL_H
@@ -8,8 +8,8 @@
 #include "ctx.h"
 
 /* Pushes the program that worker processes run: executable (a path, or NULL), or the interpreter that this is. Raises
- * NotImplementedError if this is none: a program that embeds aloop. An interpreter whose name begins with "lua" is taken
- * for a Lua that is to load this shared library, any other one for aloop. */
+ * NotImplementedError if this is none: a program that embeds aloop. An interpreter whose name begins with "lua" is
+ * taken for a Lua that is to load this shared library, any other one for aloop. */
 const char *al_procpool_push_program(lua_State *L, al_ctx *ctx, const char *executable);
 
 /* This program is the interpreter: its workers may run it, too. */

@@ -1,5 +1,6 @@
-/* lprocworker.c - a worker process of a ProcessPoolExecutor: one Lua state (lworker.c), served over the socket that it got
- * as its descriptor AL_FRAME_FD. Nothing else of this process has a loop, tasks, or handlers of signals, but what jobs make.
+/* lprocworker.c - a worker process of a ProcessPoolExecutor: one Lua state (lworker.c), served over the socket that
+ * it got as its descriptor AL_FRAME_FD. Nothing else of this process has a loop, tasks, or handlers of signals, but
+ * what jobs make.
  *
  * It ends when the pool closes its end, and is killed when the pool's process ends in whatever way.
  *

@@ -1,7 +1,7 @@
 /* lunmarshal.c - a parcel into values: the reading side of lwire.h. Used by the pools; lmarshal.c writes.
  *
- * What a parcel says is checked against its length and against what is there, so that bytes which were cut off, or are no
- * parcel, raise an error. They are not safe from who means harm: functions are loaded as they come.
+ * What a parcel says is checked against its length and against what is there, so that bytes which were cut off, or
+ * are no parcel, raise an error. They are not safe from who means harm: functions are loaded as they come.
  *
  * SPDX-License-Identifier: MIT */
 #include "lmarshal.h"

@@ -4,12 +4,12 @@
  *   value   = a tag of AL_W_* and what stands behind it
  *   content = FILL index-of-object what-it-contains
  *
- * A value that is an object (table, function, long string...) is written where it is met first, as an empty one, and gets
- * the next index; REF names it from then on. What it contains follows later, in the order of the indices. So circles and
- * depth cost nothing: neither side recurses, but for the bases of a class.
+ * A value that is an object (table, function, long string...) is written where it is met first, as an empty one, and
+ * gets the next index; REF names it from then on. What it contains follows later, in the order of the indices. So
+ * circles and depth cost nothing: neither side recurses, but for the bases of a class.
  *
- * Numbers are written 7 bits a byte, the lowest first; a byte above 127 has one behind it. It is one machine's format: bytes
- * of floats and hashes stand as in memory.
+ * Numbers are written 7 bits a byte, the lowest first; a byte above 127 has one behind it. It is one machine's
+ * format: bytes of floats and hashes stand as in memory.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LWIRE_H

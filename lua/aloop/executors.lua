@@ -7,8 +7,9 @@ local core = require "aloop.core"
 local check = require "aloop.check"
 local tasks = require "aloop.tasks"
 
---- Runs functions elsewhere. They travel by value, with their upvalues and arguments, and so do results and errors: what
---- can't travel (userdata, coroutines, tables with a metatable) is refused with a ValueError that names the way to it.
+--- Runs functions elsewhere. They travel by value, with their upvalues and arguments, and so do results and errors:
+--- what can't travel (userdata, coroutines, tables with a metatable) is refused with a ValueError that names the way
+--- to it.
 --- `local pool <close> = ...` shuts down at the end of the block.
 ---@class aloop.Executor
 ---@field submit fun(self: aloop.Executor, func: function, ...: any): aloop.ConcurrentFuture
