@@ -431,6 +431,29 @@ static void test_bad_record(void) {
   end_loop(pair.loop);
 }
 
+/* One bit of all is wrong: what was authentic is delivered, nothing else is, and nobody is harmed. */
+static void test_spoiled(void) {
+  for (int i = 0; i < 60; i++) {
+    wire w;
+    size_t there = 0, back = 0;
+    tls_pair pair = tls_pair_wired(&w, 1 + check_random() % 20000, 50 * MS);
+    w.spoil = 1 + check_random() % (i % 2 ? 3000 : 30000);
+    for (int n = 0; n < 400 && (there < 100000 || n < 10); n++) {
+      if (al_transport_loop(pair.server->peer.transport)) peer_write(&pair.server->peer, &back, 200);
+      if (al_transport_loop(pair.client->peer.transport)) peer_write(&pair.client->peer, &there, 300);
+      wire_run(&w);
+      CHECK_EQ(al_loop_run_once(pair.loop, 0), 0);
+    }
+    al_transport_close(pair.client->peer.transport);
+    al_transport_close(pair.server->peer.transport);
+    WIRE_UNTIL(pair, &w, peer_has(&pair.server->peer, 'C') && peer_has(&pair.client->peer, 'C'));
+    tls_peer_free(pair.server);
+    tls_peer_free(pair.client);
+    wire_cut(&w);
+    end_loop(pair.loop);
+  }
+}
+
 static void test_reset(void) {
   for (int writing = 0; writing < 2; writing++) {
     int fds[2], other[2];
@@ -745,6 +768,7 @@ static void run_tests(void) {
   RUN_CLEAN(test_truncated);
   RUN_CLEAN(test_truncated_while_paused);
   RUN_CLEAN(test_bad_record);
+  RUN_CLEAN(test_spoiled);
   RUN_CLEAN(test_reset);
   RUN_CLEAN(test_keep_open_is_ignored);
   RUN_CLEAN(test_lost_writes);

@@ -158,6 +158,7 @@ typedef struct wire {
   int fds[2];   /* raw: to the server's end, to the client's */
   size_t most;  /* how much is carried at a time */
   bool held[2]; /* nothing is carried from that end */
+  size_t spoil; /* so many bytes further on one is changed; 0: none */
 } wire;
 
 static inline void wire_carry(wire *w, int from) {
@@ -165,6 +166,10 @@ static inline void wire_carry(wire *w, int from) {
   if (w->held[from] || w->fds[0] < 0) return;
   ssize_t n = recv(w->fds[from], bytes, w->most < sizeof bytes ? w->most : sizeof bytes, MSG_PEEK);
   if (n == 0) shutdown(w->fds[!from], SHUT_WR);
+  if (n > 0 && w->spoil) {
+    if (w->spoil <= (size_t)n) bytes[w->spoil - 1] ^= 1 << check_random() % 8;
+    w->spoil -= w->spoil < (size_t)n ? w->spoil : (size_t)n;
+  }
   ssize_t sent = n > 0 ? send(w->fds[!from], bytes, (size_t)n, MSG_NOSIGNAL) : -1;
   if (sent < 0 && n > 0 && errno != EAGAIN) sent = n; /* nobody is there any more */
   if (sent > 0) CHECK_EQ(recv(w->fds[from], bytes, (size_t)sent, 0), sent);
