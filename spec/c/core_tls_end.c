@@ -557,6 +557,46 @@ static void test_end_inside(void) {
   al_set_log(NULL, NULL);
 }
 
+static void pause_at_data(peer *p, char event) {
+  if (event == 'd') al_transport_pause_reading(p->transport);
+}
+
+static void close_other(al_protocol *protocol, const char *data, size_t len) {
+  peer *p = (peer *)protocol;
+  al_transport_close(p->arg);
+  al_transport_close(p->transport);
+  check_pattern(data, p->received, len);
+  p->received += len;
+}
+
+/* The bytes lent to a protocol stay as they are while it closes connections that have something in hand to throw away,
+ * its own one too. */
+static void test_close_others_inside(void) {
+  al_protocol_ops ops = stream_ops;
+  ops.data_received = close_other;
+  tls_pair one = tls_pair_new(AF_INET, 0), two = {one.loop, NULL, NULL};
+  int fds[2];
+  make_pair(fds);
+  two = tls_pair_on(one.loop, fds, 1000);
+  tls_connect(&two);
+  two.server->peer.act = pause_at_data;
+  size_t written = 0, other = 0;
+  peer_write(&two.client->peer, &other, 50000);
+  UNTIL(one.loop, two.server->peer.received == 1000);
+  one.server->peer.protocol.ops = &ops;
+  al_transport_set_protocol(one.server->peer.transport, &one.server->peer.protocol);
+  one.server->peer.arg = two.server->peer.transport;
+  peer_write(&one.client->peer, &written, 200000);
+  UNTIL(one.loop, peer_has(&one.client->peer, 'C') && peer_has(&one.server->peer, 'C'));
+  UNTIL(one.loop, peer_has(&two.client->peer, 'C') && peer_has(&two.server->peer, 'C'));
+  CHECK(one.server->peer.received > 0 && two.server->peer.received == 1000);
+  tls_peer_free(one.server);
+  tls_peer_free(one.client);
+  tls_peer_free(two.server);
+  tls_peer_free(two.client);
+  end_loop(one.loop);
+}
+
 /* Whatever is done, in whatever order: the end comes once and nothing is lost of memory or descriptors. */
 static void act_at_random(peer *p, char event) {
   size_t *written = p->arg;
@@ -774,6 +814,7 @@ static void run_tests(void) {
   RUN_CLEAN(test_lost_writes);
   RUN_CLEAN(test_below);
   RUN_CLEAN(test_end_inside);
+  RUN_CLEAN(test_close_others_inside);
   RUN_CLEAN(test_random);
   RUN_CLEAN(test_loop_close);
   RUN_CLEAN(test_server_group);
