@@ -275,6 +275,83 @@ helper.each_loop(function(_, new_loop)
       end, { client = context })
     end)
 
+    it("still tells of itself in connection_lost", function()
+      with_loop(function(loop)
+        local client, told = helper.Recorder(loop), nil
+        local lost = client.connection_lost
+        client.connection_lost = function(self, err)
+          told = {
+            self.transport:get_extra_info "cipher"[2], self.transport:get_extra_info "peercert".subject[2][2],
+            self.transport:get_extra_info "ssl_object":version(),
+          }
+          lost(self, err)
+        end
+        local _, _, server_transport, server = tls.pair(loop, { client_protocol = client })
+        server_transport:close()
+        client:wait_lost()
+        server:wait_lost()
+        assert.same({ "TLSv1.3", "localhost", "TLSv1.3" }, told)
+      end)
+    end)
+
+    it("ends when a method of its protocol fails", function()
+      for _, method in ipairs { "data_received", "eof_received" } do
+        with_loop(function(loop, trial)
+          local client = helper.Recorder(loop)
+          client[method] = function() error("in " .. method, 0) end
+          local _, _, server_transport, server = tls.pair(loop, { client_protocol = client })
+          server_transport:write "x"
+          if method == "eof_received" then server_transport:close() end
+          assert.equal("in " .. method, client:wait_lost())
+          local context = trial:take_error()
+          assert.equal(("Fatal error: protocol.%s() call failed."):format(method), context.message)
+          assert.equal(client.transport, context.transport)
+          server:wait_lost()
+        end)
+      end
+    end)
+
+    it("may be closed or aborted from inside connection_made", function()
+      for _, method in ipairs { "close", "abort" } do
+        with_loop(function(loop)
+          local client = helper.Recorder(loop)
+          local made = client.connection_made
+          client.connection_made = function(self, transport)
+            made(self, transport)
+            transport[method](transport)
+          end
+          tls.serve(loop, function(_, server, wait_for, _, client_context)
+            local address = server.sockets[1]:getsockname()
+            loop:create_connection(helper.always(client), address[1], address[2],
+              { ssl = client_context, server_hostname = "localhost" })
+            assert.is_nil(client:wait_lost())
+            if method == "close" then wait_for(1):wait_lost() end -- else the server's handshake may have had no end
+          end)
+        end)
+      end
+    end)
+
+    it("goes with its loop", function()
+      local loop = new_loop()
+      local transport, sock
+      loop:run_until_complete(function()
+        transport = tls.pair(loop)
+        transport:write(("x"):rep(3000000))
+        local listener, address = helper.listen()
+        loop:create_task(function()
+          pcall(loop.create_connection, loop, Silent, address[1], address[2], { ssl = certs.client_context() })
+        end)
+        sock = helper.accept(loop, listener)
+        helper.recv(loop, sock)
+        listener:close()
+      end)
+      for _, task in ipairs(aloop.all_tasks(loop)) do task:cancel() end
+      helper.turn(loop, 2)
+      loop:close()
+      sock:close()
+      assert.is_true(transport:is_closing())
+    end)
+
     it("that is forgotten is reported and closed", function()
       with_loop(function(loop, trial)
         local _, _, server_transport, server = tls.pair(loop)
