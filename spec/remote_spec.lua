@@ -159,6 +159,7 @@ helper.each_loop(function(_, new_loop)
             local _ <close> = aloop.defer(function() _G.spec_shared:set_result("unwound") end)
             aloop.sleep(3600)
           end)
+          remote:run_coroutine_threadsafe(function() end):result() -- by now the one before has begun
           local late = pcall(future.result, future, 0.005)
           return late, future:cancel(), future:cancelled(), pcall(future.result, future)
         end, loop):await())
