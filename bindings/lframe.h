@@ -7,6 +7,8 @@
 
 #include "lmarshal.h"
 
+#include <stdio.h>
+
 /* The pool says SETUP, perhaps INITIALIZE, then CALL as often as it has a job; the worker answers all but SETUP, with
  * DONE or FAILED. */
 typedef enum al_frame_kind {
@@ -18,6 +20,11 @@ typedef enum al_frame_kind {
 } al_frame_kind;
 
 enum { AL_FRAME_FD = 3 /* the worker's end of the socket */ };
+
+/* How SETUP begins: only the same aloop with the same classes knows what parcels say. */
+static inline int al_frame_banner(char *text, size_t size) {
+  return snprintf(text, size, "aloop %s/%d", AL_VERSION, (int)AL_C_COUNT);
+}
 
 /* Sends a frame; parcel may be NULL: an empty one. 0, or -errno: -EPIPE if the other one is gone. */
 int al_frame_send(int fd, al_frame_kind kind, const al_parcel *parcel);

@@ -191,11 +191,13 @@ typedef struct beginning {
   al_worker_setup *setup;
 } beginning;
 
-/* The slot has the worker (or none) from now on. */
-static void set_worker(al_pool *pool, slot *self, void *worker) {
+/* The slot has the worker (or none) from now on. Is the pool broken? */
+static bool set_worker(al_pool *pool, slot *self, void *worker) {
   pthread_mutex_lock(&pool->mutex);
   self->worker = worker;
+  bool broken = pool->broken;
   pthread_mutex_unlock(&pool->mutex);
+  return broken;
 }
 
 static void *thread_main(void *arg) {
@@ -211,8 +213,8 @@ static void *thread_main(void *arg) {
   } else {
     give_up(pool, why);
   }
-  set_worker(pool, self, NULL);
-  if (worker) pool->ops->close(worker, pool->broken);
+  bool broken = set_worker(pool, self, NULL);
+  if (worker) pool->ops->close(worker, broken);
   pthread_mutex_lock(&pool->mutex);
   bool last = --pool->alive == 0 && pool->ending;
   pthread_mutex_unlock(&pool->mutex);

@@ -124,12 +124,14 @@ static char *put_text(char *to, const char *text) {
   return text ? stpcpy(to, text) + 1 : to;
 }
 
-/* What lprocworker.c takes apart: two flags, three strings. */
+/* What lprocworker.c takes apart: a string, two flags, three strings. */
 static al_parcel *pack(const al_worker_setup *setup) {
-  size_t len = 2 + size_of(setup->path) + size_of(setup->cpath) + size_of(setup->machine);
+  char banner[64];
+  al_frame_banner(banner, sizeof banner);
+  size_t len = size_of(banner) + 2 + size_of(setup->path) + size_of(setup->cpath) + size_of(setup->machine);
   al_parcel *parcel = al_parcel_from_bytes(NULL, len);
   if (!parcel) return NULL;
-  char *to = al_parcel_room(parcel);
+  char *to = put_text(al_parcel_room(parcel), banner);
   *to++ = setup->no_environment;
   *to++ = setup->debug;
   put_text(put_text(put_text(to, setup->path), setup->cpath), setup->machine);

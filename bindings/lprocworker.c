@@ -77,10 +77,22 @@ static char *take_text(const char **from, const char *end) {
   return text;
 }
 
+/* Is it the same aloop as the pool's? */
+static bool is_of_our_kind(const char **from, const char *end) {
+  char ours[64], *theirs = take_text(from, end);
+  al_frame_banner(ours, sizeof ours);
+  bool same = theirs && strcmp(theirs, ours) == 0;
+  if (!same) fprintf(stderr, "aloop: this worker is %s, its pool %s\n", ours, theirs ? theirs : "something else");
+  free(theirs);
+  return same;
+}
+
+/* NULL: it is none for us, which is told, or there is no memory. */
 static al_worker_setup *unpack(const al_parcel *parcel) {
   size_t len;
   const char *from = al_parcel_bytes(parcel, &len), *end = from + len;
-  al_worker_setup *setup = len < 2 ? NULL : calloc(1, sizeof *setup);
+  if (!is_of_our_kind(&from, end) || end - from < 2) return NULL;
+  al_worker_setup *setup = calloc(1, sizeof *setup);
   if (!setup) return NULL;
   setup->no_environment = *from++;
   setup->debug = *from++;
