@@ -268,6 +268,8 @@ void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv);
  * __new in a class is called as __new(class, ...) when the class or a subclass is called. */
 void *al_new_instance(lua_State *L, int class, size_t size, int nuv);
 void al_class_openlib(lua_State *L, al_ctx *ctx);
+/* For an __index of C: what the class of the object at 1 has at the key at 2. */
+int al_class_lookup(lua_State *L);
 /* Is it what calling a class calls? */
 bool al_class_is_call(lua_CFunction f);
 /* A function or something with __call; raises otherwise. */

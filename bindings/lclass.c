@@ -172,6 +172,13 @@ static int class_call(lua_State *L) {
   return init_done(L, LUA_OK, 0);
 }
 
+int al_class_lookup(lua_State *L) {
+  if (!lua_getmetatable(L, 1)) return 0;
+  lua_pushvalue(L, 2);
+  lua_gettable(L, -2);
+  return 1;
+}
+
 bool al_class_is_call(lua_CFunction f) { return f == class_call; }
 
 static int class_tostring(lua_State *L) {

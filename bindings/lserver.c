@@ -446,10 +446,7 @@ static int server_index(lua_State *L) {
     push_sockets(L, s);
     return 1;
   }
-  if (!lua_getmetatable(L, 1)) return 0;
-  lua_pushvalue(L, 2);
-  lua_gettable(L, -2);
-  return 1;
+  return al_class_lookup(L);
 }
 
 /* Pushes <Server sockets={<TransportSocket fd=5, ...>}>, of a closed one <Server sockets=nil>. Makes no objects but

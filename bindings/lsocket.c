@@ -321,10 +321,7 @@ static int socket_index(lua_State *L) {
     lua_pushinteger(L, *field);
     return 1;
   }
-  if (!lua_getmetatable(L, 1)) return 0;
-  lua_pushvalue(L, 2);
-  lua_gettable(L, -2);
-  return 1;
+  return al_class_lookup(L);
 }
 
 /* ---- methods of Socket ------------------------------------------------------------------------------------------- */

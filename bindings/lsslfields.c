@@ -199,13 +199,8 @@ static const field *find(lua_State *L) {
 int al_ssl_context_index(lua_State *L) {
   const l_ssl_context *c = al_test_ssl_context(L, al_ctx_of(L), CONTEXT);
   const field *f = c ? find(L) : NULL;
-  if (f) {
-    f->get(L, c);
-    return 1;
-  }
-  if (!lua_getmetatable(L, CONTEXT)) return 0;
-  lua_pushvalue(L, KEY);
-  lua_gettable(L, -2);
+  if (!f) return al_class_lookup(L);
+  f->get(L, c);
   return 1;
 }
 

@@ -183,10 +183,7 @@ static bool push_field(lua_State *L, SSL *ssl, const char *name) {
 static int object_index(lua_State *L) {
   SSL *ssl = test_ssl(L, 1);
   if (ssl && lua_type(L, 2) == LUA_TSTRING && push_field(L, ssl, lua_tostring(L, 2))) return 1;
-  if (!lua_getmetatable(L, 1)) return 0;
-  lua_pushvalue(L, 2);
-  lua_gettable(L, -2);
-  return 1;
+  return al_class_lookup(L);
 }
 
 /* context may be set, by a servername callback: the connection goes on with another certificate. */

@@ -63,10 +63,7 @@ static bool push_field(lua_State *L, const SSL_SESSION *session, const char *nam
 static int session_index(lua_State *L) {
   const SSL_SESSION *session = al_test_ssl_session(L, al_ctx_of(L), 1);
   if (session && lua_type(L, 2) == LUA_TSTRING && push_field(L, session, lua_tostring(L, 2))) return 1;
-  if (!lua_getmetatable(L, 1)) return 0;
-  lua_pushvalue(L, 2);
-  lua_gettable(L, -2);
-  return 1;
+  return al_class_lookup(L);
 }
 
 /* Two objects may stand for one session. */
