@@ -73,6 +73,7 @@ local _ <close> = aloop.defer(function() return own and os.remove(own) end)
 local context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 context:load_cert_chain(own or arg[2], arg[3])
 context:set_alpn_protocols { "http/1.1" }
+context:set_ciphers "ECDHE+AESGCM:ECDHE+CHACHA20" -- for TLS 1.2; by default old clients may have AES in CBC mode, too
 
 local server <close> = aloop.start_server(serve, "127.0.0.1", port, { ssl = context, limit = HEAD_LIMIT })
 print(("listening on https://%s with %s"):format(server.sockets[1]:getsockname(), own or arg[2]))
