@@ -89,6 +89,7 @@ local function c_programs(paths)
       name = "core-" .. machine,
       needs = probe({ bin "echo_core", machine, "check" }),
       echo = function(where) return { bin "echo_core", machine, where } end,
+      tls = function() return { bin "echo_core", machine, "tcp", pair.certificate, pair.key } end,
       inproc = function(bench) return { bin "loop_core", machine, bench } end,
       benches = set "chain soon timers cancel reset",
     }
