@@ -13,6 +13,13 @@ end
 
 local readme = read "README.md"
 
+-- The n-th example.
+local function example(n)
+  local found = {}
+  for text in readme:gmatch "```lua\n(.-)```" do found[#found + 1] = text end
+  return assert(found[n])
+end
+
 local function free_port()
   local sock <close> = aloop.socket.socket()
   sock:bind { "127.0.0.1", 0 }
@@ -31,7 +38,7 @@ end
 
 describe("README", function()
   it("the server answers a request", function()
-    local text = assert(readme:match "```lua\n(.-)```")
+    local text = example(1)
     assert.matches("8080", text)
     local port = free_port()
     local server = helper.start((text:gsub("8080", tostring(port))))
@@ -42,16 +49,23 @@ describe("README", function()
   end)
 
   it("the tasks and streams talk to each other", function()
-    local _, text = readme:match "```lua\n(.-)```.-```lua\n(.-)```"
-    local program = helper.start(text)
+    local program = helper.start(example(2))
     local lines = { program:read_line(), program:read_line() }
     table.sort(lines)
     assert.same({ "hello Ada", "hello Grace" }, lines)
     assert.equal(0, program:wait().code)
   end)
 
+  it("the child, the thread and the processes count and sort", function()
+    local program = helper.start(example(3))
+    local lines = {}
+    for line in program.read_line, program do lines[#lines + 1] = line end
+    assert.same({ "apple", "pear", "6", "2", "3" }, lines)
+    assert.equal(0, program:wait().code)
+  end)
+
   it("the server of twenty lines has about twenty", function()
-    local _, lines = readme:match("```lua\n(.-)```"):gsub("\n", "")
+    local _, lines = example(1):gsub("\n", "")
     assert.is_true(lines <= 24, lines .. " lines")
   end)
 
