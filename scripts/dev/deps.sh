@@ -56,9 +56,12 @@ set_test() {
   need bsdutils have script
   need curl have curl
   need netbase getent services http >/dev/null
-  # Its specs are skipped without it. A redis-server is used too, but not installed: that would start a service.
+  need openssl have openssl
+  # Specs that need these are skipped without. A redis-server and an nginx are used, too, but not installed: that would
+  # start services.
   needed=$missing
   need redis-tools have redis-benchmark
+  need gnutls-bin have gnutls-cli
   optional="$optional${missing#"$needed"}"
   missing=$needed
 }
