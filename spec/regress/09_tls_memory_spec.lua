@@ -37,6 +37,7 @@ helper.each_loop(function(_, new_loop)
     end
 
     it("leave no memory behind", function()
+      if (os.getenv("ALOOP_PRELOAD") or "") ~= "" then return end -- a sanitizer keeps what is freed for a while
       helper.with_loop(new_loop, function(loop)
         local server_context = certs.server_context()
         tls.serve(loop, function(connect, server, _, made)
