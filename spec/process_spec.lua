@@ -88,6 +88,37 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    -- By hand: 1 GiB each.
+    it("reads much of both outputs at once, slowly, in little memory", function()
+      with_loop(function(loop)
+        local script = "head -c 16000000 /dev/zero >&2 & head -c 16000000 /dev/zero; wait"
+        local p = aloop.create_subprocess_shell(script, { stdout = SP.PIPE, stderr = SP.PIPE })
+        local most = 0
+        local function read_slowly(reader)
+          local n = 0
+          while true do
+            local data = reader:read(200000)
+            if not data then return n end
+            n = n + #data
+            most = math.max(most, #data)
+            if n % 8 == 0 then aloop.sleep(0) end
+          end
+        end
+        collectgarbage()
+        local before = collectgarbage("count")
+        local out, err = aloop.gather {
+          function() return read_slowly(p.stdout) end,
+          function() return read_slowly(p.stderr) end,
+        }
+        assert.same({ 16000000, 16000000 }, { out, err })
+        assert.is_true(most <= 3 * 65536 + 262144)
+        collectgarbage()
+        assert.is_true(collectgarbage("count") - before < 2000)
+        assert.equal(0, p:wait())
+        assert.is_true(loop:is_running())
+      end)
+    end)
+
     it("tells of a wrong limit", function()
       with_loop(function(loop)
         raises(aloop.ValueError, "Limit cannot be <= 0", aloop.create_subprocess_exec, "true", { limit = 0 })
