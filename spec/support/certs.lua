@@ -4,30 +4,20 @@
 -- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
+local child = require "spec.support.child"
 local ssl = aloop.ssl
 
 local certs = {}
 
-local dir = os.tmpname()
-os.remove(dir)
-assert(os.execute("mkdir -m 700 " .. dir))
+local dir, remove = child.temporary_directory()
 certs.dir = dir
-
--- Goes with the process that made it.
-local guard = setmetatable({}, { __gc = function() os.execute("rm -rf " .. dir) end })
+certs.guard = setmetatable({}, { __gc = remove }) -- it goes with the process that made it
 
 local function path(name) return dir .. "/" .. name end
 
-function certs.read(file)
-  local f <close> = assert(io.open(file, "rb"))
-  return f:read "a"
-end
+certs.read = child.read_file
 
-local function write(name, text)
-  local f <close> = assert(io.open(path(name), "wb"))
-  f:write(text)
-  return path(name)
-end
+local function write(name, text) return child.write_file(text, path(name)) end
 certs.write = write
 
 -- Runs `openssl` with these arguments; what it prints.
@@ -190,5 +180,4 @@ function certs.client_context(name)
   return ssl.create_default_context(nil, { cafile = certs[name or "ca"].cert })
 end
 
-certs.guard = guard
 return certs
