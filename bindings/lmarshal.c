@@ -310,9 +310,8 @@ static int dump_writer(lua_State *L, const void *data, size_t len, void *ud) {
 
 static void put_word(encoder *e, uint64_t word) { memcpy(extend(e, sizeof word), &word, sizeof word); }
 
-/* Hash, length and dump of the function at idx. */
-static void put_code(encoder *e, int idx) {
-  const l_code *known = al_code_find(e->L, idx);
+/* Hash, length and dump of the function at idx; known: as it is remembered, or NULL. */
+static void put_code(encoder *e, int idx, const l_code *known) {
   if (known) {
     put_word(e, known->hash);
     put_word(e, known->len);
@@ -344,9 +343,10 @@ static void put_function(encoder *e, int idx, uint64_t parent) {
     if (!put_named(e, idx, parent)) refuse(e, idx, parent, " (it is in no module)");
     return;
   }
-  if (is_own_function(e->L, idx) && put_named(e, idx, parent)) return;
+  const l_code *known = al_code_find(e->L, idx);
+  if (!known && is_own_function(e->L, idx) && put_named(e, idx, parent)) return;
   add_object(e, idx, is_pure(e->L, idx) ? AL_W_PURE : AL_W_FUNCTION, parent);
-  put_code(e, idx);
+  put_code(e, idx, known);
 }
 
 static void put_userdata(encoder *e, int idx, uint64_t parent) {
