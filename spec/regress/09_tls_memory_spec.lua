@@ -8,11 +8,11 @@ local tls = require "spec.support.tls"
 
 local CYCLES = 120
 
+-- A sanitizer keeps what is freed for a while, and tells itself what was not.
+local is_sanitized = helper.read_file "/proc/self/maps":find "lib[at]san" ~= nil
+
 local function resident_kib()
-  for line in io.lines "/proc/self/status" do
-    local kib = line:match "^VmRSS:%s+(%d+)"
-    if kib then return tonumber(kib) end
-  end
+  return tonumber(helper.read_file "/proc/self/status":match "VmRSS:%s+(%d+)")
 end
 
 helper.each_loop(function(_, new_loop)
@@ -42,15 +42,16 @@ helper.each_loop(function(_, new_loop)
         local server_context = certs.server_context()
         tls.serve(loop, function(connect, server, _, made)
           local address = server.sockets[1]:getsockname()
-          local function run() cycle(loop, connect, address, CYCLES) end
+          local function run()
+            cycle(loop, connect, address, CYCLES)
+            for i = #made, 1, -1 do made[i] = nil end
+          end
           run()
-          for i = #made, 1, -1 do made[i] = nil end
           run()
-          for i = #made, 1, -1 do made[i] = nil end
           local before = resident_kib()
           run()
-          -- a connection has some 30 KiB while it lives
-          assert.is_true(resident_kib() - before < CYCLES * 10, ("%d KiB more"):format(resident_kib() - before))
+          local more = resident_kib() - before
+          assert.is_true(more < CYCLES * 10 or is_sanitized, ("%d KiB more"):format(more)) -- while one lives it has 30
         end, { server = server_context })
       end)
     end)
