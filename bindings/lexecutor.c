@@ -20,10 +20,12 @@
 typedef struct al_pool_entry {
   al_pool *pool; /* one reference */
   struct al_pool_entry *next;
+  al_handle look; /* queued in the running loop: jobs were submitted in this turn, and nobody woken for them */
 } entry;
 
 typedef struct executor {
   al_pool *pool; /* one reference; NULL: half-made */
+  entry *entry;  /* good as long as the pool takes jobs */
 } executor;
 
 /* ---- pools ------------------------------------------------------------------------------------------------------- */
@@ -32,6 +34,7 @@ typedef struct executor {
 static void join_first(entry **at) {
   entry *e = *at;
   *at = e->next;
+  al_handle_cancel(&e->look);
   al_pool_join(e->pool);
   al_pool_release(e->pool);
   free(e);
@@ -51,6 +54,16 @@ static void join_ended(al_ctx *ctx) {
 void al_executor_join_all(al_ctx *ctx) {
   for (entry *e = ctx->pools; e; e = e->next) al_pool_shutdown(e->pool, false);
   while (ctx->pools) join_first(&ctx->pools);
+}
+
+static void look(al_loop *loop, al_handle *handle) {
+  (void)loop;
+  al_pool_look(((entry *)(void *)((char *)handle - offsetof(entry, look)))->pool);
+}
+
+void al_executor_look(al_ctx *ctx) {
+  for (entry *e = ctx->pools; e; e = e->next)
+    if (al_handle_cancel(&e->look)) al_pool_look(e->pool);
 }
 
 static size_t n_cpus(void) {
@@ -82,8 +95,9 @@ static void make_pool(lua_State *L, al_ctx *ctx, executor *self, const design *d
     return;
   }
   al_pool_hold(self->pool);
-  *e = (entry){self->pool, ctx->pools};
+  *e = (entry){self->pool, ctx->pools, {{NULL, NULL}, look}};
   ctx->pools = e;
+  self->entry = e;
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
@@ -219,14 +233,17 @@ static void check_function(lua_State *L, int arg, const char *f) {
 
 /* Queues the function at first with the arguments behind it, up to top; its job, with one reference. Raises nothing once
  * it has begun. */
-static al_pool_job *submit(lua_State *L, al_ctx *ctx, al_pool *pool, int first, int top, unsigned flags) {
+static al_pool_job *submit(lua_State *L, al_ctx *ctx, const executor *self, int first, int top, unsigned flags) {
+  al_pool *pool = self->pool;
   int err = al_pool_check(pool);
   if (err) refuse(L, ctx, pool, err);
   al_parcel *call = al_marshal(L, ctx, first, top - first + 1, call_flags(al_pool_ops(pool)) | flags);
   al_worker_setup *setup = al_pool_is_short(pool) ? al_worker_setup_new(L, ctx) : NULL;
   al_pool_job *job = NULL;
-  err = al_pool_submit(pool, call, setup, &job);
+  bool looks = ctx->running != NULL;
+  err = al_pool_submit(pool, call, setup, &looks, &job);
   if (err) refuse(L, ctx, pool, err);
+  if (looks && !al_handle_is_queued(&self->entry->look)) al_call_soon(ctx->running->loop, &self->entry->look);
   return job;
 }
 
@@ -238,7 +255,7 @@ static int executor_submit(lua_State *L) {
   al_mailbox_drain(ctx);
   al_cfuture **handle = al_new_cfuture(L, ctx);
   lua_insert(L, 1);
-  al_pool_job *job = submit(L, ctx, self->pool, 3, lua_gettop(L), 0);
+  al_pool_job *job = submit(L, ctx, self, 3, lua_gettop(L), 0);
   *handle = &job->f;
   lua_settop(L, 1);
   return 1;
@@ -299,15 +316,15 @@ static int as_future(lua_State *L, al_ctx *ctx, l_loop *loop) {
 }
 
 /* Queues the function at first with the arguments behind it and pushes the Future of the loop. */
-static void run_in_pool(lua_State *L, al_ctx *ctx, l_loop *loop, al_pool *pool, int first, unsigned flags) {
+static void run_in_pool(lua_State *L, al_ctx *ctx, l_loop *loop, const executor *self, int first, unsigned flags) {
   int top = lua_gettop(L);
   if (loop->custom_future) {
     al_cfuture **handle = al_new_cfuture(L, ctx);
-    *handle = &submit(L, ctx, pool, first, top, flags)->f;
+    *handle = &submit(L, ctx, self, first, top, flags)->f;
     al_wrap_cfuture(L, ctx, loop, *handle);
   } else {
     al_wrap_prepare(L, ctx, loop);
-    al_wrap_begin(L, ctx, loop, &submit(L, ctx, pool, first, top, flags)->f);
+    al_wrap_begin(L, ctx, loop, &submit(L, ctx, self, first, top, flags)->f);
   }
 }
 
@@ -337,7 +354,7 @@ static int loop_run_in_executor(lua_State *L) {
     lua_call(L, lua_gettop(L) - 2, 1);
     return as_future(L, ctx, loop);
   }
-  run_in_pool(L, ctx, loop, self->pool, 3, 0);
+  run_in_pool(L, ctx, loop, self, 3, 0);
   return 1;
 }
 
@@ -350,7 +367,7 @@ static int to_thread(lua_State *L) {
   push_default(L, ctx, lua_gettop(L));
   lua_rotate(L, 1, 2); /* loop, executor, func, ... */
   const executor *self = lua_touserdata(L, 2);
-  run_in_pool(L, ctx, loop, self->pool, 3, AL_MARSHAL_CONTEXT);
+  run_in_pool(L, ctx, loop, self, 3, AL_MARSHAL_CONTEXT);
   lua_replace(L, 1);
   lua_settop(L, 1);
   return al_await(L, ctx, 1);

@@ -236,6 +236,7 @@ int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   al_watchdog_loop(ctx, loop);
   al_log_enter_thread(ctx);
   int error = al_loop_run_forever(loop->loop);
+  al_executor_look(ctx);
   al_watchdog_loop(ctx, former);
   ctx->running = former;
   ctx->times_upcalls = former && al_loop_debug(former->loop);

@@ -2,8 +2,9 @@
  * al_worker_ops only.
  *
  * A thread is started when a job finds none idle, up to a limit. To wake one costs more than most jobs do, so at most one
- * is being woken at a time: it wakes the next one if it finds more jobs than the one that it takes. So a queue of short
- * jobs is worked off by few threads that stay awake, and one of long jobs by all.
+ * is being woken at a time: it wakes the next one if it finds more jobs than the one that it takes. As long as all jobs are
+ * brisk, those threads that are awake are left alone with them, if whoever submits them looks after them again soon
+ * (al_pool_look). So a queue of short jobs is worked off by few threads that stay awake, and one of long jobs by all.
  *
  * SPDX-License-Identifier: MIT */
 #include "lpool.h"
@@ -13,6 +14,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#if defined(__x86_64__) || defined(__i386__)
+#define PAUSE() __builtin_ia32_pause()
+#else
+#define PAUSE() (void)0
+#endif
+
+enum {
+  BRISK_NS = 20000, /* a job that took less */
+  BRISK_JOBS = 16,  /* so many of them make a brisk pool */
+  BRISK_MAX = 64,
+  SPIN_NS = 10000, /* as long a thread of a brisk pool looks for another job before it sleeps */
+  SPIN_PAUSES = 32 /* between two looks at the clock */
+};
 
 typedef struct worker_slot {
   pthread_t thread;
@@ -26,11 +42,16 @@ struct al_pool {
   pthread_mutex_t mutex;
   pthread_cond_t work;        /* a job was queued, or the end has come */
   al_pool_job *first, **last; /* the queue */
-  size_t queued, idle;        /* jobs in it; threads that sleep */
+  size_t queued;              /* jobs in it; also read without the mutex */
+  size_t idle;                /* threads that sleep */
   size_t finishing;           /* atomic: threads whose job is about to end */
   bool waking;                /* one of these was woken, and has not come yet */
+  bool spinning;              /* a thread looks for a job without the mutex */
+  bool watched;               /* al_pool_look will be called: nobody is woken until then */
+  unsigned brisk;             /* how sure it is that jobs are short */
   size_t started, alive;      /* threads; those that have not ended */
   bool ending, broken;
+  bool spins; /* there is another CPU */
   size_t max;
   char name[16]; /* of the threads, without their number */
   al_parcel *initializer;
@@ -42,12 +63,14 @@ struct al_pool {
 
 /* ---- the queue: under the mutex ---------------------------------------------------------------------------------- */
 
+static void set_queued(al_pool *pool, size_t n) { __atomic_store_n(&pool->queued, n, __ATOMIC_RELAXED); }
+
 static void enqueue(al_pool *pool, al_pool_job *job) {
   job->next = NULL;
   job->at = pool->last;
   *pool->last = job;
   pool->last = &job->next;
-  pool->queued++;
+  set_queued(pool, pool->queued + 1);
 }
 
 static void unlink_job(al_pool *pool, al_pool_job *job) {
@@ -58,13 +81,13 @@ static void unlink_job(al_pool *pool, al_pool_job *job) {
     pool->last = job->at;
   }
   job->at = NULL;
-  pool->queued--;
+  set_queued(pool, pool->queued - 1);
 }
 
-static void wake_one(al_pool *pool) {
-  if (pool->waking || pool->idle == 0) return;
-  pool->waking = true;
-  pthread_cond_signal(&pool->work);
+/* Is one to be woken? It is by pthread_cond_signal then, without the mutex, which it would have to wait for. */
+static bool wants_one(al_pool *pool) {
+  if (pool->waking || pool->spinning || pool->idle == 0) return false;
+  return pool->waking = true;
 }
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------- */
@@ -105,19 +128,50 @@ static al_pool_job *job_new(al_pool *pool, al_parcel *call) {
 
 /* ---- threads ----------------------------------------------------------------------------------------------------- */
 
-/* The next job, waited for; NULL when the thread shall end. Under the mutex. */
-static al_pool_job *next_job(al_pool *pool) {
-  while (!pool->first && !pool->ending && !pool->broken) {
+/* Looks for a job for a moment, without the mutex, as the only one; the others may sleep. */
+static void spin(al_pool *pool) {
+  pool->spinning = true;
+  pthread_mutex_unlock(&pool->mutex);
+  int64_t until_ns = al_time_ns() + SPIN_NS;
+  bool found;
+  do {
+    for (int i = 0; i < SPIN_PAUSES; i++) PAUSE();
+    found = __atomic_load_n(&pool->queued, __ATOMIC_RELAXED) > 0;
+  } while (!found && al_time_ns() < until_ns);
+  pthread_mutex_lock(&pool->mutex);
+  pool->spinning = false;
+}
+
+static bool has_nothing(const al_pool *pool) { return !pool->first && !pool->ending && !pool->broken; }
+
+/* The next job, waited for; NULL when the thread shall end. Under the mutex. others: another thread is to be woken. */
+static al_pool_job *next_job(al_pool *pool, int64_t *since_ns, bool *others) {
+  *others = false;
+  if (has_nothing(pool) && pool->spins && pool->brisk >= BRISK_JOBS && !pool->spinning) {
+    spin(pool);
+    *since_ns = al_time_ns();
+  }
+  while (has_nothing(pool)) {
     pool->idle++;
     pthread_cond_wait(&pool->work, &pool->mutex);
     pool->idle--;
     pool->waking = false;
+    *since_ns = al_time_ns();
   }
   al_pool_job *job = pool->first;
   if (!job) return NULL;
   unlink_job(pool, job);
-  if (pool->first) wake_one(pool);
+  *others = pool->first && !pool->watched && wants_one(pool);
   return job;
+}
+
+/* Under the mutex. A thread that lost its CPU meanwhile made one job long, but says little of the others. */
+static void note_duration(al_pool *pool, int64_t took_ns) {
+  if (took_ns >= BRISK_NS) {
+    pool->brisk /= 2;
+  } else if (pool->brisk < BRISK_MAX) {
+    pool->brisk++;
+  }
 }
 
 /* Takes all jobs out of the queue; each has the queue's reference. */
@@ -126,7 +180,7 @@ static al_pool_job *take_queue(al_pool *pool) {
   for (al_pool_job *job = first; job; job = job->next) job->at = NULL;
   pool->first = NULL;
   pool->last = &pool->first;
-  pool->queued = 0;
+  set_queued(pool, 0);
   return first;
 }
 
@@ -173,13 +227,18 @@ static bool run_job(al_pool *pool, slot *self, al_pool_job *job) {
 
 static void run_jobs(al_pool *pool, slot *self) {
   al_pool_job *job;
-  bool going = true;
+  bool going = true, others;
+  int64_t since_ns = al_time_ns();
   pthread_mutex_lock(&pool->mutex);
-  while (going && (job = next_job(pool)) != NULL) {
+  while (going && (job = next_job(pool, &since_ns, &others)) != NULL) {
     self->busy = true;
     pthread_mutex_unlock(&pool->mutex);
+    if (others) pthread_cond_signal(&pool->work);
     going = run_job(pool, self, job);
+    int64_t now_ns = al_time_ns();
     pthread_mutex_lock(&pool->mutex);
+    note_duration(pool, now_ns - since_ns);
+    since_ns = now_ns;
     self->busy = false;
   }
   pthread_mutex_unlock(&pool->mutex);
@@ -248,6 +307,17 @@ static int start_thread(al_pool *pool, al_worker_setup *setup) {
   return 0;
 }
 
+/* What it guards takes less time than to sleep and be woken. */
+static int init_mutex(pthread_mutex_t *mutex) {
+  pthread_mutexattr_t attributes;
+  int err = pthread_mutexattr_init(&attributes);
+  if (err) return err;
+  pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
+  err = pthread_mutex_init(mutex, &attributes);
+  pthread_mutexattr_destroy(&attributes);
+  return err;
+}
+
 /* ---- the pool ---------------------------------------------------------------------------------------------------- */
 
 int al_pool_new(const al_worker_ops *ops, size_t max, const char *name, const char *program, al_parcel *initializer,
@@ -259,12 +329,13 @@ int al_pool_new(const al_worker_ops *ops, size_t max, const char *name, const ch
   if (!made->ended || (program && !made->program)) goto fail;
   al_cfuture_start(made->ended);
   made->ops = ops;
+  made->spins = sysconf(_SC_NPROCESSORS_ONLN) > 1;
   made->refs = 1;
   made->last = &made->first;
   made->max = max;
   made->initializer = initializer;
   snprintf(made->name, sizeof made->name, "%.12s", name ? name : "aloop");
-  if (pthread_mutex_init(&made->mutex, NULL) != 0) goto fail;
+  if (init_mutex(&made->mutex) != 0) goto fail;
   if (pthread_cond_init(&made->work, NULL) == 0) {
     *pool = made;
     return 0;
@@ -326,14 +397,15 @@ void al_pool_finishing(al_pool_job *job) {
 }
 
 bool al_pool_is_short(al_pool *pool) {
+  if (pool->started == pool->max) return false; /* threads are started by this one alone */
   pthread_mutex_lock(&pool->mutex);
   bool needed = is_short(pool);
   pthread_mutex_unlock(&pool->mutex);
   return needed;
 }
 
-/* Under the mutex. */
-static int add(al_pool *pool, al_pool_job *job, al_worker_setup **setup) {
+/* Under the mutex. wakes: a thread is to be woken. */
+static int add(al_pool *pool, al_pool_job *job, al_worker_setup **setup, bool *looks, bool *wakes) {
   int err = check(pool);
   if (!err && *setup && is_short(pool)) {
     err = start_thread(pool, *setup);
@@ -343,11 +415,21 @@ static int add(al_pool *pool, al_pool_job *job, al_worker_setup **setup) {
   if (err) return err;
   al_cfuture_hold(&job->f);
   enqueue(pool, job);
-  wake_one(pool);
+  *looks = *looks && pool->brisk >= BRISK_JOBS && (pool->waking || pool->alive > pool->idle);
+  pool->watched |= *looks;
+  *wakes = !*looks && wants_one(pool);
   return 0;
 }
 
-int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, al_pool_job **job) {
+void al_pool_look(al_pool *pool) {
+  pthread_mutex_lock(&pool->mutex);
+  pool->watched = false;
+  bool wakes = pool->first && wants_one(pool);
+  pthread_mutex_unlock(&pool->mutex);
+  if (wakes) pthread_cond_signal(&pool->work);
+}
+
+int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, bool *looks, al_pool_job **job) {
   al_pool_job *made = job_new(pool, call);
   if (!made) {
     al_parcel_free(call);
@@ -355,8 +437,10 @@ int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, al_po
     return -ENOMEM;
   }
   pthread_mutex_lock(&pool->mutex);
-  int err = add(pool, made, &setup);
+  bool wakes = false;
+  int err = add(pool, made, &setup, looks, &wakes);
   pthread_mutex_unlock(&pool->mutex);
+  if (wakes) pthread_cond_signal(&pool->work);
   al_worker_setup_free(setup);
   if (err) {
     al_cfuture_release(&made->f);

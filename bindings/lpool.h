@@ -58,8 +58,11 @@ void al_pool_why(al_pool *pool, char *message); /* of one that is broken: at mos
 /* Is a thread to be started for another job? */
 bool al_pool_is_short(al_pool *pool);
 /* Queues the call, which is the pool's from then on, also if this fails. setup (NULL: nothing was said by al_pool_is_short):
- * for a thread that is started; the pool frees it. Errors: as al_pool_check, -ENOMEM, -EAGAIN (no thread can be started). */
-int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, al_pool_job **job);
+ * for a thread that is started; the pool frees it. looks: whether the caller could call al_pool_look soon, and then,
+ * whether it has to. Errors: as al_pool_check, -ENOMEM, -EAGAIN (no thread can be started). */
+int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, bool *looks, al_pool_job **job);
+/* The queue was left to the threads that are awake: more of them wake up if that was wrong. */
+void al_pool_look(al_pool *pool);
 
 /* By the thread that runs the job: it is about to end, the thread will come for another. So whoever hears of its end and
  * has another job doesn't start a thread for it. */

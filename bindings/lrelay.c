@@ -7,6 +7,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "lcfuture.h"
+#include "lexecutor.h"
 #include "lloop.h"
 #include "ltask.h"
 
@@ -539,6 +540,7 @@ bool al_cfuture_block(lua_State *L, al_ctx *ctx, al_cfuture *f, int64_t deadline
              "this would block the thread of the loop that the result comes from; await it in a task");
   sleeper s = {.watch.fire = sleeper_fire, .box = mailbox_of(L, ctx)};
   luaL_checkstack(L, LUA_MINSTACK, NULL);
+  al_executor_look(ctx);
   if (!al_cfuture_watch(f, &s.watch)) return true;
   bool failed = false, woken = sleep_until(L, ctx, &s, deadline_ns, &failed);
   if (!woken && !al_cfuture_unwatch(f, &s.watch)) { /* it is being woken right now */

@@ -1,5 +1,5 @@
--- 27: threads of executors were left behind when a run ended (gh-78218, pyasyncio#258), and their results met loops that
--- were being closed (gh-96827, anyio#1265).
+-- 27: threads of executors were left behind when a run ended (gh-78218, pyasyncio#258), and their results met loops
+-- that were being closed (gh-96827, anyio#1265).
 -- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
