@@ -157,13 +157,14 @@ local REDIS = 'redis-benchmark -h "${1%:*}" -p "${1##*:}" -t set,get -P 16 -n "$
 function measure.redis(setup, program, part)
   if not shell.has "redis-benchmark" then error("redis-benchmark is not installed", 0) end
   local argv = extend(cores(setup, 60), command(program, part))
-  local count = tostring(math.ceil(setup.seconds * 500000))
-  local output = run(extend(argv, { "--", "sh", "-c", REDIS, "sh", "@ADDR@", count }))
+  local count = math.ceil(setup.seconds * 500000)
+  local output = run(extend(argv, { "--", "sh", "-c", REDIS, "sh", "@ADDR@", tostring(count) }))
   local sets, gets = output:match '"SET","([%d.]+)"', output:match '"GET","([%d.]+)"'
   if not gets then error(output, 0) end
   sets, gets = tonumber(sets), tonumber(gets)
   local rate = 2 / (1 / sets + 1 / gets)
-  return { value = 1e9 / rate, rate = rate, note = ("%.0f SET/s, %.0f GET/s"):format(sets, gets) }
+  local cpu = shell.pairs(output).drive_cpu_ns / (2 * count)
+  return { value = 1e9 / rate, rate = rate, second = cpu, note = ("%.0f SET/s, %.0f GET/s"):format(sets, gets) }
 end
 
 local function own(limit)
@@ -184,6 +185,12 @@ end
 function measure.work(_, program, part)
   local found = shell.pairs(run(extend(own "120", command(program, part))))
   return { value = found.wall_ns, second = found.cpu_ns }
+end
+
+---@param program Program
+---@param part Part
+function measure.flood(_, program, part)
+  return { value = shell.pairs(run(extend(own "120", command(program, part)))).growth }
 end
 
 ---@param setup Setup

@@ -9,7 +9,7 @@ usage: run.sh [option...]          (make bench [VARIABLE=value...])
   --servers NAMES    SERVERS=NAMES   programs, with commas: c,aloop-epoll,uvloop (the baseline is always measured)
   --rounds N         ROUNDS=N        how often each is measured (8)
   --seconds S        SECS=S          how long each network measurement takes (0.4)
-  --cycles N         CYCLES=N        connections of tlscycles, and as many given up half-way (5000; quick: 1000)
+  --cycles N         CYCLES=N        connections of tlscycles, and as many given up half-way (5000; quick: 2500)
   --quick            QUICK=1         fewer rounds, short runs, aloop and the best of the peers: about 5 minutes
   --build DIR        BUILD=DIR       where the programs were built (build)
   --cores S,L        CORES=S,L       cores of server and load generator (0,1)
@@ -92,7 +92,7 @@ return function(args)
     rounds = math.ceil(number(raw, "rounds", quick and 3 or 8)),
     seconds = number(raw, "seconds", quick and 0.25 or 0.4),
     warmup = quick and 0.1 or 0.2,
-    cycles = math.ceil(number(raw, "cycles", quick and 1000 or 5000)),
+    cycles = math.ceil(number(raw, "cycles", quick and 2500 or 5000)),
     quick = quick,
     list = raw.list ~= nil,
     build = raw.build or "build",

@@ -10,7 +10,7 @@
 
 ---@class Part
 ---@field name string
----@field kind "echo"|"udp"|"sendfile"|"http"|"idle"|"cycles"|"drain"|"redis"|"inproc"|"work"|"startup"
+---@field kind "echo"|"udp"|"sendfile"|"http"|"idle"|"cycles"|"drain"|"redis"|"inproc"|"work"|"flood"|"startup"
 ---@field title string
 ---@field groups string
 ---@field starts? string what programs are started by; absent: as the kind is named
@@ -25,7 +25,7 @@
 ---@field limit? number
 ---@field most? number
 ---@field rival? { [1]: string, [2]: number }
----@field second? { name: string, title: string, limit?: number, most?: number, unit?: "ns"|"B" }
+---@field second? { name: string, title: string, baseline?: string, limit?: number, most?: number, unit?: "ns"|"B" }
 
 local parts = {}
 
@@ -100,6 +100,7 @@ add {
   name = "redis",
   kind = "redis",
   title = "a request to a Redis, redis-benchmark -t set,get -P 16: wall time; baseline: redis-server",
+  second = { name = "redis.cpu", title = "the same: CPU of the server for one", baseline = "redis" },
   groups = "net targets quick",
   rounds = 4,
   baseline = "redis",
@@ -178,6 +179,16 @@ add_work("cat", "100 runs of cat with a MiB in and out at once: wall time of one
   limit = 1.8,
   second = { name = "cat.cpu", title = "the same: CPU of the parent for one" },
 })
+add {
+  name = "flood",
+  kind = "flood",
+  title = "growth while a child writes a GiB to stdout and one to stderr at once, and is read after a while",
+  groups = "processes targets",
+  unit = "B",
+  rounds = 2,
+  baseline = false,
+  most = 2 << 20, -- bounded: readers of 64 KiB, pipes, garbage
+}
 add_work("jobs", "200,000 jobs that do nothing in the default executor, 100 in flight: wall time of one", "executors", {
   rounds = 4,
   most = 3000,

@@ -22,6 +22,7 @@ local shell = require "lib.shell"
 ---@field tls? fun(): string[]
 ---@field tlsstreams? fun(): string[]
 ---@field work? fun(bench: string): string[]
+---@field flood? fun(): string[]
 ---@field works? table<string, boolean> of children and executors that it has; absent: all
 ---@field inproc? fun(bench: string): string[]
 ---@field benches? table<string, boolean> the in-process benchmarks that it has; absent: all
@@ -123,7 +124,7 @@ local function aloop_programs(paths)
     programs[#programs + 1] = {
       name = name,
       needs = needs,
-      lacks = { tls = ssl, tlsstreams = ssl, work = lacks_work },
+      lacks = { tls = ssl, tlsstreams = ssl, work = lacks_work, flood = children },
       echo = function(where) return run(paths.source .. "/aloop/echo.lua", "protocol", where) end,
       sock = function() return run(paths.source .. "/aloop/echo_sock.lua") end,
       udp = function() return run(paths.source .. "/aloop/echo_udp.lua") end,
@@ -138,6 +139,7 @@ local function aloop_programs(paths)
         return run(paths.source .. "/aloop/echo.lua", "streams", "tcp", pair.certificate, pair.key)
       end,
       work = function(bench) return run(paths.source .. "/aloop/work.lua", bench) end,
+      flood = function() return run(paths.source .. "/aloop/flood.lua", paths.build .. "/bench/flood") end,
       inproc = function(bench) return run(paths.source .. "/aloop/inproc.lua", bench) end,
     }
     programs[#programs + 1] = { -- children by transport and protocol, where the others have a Process and streams
@@ -213,6 +215,7 @@ local function python_programs(paths)
       tls = function() return py("py_echo.py", "protocol", "tcp", pair.certificate, pair.key) end,
       tlsstreams = function() return py("py_echo.py", "streams", "tcp", pair.certificate, pair.key) end,
       work = function(bench) return py("py_work.py", bench) end,
+      flood = function() return py("py_flood.py", paths.build .. "/bench/flood") end,
       inproc = function(bench) return py("py_inproc.py", bench) end,
       benches = set "chain soon timers cancel reset switch switch100 tasks alive timeouts queue",
     }

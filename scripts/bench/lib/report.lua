@@ -29,7 +29,9 @@ function report.figure(program, samples, key)
   local n, best = #samples, samples[1]
   local middle = samples[(n + 1) // 2][key]
   if n % 2 == 0 then middle = (middle + samples[n // 2 + 1][key]) / 2 end
-  return { program = program, lowest = best[key], median = middle, note = best.note, flaw = best.flaw }
+  local figure = { program = program, lowest = best[key], median = middle }
+  if key == "value" then figure.note, figure.flaw = best.note, best.flaw end
+  return figure
 end
 
 ---@param unit "ns"|"B"|nil
