@@ -32,9 +32,10 @@ static bool self_is_interpreter;
 
 void al_procpool_allow_self(void) { __atomic_store_n(&self_is_interpreter, true, __ATOMIC_RELAXED); }
 
+/* lua, lua5.4, lua-5.4 */
 static bool is_plain_lua(const char *path) {
-  const char *slash = strrchr(path, '/');
-  return strncmp(slash ? slash + 1 : path, "lua", 3) == 0;
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  return strncmp(name, "lua", 3) == 0 && name[3 + strspn(name + 3, "-.0123456789")] == '\0';
 }
 
 /* The shared library that this code is in; NULL: it is in the program. */

@@ -8,8 +8,8 @@
 #include "ctx.h"
 
 /* Pushes the program that worker processes run: executable (a path, or NULL), or the interpreter that this is. Raises
- * NotImplementedError if this is none: a program that embeds aloop. An interpreter whose name begins with "lua" is
- * taken for a Lua that is to load this shared library, any other one for aloop. */
+ * NotImplementedError if this is none: a program that embeds aloop. An interpreter that is called lua, with
+ * or without a number, is to load this shared library; any other one is taken for aloop. */
 const char *al_procpool_push_program(lua_State *L, al_ctx *ctx, const char *executable);
 
 /* This program is the interpreter: its workers may run it, too. */

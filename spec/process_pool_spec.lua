@@ -532,6 +532,22 @@ describe("in a script", function()
       .. "'executable'\nresult 2: 42\n", result.stdout, result.stderr)
   end)
 
+  it("fails a job whose result is too large for the script, and goes on", function()
+    if (os.getenv("ALOOP_PRELOAD") or "") ~= "" then return end -- a sanitizer needs all the addresses that there are
+    local wrapper = helper.write_file(('#!/bin/sh\nulimit -Sv unlimited\nexec "%s" "$@"\n'):format(helper.aloop))
+    os.execute("chmod +x " .. wrapper)
+    local stdout = helper.output_of(([[
+      local aloop = require "aloop"
+      local pool <close> = aloop.ProcessPoolExecutor { max_workers = 1, executable = %q }
+      local function pid() local f <close> = io.open("/proc/self/stat") return f:read("n") end
+      local number = pool:submit(pid):result()
+      print(pool:submit(function() return ("x"):rep(128 << 20) end):exception())
+      print(pool:submit(pid):result() == number)
+    ]]):format(wrapper), { before = "ulimit -Sv 120000" })
+    os.remove(wrapper)
+    assert.equal("not enough memory\ttrue\ntrue\n", stdout)
+  end)
+
   it("--worker without a pool says what it is for", function()
     local result = helper.run_program({ helper.aloop, "--worker" }, { before = "exec 3</dev/null" })
     assert.equal(1, result.code)
