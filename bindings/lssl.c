@@ -108,9 +108,13 @@ static int give_password(void *ud, char *buf, int size) {
 
 static int raise_load_failure(lua_State *L, al_ctx *ctx, const al_tls_error *why) {
   const char *cert = lua_tostring(L, CERTFILE), *key = lua_tostring(L, KEYFILE);
-  if (lua_isnil(L, FAILURE)) return al_raise_tls(L, ctx, why, key && access(cert, R_OK) == 0 ? key : cert);
-  lua_settop(L, FAILURE);
-  return lua_error(L);
+  if (!lua_isnil(L, FAILURE)) {
+    lua_settop(L, FAILURE);
+    return lua_error(L);
+  }
+  bool missing = why->error == -ENOENT || why->error == -EACCES;
+  if (!key || (missing && access(cert, R_OK) < 0)) return al_raise_tls(L, ctx, why, cert);
+  return al_raise_tls(L, ctx, why, missing ? key : lua_pushfstring(L, "%s' and '%s", cert, key));
 }
 
 /* load_cert_chain(certfile, [keyfile], [password]) */

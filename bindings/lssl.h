@@ -60,7 +60,7 @@ void al_ssl_constants(lua_State *L);
 
 /* ---- errors (lsslerror.c) ---- */
 
-/* Push / raise the error of TLS: an OSError if a file could not be read (filename may be NULL). */
+/* Push / raise the error of TLS; an OSError if a file could not be read. filename (may be NULL): whose fault it is. */
 void al_push_tls_error(lua_State *L, al_ctx *ctx, const al_tls_error *why, const char *filename);
 int al_raise_tls(lua_State *L, al_ctx *ctx, const al_tls_error *why, const char *filename);
 /* Pushes what a connection failed with, as the core said it: of a TLS transport with what it knows of it and who the

@@ -25,8 +25,13 @@ static void set_fields(lua_State *L, const al_tls_error *why) {
 }
 
 void al_push_tls_error(lua_State *L, al_ctx *ctx, const al_tls_error *why, const char *filename) {
-  bool of_system = why->error < 0 && why->error > -4096;
-  al_pushoserror(L, ctx, why->error, of_system && filename ? NULL : why->message, of_system ? filename : NULL);
+  if (why->error > -4096) {
+    al_pushoserror(L, ctx, why->error, NULL, filename);
+    return;
+  }
+  lua_pushfstring(L, filename ? "%s ('%s')" : "%s", why->message, filename);
+  al_pushoserror(L, ctx, why->error, lua_tostring(L, -1), NULL);
+  lua_remove(L, -2);
   set_fields(L, why);
 }
 

@@ -151,6 +151,7 @@ describe("SSLContext:load_cert_chain", function()
       context, certs.server.cert, certs.client.key)
     assert.equal("X509", e.library)
     assert.equal("KEY_VALUES_MISMATCH", e.reason)
+    assert.equal(("('%s' and '%s')"):format(certs.server.cert, certs.client.key), e.message:match "%(.*%)$")
     e = raises(aloop.FileNotFoundError, "No such file or directory: '/nowhere.crt'", context.load_cert_chain, context,
       "/nowhere.crt")
     assert.equal("/nowhere.crt", e.filename)
