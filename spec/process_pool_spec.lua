@@ -541,7 +541,7 @@ describe("in a script", function()
       local pool <close> = aloop.ProcessPoolExecutor { max_workers = 1, executable = %q }
       local function pid() local f <close> = io.open("/proc/self/stat") return f:read("n") end
       local number = pool:submit(pid):result()
-      print(pool:submit(function() return ("x"):rep(128 << 20) end):exception())
+      print(pool:submit(function() return ("x"):rep(1 << 20):rep(128) end):exception())
       print(pool:submit(pid):result() == number)
     ]]):format(wrapper), { before = "ulimit -Sv 120000" })
     os.remove(wrapper)
