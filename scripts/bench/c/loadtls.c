@@ -31,8 +31,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SESSIONS 512     /* that wait to be resumed; more are forgotten */
-#define GIVEN_UP 16      /* connections that live on for a while, so that the server gets to answer them */
+#define SESSIONS 512 /* that wait to be resumed; more are forgotten */
+#define GIVEN_UP 16  /* connections that live on for a while, so that the server gets to answer them */
 
 static SSL_CTX *ctx;
 static bool resume, cycles, idle;
