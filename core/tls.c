@@ -1,6 +1,6 @@
-/* tls.c - TLS over any two-way transport: a protocol for the one below, a transport (kind "tls") for the protocol above.
- * Here stands its life: how it is made, the handshake, the shutdown, its ends; the bytes' ways are tls_io.c's. Made by
- * bindings; knows no machine and no descriptors, and of contexts only their SSL_CTX.
+/* tls.c - TLS over any two-way transport: a protocol for the one below, a transport (kind "tls") for the protocol
+ * above. Here stands its life: how it is made, the handshake, the shutdown, its ends; the bytes' ways are tls_io.c's.
+ * Made by bindings; knows no machine and no descriptors, and of contexts only their SSL_CTX.
  *
  * Each connection ends by the end of the one below, whatever began it: close, when OpenSSL has said its last; fail and
  * abort, at once. Its connection_lost is told from within that of the one below, and it is finished with it.

@@ -1,5 +1,5 @@
-/* tls.h - what the files of the TLS engine share. tls.c has its life: birth, handshake, shutdown, end; tls_io.c the ways
- * of the bytes between OpenSSL and the transport below.
+/* tls.h - what the files of the TLS engine share. tls.c has its life: birth, handshake, shutdown, end; tls_io.c the
+ * ways of the bytes between OpenSSL and the transport below.
  *
  * The states
  *   NEW: bytes that come are kept; the handshake begins in the next turn

@@ -1,12 +1,12 @@
 /* tls_io.c - the ways of the bytes through the TLS engine (tls.h). OpenSSL reads and writes through a BIO of our own.
  *
- * In: the BIO takes its bytes from where the transport below lends them. Plain text goes to one buffer of the loop, as many
- * records as there are, and is lent to the protocol in one call; a buffered protocol's own memory takes its place. Only
- * what the protocol doesn't want yet is copied, still encrypted. OpenSSL isn't asked once more just to say that there is
- * nothing: with no byte in hand that is known.
+ * In: the BIO takes its bytes from where the transport below lends them. Plain text goes to one buffer of the loop, as
+ * many records as there are, and is lent to the protocol in one call; a buffered protocol's own memory takes its place.
+ * Only what the protocol doesn't want yet is copied, still encrypted. OpenSSL isn't asked once more just to say that
+ * there is nothing: with no byte in hand that is known.
  *
- * Out: the BIO gathers records in another buffer of the loop, which goes to the transport below in one piece: at the end
- * of a write, or, within a call from below, at the end of that. So what is written in several steps while data is
+ * Out: the BIO gathers records in another buffer of the loop, which goes to the transport below in one piece: at the
+ * end of a write, or, within a call from below, at the end of that. So what is written in several steps while data is
  * received, and what OpenSSL adds, costs one system call. The buffer belongs to one connection at a time.
  *
  * Both buffers exist once per level of TLS in TLS, for those of a level are in use while the next one works.
@@ -113,8 +113,8 @@ static int bio_read(BIO *bio, char *to, int len) {
   return -1;
 }
 
-/* Takes all, for what the protocol writes comes only when the one below wants more. The answers to what is read (requests
- * for new keys) would have no bound if the other end asked on and on and never read them: they must wait. */
+/* Takes all, for what the protocol writes comes only when the one below wants more. The answers to what is read
+ * (requests for new keys) would have no bound if the other end asked on and on and never read them: they must wait. */
 static int bio_write(BIO *bio, const char *data, int len) {
   al_tls *tls = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);

@@ -258,8 +258,8 @@ static void leave_group(al_transport *transport) {
   group->left(group);
 }
 
-/* The one that stands on this one goes with it. It was told already, as this one's protocol, unless another took its place;
- * when the loop closes it may still have to die. */
+/* The one that stands on this one goes with it. It was told already, as this one's protocol, unless another took its
+ * place; when the loop closes it may still have to die. */
 static void tell_above(al_transport *transport) {
   if (transport->above && !transport->dying) al__transport_end(transport->above, transport->error);
 }

@@ -1,5 +1,5 @@
-/* echo_server.c [port [certificate [key]]] - a TCP echo server in C, without Lua: aloop.h is all of aloop that it needs.
- * Listens at 127.0.0.1 until SIGINT or SIGTERM; port 0 or none: any free one. With a certificate it speaks TLS.
+/* echo_server.c [port [certificate [key]]] - a TCP echo server in C, without Lua: aloop.h is all of aloop that it
+ * needs. Listens at 127.0.0.1 until SIGINT or SIGTERM; port 0 or none: any free one. With a certificate it speaks TLS.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"

@@ -1,5 +1,5 @@
-/* core_tls.c - tests of TLS transports through aloop.h alone: both roles, data both ways, pausing, water marks, buffered
- * protocols, upgrades, TLS in TLS, key updates, sessions. How they end is core_tls_end.c's.
+/* core_tls.c - tests of TLS transports through aloop.h alone: both roles, data both ways, pausing, water marks,
+ * buffered protocols, upgrades, TLS in TLS, key updates, sessions. How they end is core_tls_end.c's.
  *
  * SPDX-License-Identifier: MIT */
 #include "tls_peers.h"

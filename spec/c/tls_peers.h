@@ -1,5 +1,5 @@
-/* tls_peers.h - what the tests of TLS transports share: certificates made by the openssl command, contexts, protocols on
- * both ends (stream_peers.h), and a wire between the ends that carries bytes in pieces, holds them back or cuts off.
+/* tls_peers.h - what the tests of TLS transports share: certificates made by the openssl command, contexts, protocols
+ * on both ends (stream_peers.h), and a wire between the ends that carries bytes in pieces, holds them back or cuts off.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef TLS_PEERS_H
@@ -107,6 +107,24 @@ static inline void tls_peer_free(tls_peer *p) {
     CHECK(al_tls_native((p)->peer.transport) == NULL);                                        \
     tls_peer_free(p);                                                                         \
   } while (0)
+
+/* One end over TLS; the other one is a bare socket. */
+static inline tls_peer *lone(al_loop *loop, int *raw, bool server, int64_t timeout_ns) {
+  int fds[2];
+  make_pair(fds);
+  *raw = fds[1];
+  return tls_peer_new(loop, fds[0], server, 0, timeout_ns);
+}
+
+/* Its handshake has failed, and there never was a connection. */
+static inline void end_failed(al_loop *loop, tls_peer *p, int raw, int result) {
+  UNTIL(loop, peer_has(&p->peer, 'C'));
+  CHECK_EQ(p->told, 1);
+  CHECK_EQ(p->result, result);
+  TLS_END(loop, p, "C", 0);
+  close(raw);
+  end_loop(loop);
+}
 
 /* ---- both ends --------------------------------------------------------------------------------------------------- */
 
