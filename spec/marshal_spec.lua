@@ -158,6 +158,18 @@ it("the same function again, with what its upvalues are then", function()
   end)
 end)
 
+it("a function that loses its globals in one job has them in the next", function()
+  helper.as_task(function()
+    local pool <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+    local function job()
+      local getinfo, setupvalue = debug.getinfo, debug.setupvalue
+      setupvalue(getinfo(1, "f").func, 1, {})
+      return debug == nil
+    end
+    for _ = 1, 3 do assert.is_true(pool:submit(job):result()) end
+  end)
+end)
+
 it("two functions with the same bytes have lives of their own", function()
   local function make() return function() end end
   local a, b = travel(make()), travel(make())
@@ -194,6 +206,17 @@ it("a loaded module is required on the other side", function()
       dir = pool:submit(lfs.currentdir):result()
       assert.equal(lfs.currentdir(), dir)
     end
+  end)
+end)
+
+it("the null of a module, and its functions", function()
+  local cjson = require "cjson"
+  local decoded = travel(cjson.decode('{"a": [1, null, "x"]}'))
+  assert.equal(cjson.null, decoded.a[2])
+  local encode = cjson.encode
+  helper.as_task(function()
+    local pool <close> = aloop.ProcessPoolExecutor { max_workers = 1 }
+    assert.equal('{"a":[1,null,"x"]}', pool:submit(function(t) return encode(t) end, decoded):result())
   end)
 end)
 
