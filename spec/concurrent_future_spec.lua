@@ -376,6 +376,42 @@ describe("a ConcurrentFuture of a script's executor", function()
   end)
 end)
 
+describe("a thread that is blocked by result()", function()
+  -- Sends SIGINT n times to a script that says when it is ready; returns what came of it.
+  local function interrupted(script, n)
+    local child = helper.start("local aloop = require 'aloop' local future = aloop.ConcurrentFuture()\n" .. script)
+    child:read_until("ready")
+    for i = 1, n do
+      child:kill("INT")
+      if i < n then child:read_until("cancelled") end
+    end
+    return child:wait()
+  end
+
+  it("is interrupted by SIGINT before any loop runs", function()
+    local result = interrupted("io.stdout:write('ready\\n') io.stdout:flush() future:result()", 1)
+    assert.equal(130, result.code)
+    assert.matches("^aloop: KeyboardInterrupt", result.stderr)
+  end)
+
+  it("in a callback, by the second one: the first cancels the main task", function()
+    local result = interrupted([[
+      aloop.run(function()
+        local loop, task = aloop.get_running_loop(), aloop.current_task()
+        loop:call_soon(function()
+          io.stdout:write("ready\n") io.stdout:flush()
+          while task:cancelling() == 0 do pcall(future.result, future, 0.01) end
+          io.stdout:write("cancelled\n") io.stdout:flush()
+          future:result()
+        end)
+        aloop.sleep(3600)
+      end)
+    ]], 2)
+    assert.equal(130, result.code)
+    assert.matches("^aloop: KeyboardInterrupt", result.stderr)
+  end)
+end)
+
 describe("arguments of ConcurrentFutures", function()
   local future = done(1)
 

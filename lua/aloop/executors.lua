@@ -24,6 +24,35 @@ local tasks = require "aloop.tasks"
 ---@class aloop.ProcessPoolExecutor: aloop.Executor
 ---@overload fun(options?: {max_workers: integer?, initializer: function?, initargs: any[]?, executable: string?})
 
+--- Each worker is a thread with a Lua state of its own: min(32, CPUs + 4) of them at most, unless max_workers says
+--- otherwise. They are started when jobs need them and used again; package.path and cpath are those of this state. If
+--- initializer(initargs...), which is called once in each worker, fails, all jobs fail with BrokenThreadPool.
+---@class aloop.ThreadPoolExecutor: aloop.Executor
+---@overload fun(options?: {max_workers: integer?, initializer: function?, initargs: any[]?, thread_name_prefix: string?})
+
+--- The same, as Python names it.
+---@class aloop.InterpreterPoolExecutor: aloop.ThreadPoolExecutor
+
+--- What became, or will become, of a function elsewhere. Whoever waits in a task lets others go on; elsewhere the thread
+--- sleeps. `await`, gather and the like cancel it if they are cancelled; result and exception don't.
+---@class aloop.ConcurrentFuture
+---@field result fun(self: aloop.ConcurrentFuture, timeout?: number): any ...
+---@field exception fun(self: aloop.ConcurrentFuture, timeout?: number): any, boolean
+---@field await fun(self: aloop.ConcurrentFuture): any ...
+---@field done fun(self: aloop.ConcurrentFuture): boolean
+---@field running fun(self: aloop.ConcurrentFuture): boolean
+---@field cancelled fun(self: aloop.ConcurrentFuture): boolean
+---@field cancel fun(self: aloop.ConcurrentFuture): boolean
+---@field add_done_callback fun(self: aloop.ConcurrentFuture, f: fun(future: aloop.ConcurrentFuture))
+---@field set_running_or_notify_cancel fun(self: aloop.ConcurrentFuture): boolean for executors
+---@field set_result fun(self: aloop.ConcurrentFuture, ...: any) for executors
+---@field set_exception fun(self: aloop.ConcurrentFuture, err: any) for executors
+
+--- A loop as another thread's state has it. Functions given to it travel back by value.
+---@class aloop.RemoteLoop
+---@field call_soon_threadsafe fun(self: aloop.RemoteLoop, f: function, ...: any)
+---@field run_coroutine_threadsafe fun(self: aloop.RemoteLoop, coro: function): aloop.ConcurrentFuture
+
 local executors = {}
 
 -- ---- waiting --------------------------------------------------------------------------------------------------------
