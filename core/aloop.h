@@ -510,8 +510,10 @@ typedef struct al_spawn_options {
   uid_t uid;
 } al_spawn_options;
 
-#define AL_SPAWN_DEFAULTS \
-  (al_spawn_options) { .stdio = { AL_STDIO_INHERIT, AL_STDIO_INHERIT, AL_STDIO_INHERIT } }
+#define AL_SPAWN_DEFAULTS                                             \
+  (al_spawn_options) {                                                \
+    .stdio = { AL_STDIO_INHERIT, AL_STDIO_INHERIT, AL_STDIO_INHERIT } \
+  }
 
 /* The step of a start that failed, and how. fd: of the child in step STDIO, ours in step PASS_FDS. */
 typedef enum al_spawn_step {
