@@ -6,12 +6,10 @@ local helper = require "spec.helper"
 local threads = require "spec.support.threads"
 
 local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
-local pass = threads.pass
+local pass, pool = threads.pass, threads.pool
 
 local function add(a, b) return a + b, "and more" end
 local function fail(e) error(e, 0) end
-
-local function pool(options) return aloop.ThreadPoolExecutor(options or { max_workers = 1 }) end
 
 -- In a task, and where nothing can be suspended.
 local function both(body)
@@ -265,7 +263,7 @@ describe("add_done_callback of a ConcurrentFuture", function()
 
   it("works without a loop: the thread calls when it waits or asks", function()
     local seen = threads.elsewhere(function()
-      local workers <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+      local workers <close> = pool()
       local seen = {}
       local future = workers:submit(function() return 3 end)
       future:add_done_callback(function(f) seen[#seen + 1] = f:result() end)

@@ -6,7 +6,7 @@ local helper = require "spec.helper"
 local threads = require "spec.support.threads"
 
 local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
-local pass = threads.pass
+local pass, pool = threads.pass, threads.pool
 
 local function add(a, b) return a + b end
 local function nop() end
@@ -15,8 +15,6 @@ local function own_pid()
   local file <close> = io.open("/proc/self/stat")
   return file:read("n")
 end
-
-local function pool(n) return aloop.ThreadPoolExecutor { max_workers = n or 1 } end
 
 describe("a ThreadPoolExecutor", function()
   it("runs functions with arguments in threads of its own", function() -- row: executors

@@ -6,9 +6,9 @@ local aloop = require "aloop"
 local helper = require "spec.helper"
 local threads = require "spec.support.threads"
 
-local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
+local pool = threads.pool
 
-local function pool(n) return aloop.ThreadPoolExecutor { max_workers = n or 1 } end
+local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
 
 -- What functions that come back find here: they bring no upvalues of this file.
 local function share(value)

@@ -6,7 +6,7 @@ local helper = require "spec.helper"
 local threads = require "spec.support.threads"
 
 local as_task, raises, type_error = helper.as_task, helper.raises, helper.type_error
-local pass = threads.pass
+local pass, pool = threads.pass, threads.pool
 
 local function add(a, b) return a + b end
 local function nop() end
@@ -76,7 +76,7 @@ helper.each_loop(function(_, new_loop)
     it("forgets a job that is cancelled before it begins; a running one ends unnoticed", function()
       with_loop(function(loop) -- row: run_in_executor.cancel
         local gate <close> = threads.gate()
-        local workers <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+        local workers <close> = pool()
         local probe = workers:submit(pass, gate.path)
         local queued = loop:run_in_executor(workers, function() _G.spec_ran = true end)
         threads.until_running(probe)
@@ -100,7 +100,7 @@ helper.each_loop(function(_, new_loop)
       raises(aloop.RuntimeError, "Event loop is closed", loop.run_in_executor, loop, nil, nop)
       raises(aloop.RuntimeError, "Event loop is closed", loop.set_default_executor, loop, nil)
       with_loop(function(open)
-        local workers = aloop.ThreadPoolExecutor { max_workers = 1 }
+        local workers = pool()
         workers:shutdown()
         raises(aloop.RuntimeError, "cannot schedule new futures after shutdown", open.run_in_executor, open, workers,
           nop)
@@ -110,7 +110,7 @@ helper.each_loop(function(_, new_loop)
     it("uses a thread pool of one's own", function() -- row: run_in_executor.thread_pool, run_in_executor.executor
       with_loop(function(loop)
         do
-          local workers <close> = aloop.ThreadPoolExecutor { max_workers = 2 }
+          local workers <close> = pool(2)
           local futures = {}
           for i = 1, 10 do futures[i] = loop:run_in_executor(workers, add, i, i) end
           for i = 1, 10 do assert.equal(2 * i, futures[i]:await()) end
@@ -163,7 +163,7 @@ helper.each_loop(function(_, new_loop)
     end)
 
     it("serves several loops of one state by one executor", function()
-      local workers = aloop.ThreadPoolExecutor { max_workers = 2 }
+      local workers = pool(2)
       for i = 1, 3 do
         with_loop(function(loop) assert.equal(i + 1, loop:run_in_executor(workers, add, i, 1):await()) end)
       end
@@ -179,7 +179,7 @@ helper.each_loop(function(_, new_loop)
       end
       helper.with_loop(function() return Own() end, function(loop)
         local gate <close> = threads.gate()
-        local workers <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+        local workers <close> = pool()
         local before = made
         assert.equal(5, loop:run_in_executor(workers, add, 2, 3):await())
         assert.is_true(made > before)
@@ -264,7 +264,7 @@ describe("the default executor", function()
   it("does no lookups: these go on when it is busy", function() -- row: dns.executor, create_connection.ip_skips_dns
     as_task(function(loop)
       local gate <close> = threads.gate()
-      loop:set_default_executor(aloop.ThreadPoolExecutor { max_workers = 1 })
+      loop:set_default_executor(pool())
       local job = loop:run_in_executor(nil, pass, gate.path)
       assert.is_true(#loop:getaddrinfo("localhost", 80) > 0)
       gate.open()
@@ -307,7 +307,7 @@ describe("shutdown_default_executor", function()
       loop:shutdown_default_executor()
       raises(aloop.RuntimeError, "Executor shutdown has been called", loop.run_in_executor, loop, nil, nop)
       raises(aloop.RuntimeError, "Executor shutdown has been called", aloop.to_thread, nop)
-      local workers <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+      local workers <close> = pool()
       assert.equal(5, loop:run_in_executor(workers, add, 2, 3):await())
       loop:shutdown_default_executor()
     end)

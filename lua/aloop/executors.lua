@@ -28,13 +28,19 @@ local tasks = require "aloop.tasks"
 --- otherwise. They are started when jobs need them and used again; package.path and cpath are those of this state. If
 --- initializer(initargs...), which is called once in each worker, fails, all jobs fail with BrokenThreadPool.
 ---@class aloop.ThreadPoolExecutor: aloop.Executor
----@overload fun(options?: {max_workers: integer?, initializer: function?, initargs: any[]?, thread_name_prefix: string?})
+---@overload fun(options?: aloop.ThreadPoolOptions)
+
+---@class aloop.ThreadPoolOptions
+---@field max_workers? integer
+---@field initializer? function
+---@field initargs? any[]
+---@field thread_name_prefix? string
 
 --- The same, as Python names it.
 ---@class aloop.InterpreterPoolExecutor: aloop.ThreadPoolExecutor
 
---- What became, or will become, of a function elsewhere. Whoever waits in a task lets others go on; elsewhere the thread
---- sleeps. `await`, gather and the like cancel it if they are cancelled; result and exception don't.
+--- What became, or will become, of a function elsewhere. Whoever waits in a task lets others go on; elsewhere the
+--- thread sleeps. `await`, gather and the like cancel it if they are cancelled; result and exception don't.
 ---@class aloop.ConcurrentFuture
 ---@field result fun(self: aloop.ConcurrentFuture, timeout?: number): any ...
 ---@field exception fun(self: aloop.ConcurrentFuture, timeout?: number): any, boolean

@@ -30,7 +30,7 @@ helper.each_loop(function(_, new_loop)
   it("27: results that come when the loop is closed are dropped", function()
     for i = 1, 30 do
       local loop = new_loop()
-      local pool = aloop.ThreadPoolExecutor { max_workers = 2 }
+      local pool = threads.pool(2)
       for _ = 1, 10 do
         loop:run_in_executor(pool, math.abs, -1)
         loop:run_in_executor(nil, tostring, i)

@@ -44,6 +44,11 @@ function threads.pass(path, ...)
   return ...
 end
 
+-- A pool of one worker, or of n.
+function threads.pool(n)
+  return aloop.ThreadPoolExecutor { max_workers = n or 1 }
+end
+
 -- In a task: waits until f() is true.
 function threads.until_true(f)
   while not f() do aloop.sleep(0.001) end
@@ -73,7 +78,7 @@ end
 function threads.elsewhere(f, ...)
   local args, results = table.pack(...), nil
   helper.as_task(function()
-    local pool <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+    local pool <close> = threads.pool()
     results = table.pack(pool:submit(f, table.unpack(args, 1, args.n)):await())
   end)
   return table.unpack(results, 1, results.n)
