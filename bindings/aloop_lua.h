@@ -35,13 +35,13 @@ int al_lua_run_string(lua_State *L, const char *code, const char *name, int narg
  * returns the text. Raises nothing; what an error's own __tostring raises instead becomes the text. */
 const char *al_lua_pusherror(lua_State *L, int idx);
 
-/* How other threads reach a loop of the state: its remote, which outlives it. Made in the state's thread, of the loop at
- * idx; NULL if that is none, or for want of memory. Counted: made with one reference; release: any thread. */
+/* How other threads reach a loop of the state: its remote, which outlives it. Made in the state's thread, of the loop
+ * at idx; NULL if that is none, or for want of memory. Counted: made with one reference; release: any thread. */
 typedef struct al_lua_remote al_lua_remote;
 al_lua_remote *al_lua_remote_new(lua_State *L, int idx);
 void al_lua_remote_release(al_lua_remote *remote);
-/* Has the loop call f, as call_soon would, in its own thread and state, with arg as light userdata: what it raises goes to
- * the loop's exception handler. Any thread. 0, or an error of aloop.h: AL_ECLOSED (the loop is closed; if it closes
+/* Has the loop call f, as call_soon would, in its own thread and state, with arg as light userdata: what it raises goes
+ * to the loop's exception handler. Any thread. 0, or an error of aloop.h: AL_ECLOSED (the loop is closed; if it closes
  * later, f isn't called), -ENOMEM. */
 int al_lua_call_soon_threadsafe(al_lua_remote *remote, lua_CFunction f, void *arg);
 

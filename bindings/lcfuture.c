@@ -1,5 +1,5 @@
-/* lcfuture.c - ConcurrentFuture: what submit and run_coroutine_threadsafe return. Its values are made of the parcel when
- * they are first asked for, and stay the same from then on.
+/* lcfuture.c - ConcurrentFuture: what submit and run_coroutine_threadsafe return. Its values are made of the parcel
+ * when they are first asked for, and stay the same from then on.
  *
  * Waiting for one suspends a task; where there is none, it blocks the thread.
  *

@@ -1,6 +1,6 @@
-/* lconcurrent.h - concurrent futures: the outcome of work that goes on in another thread or process. The record is shared
- * by all threads and counted; a ConcurrentFuture (lcfuture.h) is a handle of it in one Lua state. Values stand in it as
- * parcels. This half knows no Lua state.
+/* lconcurrent.h - concurrent futures: the outcome of work that goes on in another thread or process. The record is
+ * shared by all threads and counted; a ConcurrentFuture (lcfuture.h) is a handle of it in one Lua state. Values stand
+ * in it as parcels. This half knows no Lua state.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LCONCURRENT_H
@@ -12,8 +12,8 @@
 
 typedef struct al_cfuture al_cfuture;
 
-/* Somebody who is told, once, when the future is done: fire is called, without a lock, by the thread that ends it. Embedded
- * in its owner, which stays until fire was called or al_cfuture_unwatch has returned true. */
+/* Somebody who is told, once, when the future is done: fire is called, without a lock, by the thread that ends it.
+ * Embedded in its owner, which stays until fire was called or al_cfuture_unwatch has returned true. */
 typedef struct al_cwatch al_cwatch;
 struct al_cwatch {
   al_cwatch *next;
@@ -30,8 +30,8 @@ struct al_cfuture {
   pthread_mutex_t mutex; /* guards watches, and the change of state */
   al_parcel *outcome;    /* once done: what it came to; NULL: no values */
   al_cwatch *watches, **watches_end;
-  /* cancel() was heard of before the work began: called without a lock by the thread that cancels, before those who watch
-   * are told. May be NULL. */
+  /* cancel() was heard of before the work began: called without a lock by the thread that cancels, before those who
+   * watch are told. May be NULL. */
   void (*cancelled)(al_cfuture *future);
   void (*destroy)(al_cfuture *future); /* the last reference is gone: frees the struct around it; NULL: free() */
   int pid;                             /* of the worker process that failed; 0: it was a thread of ours */

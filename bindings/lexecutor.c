@@ -1,5 +1,5 @@
-/* lexecutor.c - ThreadPoolExecutor and ProcessPoolExecutor (lpool.c behind both), and loop:run_in_executor. What of executors need not be fast is in
- * lua/aloop/executors.lua: map, shutdown, the end of a loop's default executor.
+/* lexecutor.c - ThreadPoolExecutor and ProcessPoolExecutor (lpool.c behind both), and loop:run_in_executor. What of
+ * executors need not be fast is in lua/aloop/executors.lua: map, shutdown, the end of a loop's default executor.
  *
  * SPDX-License-Identifier: MIT */
 #include "lexecutor.h"
@@ -231,8 +231,8 @@ static void check_function(lua_State *L, int arg, const char *f) {
   al_check_callable(L, arg);
 }
 
-/* Queues the function at first with the arguments behind it, up to top; its job, with one reference. Raises nothing once
- * it has begun. */
+/* Queues the function at first with the arguments behind it, up to top; its job, with one reference. Raises nothing
+ * once it has begun. */
 static al_pool_job *submit(lua_State *L, al_ctx *ctx, const executor *self, int first, int top, unsigned flags) {
   al_pool *pool = self->pool;
   int err = al_pool_check(pool);

@@ -1,10 +1,10 @@
-/* lpool.c - the threads of a pool and the queue of their jobs. What runs the jobs it knows by
- * al_worker_ops only.
+/* lpool.c - the threads of a pool and the queue of their jobs. What runs the jobs it knows by al_worker_ops only.
  *
- * A thread is started when a job finds none idle, up to a limit. To wake one costs more than most jobs do, so at most one
- * is being woken at a time: it wakes the next one if it finds more jobs than the one that it takes. As long as all jobs are
- * brisk, those threads that are awake are left alone with them, if whoever submits them looks after them again soon
- * (al_pool_look). So a queue of short jobs is worked off by few threads that stay awake, and one of long jobs by all.
+ * A thread is started when a job finds none idle, up to a limit. To wake one costs more than most jobs do, so at most
+ * one is being woken at a time: it wakes the next one if it finds more jobs than the one that it takes. As long as all
+ * jobs are brisk, those threads that are awake are left alone with them, if whoever submits them looks after them again
+ * soon (al_pool_look). So a queue of short jobs is worked off by few threads that stay awake, and one of long jobs by
+ * all.
  *
  * SPDX-License-Identifier: MIT */
 #include "lpool.h"

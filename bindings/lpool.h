@@ -1,5 +1,5 @@
-/* lpool.h - threads that run jobs, each by a worker of its own: the pool behind ThreadPoolExecutor and ProcessPoolExecutor
- * (lexecutor.c). A worker is a Lua state (lworker.c), or a process that has one (lprocpool.c).
+/* lpool.h - threads that run jobs, each by a worker of its own: the pool behind ThreadPoolExecutor and
+ * ProcessPoolExecutor (lexecutor.c). A worker is a Lua state (lworker.c), or a process that has one (lprocpool.c).
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LPOOL_H
@@ -44,28 +44,29 @@ typedef struct al_worker_ops {
 extern const al_worker_ops al_thread_workers;  /* lworker.c: Lua states */
 extern const al_worker_ops al_process_workers; /* lprocpool.c: processes; program: which, NULL: this one */
 
-/* max: of threads. name (NULL: "aloop"): of the threads, cut at 15 bytes. program: for the workers, copied; may be NULL. The
- * initializer, a call or NULL, is the pool's from then on, also if this fails. Errors: -ENOMEM. */
+/* max: of threads. name (NULL: "aloop"): of the threads, cut at 15 bytes. program: for the workers, copied; may be
+ * NULL. The initializer, a call or NULL, is the pool's from then on, also if this fails. Errors: -ENOMEM. */
 int al_pool_new(const al_worker_ops *ops, size_t max, const char *name, const char *program, al_parcel *initializer,
                 al_pool **pool);
 const al_worker_ops *al_pool_ops(const al_pool *pool);
 void al_pool_hold(al_pool *pool);
 void al_pool_release(al_pool *pool);
 
-/* Can it take jobs? 0, AL_ECLOSED (it was shut down) or -EPIPE (broken: a worker was lost, or its initializer has failed). */
+/* Can it take jobs? 0, AL_ECLOSED (it was shut down) or -EPIPE (broken: a worker was lost, or its initializer has
+ * failed). */
 int al_pool_check(al_pool *pool);
 void al_pool_why(al_pool *pool, char *message); /* of one that is broken: at most 2 * AL_WHY bytes */
 /* Is a thread to be started for another job? */
 bool al_pool_is_short(al_pool *pool);
-/* Queues the call, which is the pool's from then on, also if this fails. setup (NULL: nothing was said by al_pool_is_short):
- * for a thread that is started; the pool frees it. looks: whether the caller could call al_pool_look soon, and then,
- * whether it has to. Errors: as al_pool_check, -ENOMEM, -EAGAIN (no thread can be started). */
+/* Queues the call, which is the pool's from then on, also if this fails. setup (NULL: nothing was said by
+ * al_pool_is_short): for a thread that is started; the pool frees it. looks: whether the caller could call al_pool_look
+ * soon, and then, whether it has to. Errors: as al_pool_check, -ENOMEM, -EAGAIN (no thread can be started). */
 int al_pool_submit(al_pool *pool, al_parcel *call, al_worker_setup *setup, bool *looks, al_pool_job **job);
 /* The queue was left to the threads that are awake: more of them wake up if that was wrong. */
 void al_pool_look(al_pool *pool);
 
-/* By the thread that runs the job: it is about to end, the thread will come for another. So whoever hears of its end and
- * has another job doesn't start a thread for it. */
+/* By the thread that runs the job: it is about to end, the thread will come for another. So whoever hears of its end
+ * and has another job doesn't start a thread for it. */
 void al_pool_finishing(al_pool_job *job);
 
 /* No more jobs; the threads end when the queue is empty. cancels: those in it are cancelled. */

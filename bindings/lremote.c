@@ -1,8 +1,8 @@
-/* lremote.c - how other threads reach a loop: call_soon_threadsafe and run_coroutine_threadsafe of a RemoteLoop, the same
- * for C programs (aloop_lua.h), and run_coroutine_threadsafe in the loop's own thread.
+/* lremote.c - how other threads reach a loop: call_soon_threadsafe and run_coroutine_threadsafe of a RemoteLoop, the
+ * same for C programs (aloop_lua.h), and run_coroutine_threadsafe in the loop's own thread.
  *
- * What they ask for goes to the loop's inbox as a parcel, and is opened in the loop's thread. A coroutine is followed by
- * an answer: a concurrent future with a handle among those that wait for the task.
+ * What they ask for goes to the loop's inbox as a parcel, and is opened in the loop's thread. A coroutine is followed
+ * by an answer: a concurrent future with a handle among those that wait for the task.
  *
  * SPDX-License-Identifier: MIT */
 #include "lremote.h"

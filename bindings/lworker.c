@@ -1,5 +1,5 @@
-/* lworker.c - a worker's Lua state: made as the interpreter's own, with the paths of the state that made the pool, and used
- * by one thread for all jobs that it runs. A job's call comes and its outcome goes as a parcel.
+/* lworker.c - a worker's Lua state: made as the interpreter's own, with the paths of the state that made the pool, and
+ * used by one thread for all jobs that it runs. A job's call comes and its outcome goes as a parcel.
  *
  * SPDX-License-Identifier: MIT */
 #include "lalloc.h"

@@ -1,5 +1,5 @@
-/* embed_remote.c - aloop_lua.h for threads of a program's own: calls into a loop of a Lua state, before, while and after
- * it runs, and around its end.
+/* embed_remote.c - aloop_lua.h for threads of a program's own: calls into a loop of a Lua state, before, while and
+ * after it runs, and around its end.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"
