@@ -181,19 +181,12 @@ local function run_part(setup, part, all, options, log, missed)
   return broken
 end
 
--- The parts that can be measured: those of TLS need a certificate.
-local function with_certificate(setup, parts)
-  local needed, rest = false, {}
-  for _, part in ipairs(parts) do needed = needed or part.tls == true end
-  local reason = needed and certs.make(setup.tls)
-  for _, part in ipairs(parts) do
-    if part.tls and reason then
-      print(("not measured: %s (%s)"):format(part.name, reason))
-    else
-      rest[#rest + 1] = part
-    end
-  end
-  return rest
+-- Why a part can't be measured here, or nil.
+local function lacking(setup, part)
+  if part.needs and not shell.has(part.needs) then return part.needs .. " is not installed" end
+  if not part.tls then return nil end
+  if setup.certified == nil then setup.certified = certs.make(setup.tls) or false end
+  return setup.certified or nil
 end
 
 local function main(options)
@@ -212,8 +205,13 @@ local function main(options)
   local missed, broken = {}, false
   header(options)
   report.heading()
-  for _, part in ipairs(with_certificate(setup, parts)) do
-    broken = run_part(setup, part, programs, options, log, missed) or broken
+  for _, part in ipairs(parts) do
+    local reason = lacking(setup, part)
+    if reason then
+      print(("not measured: %s (%s)"):format(part.name, reason))
+    else
+      broken = run_part(setup, part, programs, options, log, missed) or broken
+    end
   end
   if #missed > 0 then print "not reached (by the lowest figures):" end
   for _, text in ipairs(missed) do print("  " .. text) end

@@ -11,6 +11,7 @@ local shell = require "lib.shell"
 ---@field tools string directory of drive, loadgen, spawn
 ---@field tls string directory of the certificate
 ---@field cycles integer of the kind cycles
+---@field certified? string|false why there is no certificate; nil: not tried yet
 ---@field server_core integer
 ---@field load_core integer
 ---@field seconds number
@@ -155,7 +156,6 @@ local REDIS = 'redis-benchmark -h "${1%:*}" -p "${1##*:}" -t set,get -P 16 -n "$
 ---@param program Program
 ---@param part Part
 function measure.redis(setup, program, part)
-  if not shell.has "redis-benchmark" then error("redis-benchmark is not installed", 0) end
   local argv = extend(cores(setup, 60), command(program, part))
   local count = math.ceil(setup.seconds * 500000)
   local output = run(extend(argv, { "--", "sh", "-c", REDIS, "sh", "@ADDR@", tostring(count) }))

@@ -12,6 +12,7 @@
 ---@field name string
 ---@field kind "echo"|"udp"|"sendfile"|"http"|"idle"|"cycles"|"drain"|"redis"|"inproc"|"work"|"flood"|"startup"
 ---@field title string
+---@field needs? string a program that must be installed
 ---@field groups string
 ---@field starts? string what programs are started by; absent: as the kind is named
 ---@field baseline? string|false the program that ratios refer to; absent: "c"
@@ -95,13 +96,15 @@ add {
 }
 add { name = "sendfile", kind = "sendfile", title = "a MiB of a GiB by sendfile to a sink: wall time",
   groups = "sendfile net targets quick", limit = 1.05 }
-add { name = "http", kind = "http", title = "HTTP hello, wrk -c50", groups = "net targets quick", limit = 1.10 }
+add { name = "http", kind = "http", title = "HTTP hello, wrk -c50", groups = "net targets quick", needs = "wrk",
+  limit = 1.10 }
 add {
   name = "redis",
   kind = "redis",
   title = "a request to a Redis, redis-benchmark -t set,get -P 16: wall time; baseline: redis-server",
   second = { name = "redis.cpu", title = "the same: CPU of the server for one", baseline = "redis" },
   groups = "net targets quick",
+  needs = "redis-benchmark",
   rounds = 4,
   baseline = "redis",
   limit = 2.5,
