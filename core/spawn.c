@@ -12,22 +12,19 @@
  * SPDX-License-Identifier: MIT */
 #include "base.h"
 #include "child.h"
+#include "clone.h"
 #include "mem.h"
 #include "sock.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef CLONE_PIDFD
-#define CLONE_PIDFD 0x1000
-#endif
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
@@ -37,14 +34,6 @@
 #define STACK_SIZE (16 * 1024) /* the child's, of which it uses a tenth */
 #define DEFAULT_PATH "/bin:/usr/bin"
 #define CLOSE_AT_MOST 65536 /* descriptors, one by one, on kernels without close_range */
-
-/* clone is replaced by the thread sanitizer, whose version takes the child for a fork; __clone is the same of glibc. */
-#ifdef __GLIBC__
-int __clone(int (*fn)(void *), void *stack, int flags, void *arg, ...);
-#define CLONE __clone
-#else
-#define CLONE clone
-#endif
 
 /* The kernel's own struct, for libc's sigaction is not to be called in the child. */
 typedef struct kernel_sigaction {
@@ -65,6 +54,7 @@ typedef struct plan { /* all that the child needs */
   const char *paths; /* the files to try, each with its NUL */
   const char *const *env;
   size_t n_paths;
+  bool clean; /* the child has no handlers of signals */
   report *report;
 } plan;
 
@@ -80,19 +70,25 @@ IN_CHILD static int failed(const plan *p, int error, al_spawn_step step, int fd)
   return error;
 }
 
-IN_CHILD static bool is_restored(const plan *p, int signum) {
-  return !p->options->keep_signals && (signum == SIGPIPE || signum == SIGXFSZ || signum == SIGCHLD);
+/* Sets what the signal does in the child, and returns what it did before. */
+IN_CHILD static void *set_signal(int signum, void *handler) {
+  kernel_sigaction former = {.handler = (void *)SIG_DFL}, action = {.handler = handler};
+  syscall(SYS_rt_sigaction, signum, &action, &former, sizeof(action.mask));
+  return former.handler;
 }
 
 /* What we handle is default in the child, what we ignore stays so. */
+IN_CHILD static void clear_handlers(void) {
+  for (int signum = 1; signum < NSIG; signum++)
+    if (set_signal(signum, (void *)SIG_DFL) == (void *)SIG_IGN) set_signal(signum, (void *)SIG_IGN);
+}
+
 IN_CHILD static void reset_signals(const plan *p) {
-  for (int signum = 1; signum < NSIG; signum++) {
-    kernel_sigaction former, action = {.handler = (void *)SIG_DFL};
-    if (syscall(SYS_rt_sigaction, signum, &action, &former, sizeof(action.mask)) < 0) continue;
-    if (former.handler != (void *)SIG_IGN || is_restored(p, signum)) continue;
-    action.handler = (void *)SIG_IGN;
-    syscall(SYS_rt_sigaction, signum, &action, NULL, sizeof(action.mask));
-  }
+  if (!p->clean) clear_handlers();
+  if (p->options->keep_signals) return;
+  set_signal(SIGPIPE, (void *)SIG_DFL);
+  set_signal(SIGXFSZ, (void *)SIG_DFL);
+  set_signal(SIGCHLD, (void *)SIG_DFL);
 }
 
 IN_CHILD static int open_null(plan *p) {
@@ -300,14 +296,19 @@ static void restore_signals(const uint64_t *former) {
 static int clone_child(plan *p, al__child *child) {
   char stack[STACK_SIZE] __attribute__((aligned(16)));
   uint64_t former;
-  int flags = CLONE_VFORK | SIGCHLD | (changes_user(p->options) ? 0 : CLONE_VM);
-  if (!al__child_no_pidfd) flags |= CLONE_PIDFD;
+  const al__clone_options options = {.begin = child_main,
+                                     .arg = p,
+                                     .clean = &p->clean,
+                                     .stack = stack,
+                                     .stack_size = sizeof(stack),
+                                     .own_memory = changes_user(p->options),
+                                     .old_kernel = al__child_no_pidfd};
   block_signals(&former);
-  child->pid = CLONE(child_main, stack + sizeof(stack), flags, p, &child->pidfd);
-  int err = child->pid < 0 ? -errno : 0;
+  child->pid = al__clone(&options, &child->pidfd);
   restore_signals(&former);
-  if (!err && child->pidfd >= 0) child->pidfd = lift(child->pidfd);
-  return err;
+  if (child->pid < 0) return child->pid;
+  if (child->pidfd >= 0) child->pidfd = lift(child->pidfd);
+  return 0;
 }
 
 static report *open_report(const plan *p, report *own) {

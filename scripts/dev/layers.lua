@@ -15,7 +15,7 @@ local RUNGS = {
   [1] = "loop handle timer clock wakeup executor debug watch io",
   [2] = "machine selector sel_* io_ready io_uring uring uring_* io_noring",
   [3] = "transport stream datagram pipe server",
-  [4] = "resolve signal process spawn child sigchld sendfile tls_ctx tls_error tls tls_io net",
+  [4] = "resolve signal process spawn clone child sigchld sendfile tls_ctx tls_error tls tls_io net",
 }
 local MACHINES = 2
 local PUBLIC = { ["aloop.h"] = true, ["aloop_lua.h"] = true }
