@@ -60,7 +60,7 @@ end)
 
 it("21: a pool that is forgotten with its jobs does them, and ends", function()
   helper.as_task(function()
-    local futures = {}
+    local futures, fds = {}, helper.count_fds()
     do
       local pool = aloop.ProcessPoolExecutor { max_workers = 2 }
       for i = 1, 20 do futures[i] = pool:submit(function() return i end) end
@@ -68,5 +68,12 @@ it("21: a pool that is forgotten with its jobs does them, and ends", function()
     collectgarbage()
     collectgarbage()
     for i, future in ipairs(futures) do assert.equal(i, future:result()) end
+    local ended
+    for _ = 1, 2000 do
+      ended = helper.count_fds() == fds
+      if ended then break end
+      aloop.sleep(0.005)
+    end
+    assert.is_true(ended)
   end)
 end)
