@@ -185,7 +185,7 @@ typedef struct text {
 static const char *describe(const l_process *p, text *t);
 
 static void warn_unclosed(lua_State *L, const l_process *p, int box) {
-  text t;
+  text t = {""};
   al_warn_unclosed(L, p->ctx, box, "transport", describe(p, &t));
 }
 
@@ -419,7 +419,7 @@ static const char *describe(const l_process *p, text *t) {
 }
 
 static int transport_tostring(lua_State *L) {
-  text t;
+  text t = {""};
   lua_pushstring(L, describe(check_self(L), &t));
   return 1;
 }

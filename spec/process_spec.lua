@@ -2,6 +2,7 @@
 -- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
+local testing = require "aloop.testing"
 local tools = require "aloop.tools"
 local helper = require "spec.helper"
 local subprocesses = require "spec.support.subprocesses"
@@ -333,6 +334,37 @@ helper.each_loop(function(_, new_loop)
           if not subprocesses.children()[pid] then break end
         end
         assert.is_nil(subprocesses.children()[pid])
+      end)
+    end)
+  end)
+
+  describe("a loop of a class of its own", function()
+    it("has children, too, though it makes its own futures", function()
+      local kind = aloop.SelectorEventLoop:extend("Kind")
+      local made = 0
+      function kind:create_future()
+        made = made + 1
+        return aloop.SelectorEventLoop.create_future(self)
+      end
+      helper.with_loop(function() return kind() end, function()
+        subprocesses.leaves_nothing(function()
+          local p = aloop.create_subprocess_exec("cat", PIPES)
+          assert.same({ "x", "", n = 2 }, table.pack(p:communicate("x")))
+          assert.is_true(made > 0)
+          local task = aloop.create_task(function() aloop.create_subprocess_exec("sleep", "30") end)
+          turns()
+          task:cancel()
+          helper.cancelled(task)
+        end)
+      end)
+    end)
+
+    it("has children on a time of its own, too", function()
+      testing.run(function()
+        local p = aloop.create_subprocess_shell("sleep 0.05; exit 3", { stdout = SP.PIPE })
+        assert.same({ "", n = 2 }, table.pack(p:communicate()))
+        assert.equal(3, p:wait())
+        aloop.sleep(3600)
       end)
     end)
   end)

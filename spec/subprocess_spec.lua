@@ -27,6 +27,7 @@ helper.each_loop(function(kind, new_loop)
   describe("subprocess_exec", function()
     -- row: subprocess_exec, subprocess_exec.args, subprocess_exec.protocol_factory, subprocess_exec.returns
     -- row: SubprocessTransport.get_pid, SubprocessTransport.get_pipe_transport, SubprocessTransport.get_returncode
+    -- row: subprocess.windows_default
     it("starts a program and tells its protocol what becomes of it", function()
       with_loop(function(loop)
         local made
@@ -301,6 +302,17 @@ helper.each_loop(function(kind, new_loop)
       end)
     end)
 
+
+    it("leaves SIGCHLD to others", function()
+      with_loop(function(loop)
+        local seen = 0
+        loop:add_signal_handler("SIGCHLD", function() seen = seen + 1 end)
+        for _ = 1, 3 do assert.equal(2, run(loop, "exit 2").transport:get_returncode()) end
+        helper.turns(2)
+        loop:remove_signal_handler("SIGCHLD")
+        assert.is_true(seen >= 1)
+      end)
+    end)
 
     it("may not be called where nothing can wait", function()
       helper.drive(new_loop, function(loop)

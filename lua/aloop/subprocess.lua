@@ -22,9 +22,17 @@ local subprocess = {
   DEVNULL = -3,
   INHERIT = false,
   Process = Process,
-  create_subprocess_exec = core.create_subprocess_exec,
-  create_subprocess_shell = core.create_subprocess_shell,
 }
+
+--- Starts a program with its arguments, or an array of both. The last argument may be options: stdin, stdout, stderr
+--- (inherited unless said otherwise: PIPE, DEVNULL, STDOUT, a descriptor or file), cwd, env, executable, close_fds,
+--- pass_fds, start_new_session, process_group, umask, user, group, extra_groups, restore_signals, limit.
+---@type async fun(program: string|string[], ...: string|number|table): aloop.Process
+subprocess.create_subprocess_exec = core.create_subprocess_exec
+
+--- Runs a command of the shell. The options are those of create_subprocess_exec.
+---@type async fun(cmd: string, options?: table): aloop.Process
+subprocess.create_subprocess_shell = core.create_subprocess_shell
 
 -- Lets stderr keep all that comes, however much it is, while stdout is read; until that ends, be it by a cancellation.
 local function unbounded(process)
