@@ -387,7 +387,7 @@ int al_pool_check(al_pool *pool) {
 
 /* Under the mutex. */
 static bool is_short(const al_pool *pool) {
-  size_t coming = pool->idle + __atomic_load_n(&pool->finishing, __ATOMIC_RELAXED);
+  size_t coming = pool->idle + pool->spinning + __atomic_load_n(&pool->finishing, __ATOMIC_RELAXED);
   return coming <= pool->queued && pool->started < pool->max;
 }
 

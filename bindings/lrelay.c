@@ -505,7 +505,7 @@ static int timeout_ms(int64_t deadline_ns) {
   return left_ms < 0 ? 0 : left_ms > INT_MAX ? INT_MAX : (int)left_ms;
 }
 
-/* A signal came: its handler may have asked for a hook, which is called in Lua code only. False: the error is on top. */
+/* A signal came: its handler may have asked for a hook, which Lua code alone calls. False: the error is on top. */
 static bool answer_signal(lua_State *L) {
   return luaL_loadstring(L, "return") == LUA_OK && lua_pcall(L, 0, 0, 0) == LUA_OK;
 }
