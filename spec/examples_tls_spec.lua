@@ -184,6 +184,16 @@ describe("starttls_server", function()
     end, { args = { "0", certs.server.cert, certs.server.key } })
   end)
 
+  it("is sent mail by curl", function()
+    local result = with_server("starttls_server", function(port)
+      local message = helper.write_file "Subject: from curl\r\n\r\n.hidden\r\n"
+      local letter = "--mail-from a@example.org --mail-rcpt b@example.org -T " .. message
+      curl(("--ssl-reqd --cacert %s %s smtp://localhost:%d"):format(certs.ca.cert, letter, port))
+      os.remove(message)
+    end, { args = { "0", certs.server.cert, certs.server.key } })
+    assert.matches('from a@example.org to b@example.org: "Subject: from curl\\\n\\\n.hidden"', result.stdout, 1, true)
+  end)
+
   it("is spoken to by openssl s_client", function()
     with_server("starttls_server", function(port)
       local result = helper.run_program({ "openssl", "s_client", "-starttls", "smtp", "-crlf", "-ign_eof", "-brief",
