@@ -38,6 +38,8 @@ void al_unmarshal_error(lua_State *L, al_ctx *ctx, const al_parcel *parcel, cons
 al_parcel *al_parcel_error(al_class class, const char *message);
 
 void al_parcel_free(al_parcel *parcel); /* any thread; NULL: nothing */
+/* It may as well be kept until its thread frees it: a few bytes, and nothing that they hold. */
+bool al_parcel_is_small(const al_parcel *parcel);
 
 /* The bytes of one made without AL_MARSHAL_LOCAL, and one made of such bytes: a copy of data, or (data NULL) room for
  * len bytes, to be filled through al_parcel_room. NULL: no memory. */

@@ -48,6 +48,8 @@ void al_parcel_free(al_parcel *parcel) {
   free(parcel);
 }
 
+bool al_parcel_is_small(const al_parcel *parcel) { return parcel->capacity <= 512 && parcel->n_remotes == 0; }
+
 const char *al_parcel_bytes(const al_parcel *parcel, size_t *len) {
   *len = parcel->len;
   return parcel->bytes;

@@ -224,8 +224,10 @@ static bool run(void *worker, al_pool_job *job, char *why) {
   (void)why;
   bool failed;
   al_parcel *outcome = al_worker_call(worker, job->call, AL_MARSHAL_LOCAL, &failed);
-  al_parcel_free(job->call);
-  job->call = NULL;
+  if (!al_parcel_is_small(job->call)) { /* else the thread that made it frees it, most often, which costs less */
+    al_parcel_free(job->call);
+    job->call = NULL;
+  }
   al_pool_finishing(job);
   if (failed) {
     al_cfuture_fail(&job->f, outcome);
