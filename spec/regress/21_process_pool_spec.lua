@@ -8,7 +8,9 @@ local helper = require "spec.helper"
 -- The children of this process, zombies among them.
 local function count_children()
   local n = 0
-  for _ in io.popen("ps -o pid= --ppid " .. io.open("/proc/self/stat"):read("n")):lines() do n = n + 1 end
+  local file <close> = io.open("/proc/self/stat")
+  local pipe <close> = io.popen("ps -o pid= --ppid " .. file:read("n"))
+  for _ in pipe:lines() do n = n + 1 end
   return n - 1 -- that command is one, too
 end
 
@@ -60,11 +62,13 @@ end)
 
 it("21: a pool that is forgotten with its jobs does them, and ends", function()
   helper.as_task(function()
+    collectgarbage()
     local futures, fds = {}, helper.count_fds()
-    do
+    local function submit() -- a function of its own: nothing of the pool is left on the stack
       local pool = aloop.ProcessPoolExecutor { max_workers = 2 }
       for i = 1, 20 do futures[i] = pool:submit(function() return i end) end
     end
+    submit()
     collectgarbage()
     collectgarbage()
     for i, future in ipairs(futures) do assert.equal(i, future:result()) end
