@@ -13,14 +13,6 @@ local ssl = aloop.ssl
 
 local BIG = ("0123456789abcdef"):rep(10 * 65536) -- 10 MiB
 
--- A server's context that wants clients' certificates of the specs' authority.
-local function mutual_context()
-  local context = certs.server_context()
-  context:load_verify_locations { cafile = certs.ca.cert }
-  context.verify_mode = ssl.CERT_REQUIRED
-  return context
-end
-
 -- A client's context that has one to show.
 local function known_client()
   local context = certs.client_context()
@@ -164,7 +156,7 @@ helper.each_loop(function(kind, new_loop)
     end)
 
     it_with("curl", "shows its certificate", function()
-      serving(mutual_context(), function(url, objects)
+      serving(certs.mutual_context(), function(url, objects)
         local code, text = curl("--cacert", certs.ca.cert, "--cert", certs.client.cert, "--key", certs.client.key, url)
         assert.same({ 0, "TLSv1.3 nil 0" }, { code, text })
         assert.equal("a client", objects[1]:getpeercert().subject[2][2])
@@ -239,7 +231,7 @@ helper.each_loop(function(kind, new_loop)
     end
 
     it_with("gnutls-cli", "shows its certificate, or is refused", function()
-      serving(mutual_context(), function(port, next_one)
+      serving(certs.mutual_context(), function(port, next_one)
         local client <close> = gnutls_cli(port, "--x509certfile", certs.client.cert, "--x509keyfile", certs.client.key)
         assert.equal("a client", next_one().object:getpeercert().subject[2][2])
         client.process.stdin:close()
@@ -380,7 +372,7 @@ helper.each_loop(function(kind, new_loop)
     it_with("nginx", "is a client of aloop's", function()
       with_loop(function()
         in_directory(function(directory)
-          local objects, context = {}, mutual_context()
+          local objects, context = {}, certs.mutual_context()
           local server <close> = aloop.start_unix_server(web(objects), directory .. "/aloop", { ssl = context })
           local _ <close> = nginx(directory, [[
             server {

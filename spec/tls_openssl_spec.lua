@@ -30,14 +30,6 @@ local function ask(reader, writer, line, answer)
   assert.equal((answer or line) .. "\n", reader:readline())
 end
 
--- A server's context that wants clients' certificates of the specs' authority.
-local function mutual_context()
-  local context = certs.server_context()
-  context:load_verify_locations { cafile = certs.ca.cert }
-  context.verify_mode = ssl.CERT_REQUIRED
-  return context
-end
-
 helper.each_loop(function(kind, new_loop)
   if kind ~= "epoll" and kind ~= "ring" then return end
 
@@ -93,7 +85,7 @@ helper.each_loop(function(kind, new_loop)
       end)
 
       it("sends single bytes, and gets them, of " .. version, function()
-        serving(mutual_context(), function(port, next_one, loop)
+        serving(certs.mutual_context(), function(port, next_one, loop)
           local relay, _ <close> = talkers.bytewise(loop, port)
           local client <close> = s_client(relay, flag, "-cert", certs.client.cert, "-key", certs.client.key)
           client:expect "Verification: OK"
@@ -143,7 +135,7 @@ helper.each_loop(function(kind, new_loop)
     end)
 
     it("shows its certificate", function()
-      serving(mutual_context(), function(port, next_one)
+      serving(certs.mutual_context(), function(port, next_one)
         for _, flag in pairs(VERSIONS) do
           local client <close> = s_client(port, flag, "-cert", certs.client.cert, "-key", certs.client.key)
           assert.equal("a client", next_one().object:getpeercert().subject[2][2])

@@ -18,7 +18,17 @@ local function client_of(version)
 end
 
 -- How long this process has computed, in seconds.
-local function computed() return os.clock() end
+local computed = os.clock
+
+-- Bytes with which a client begins.
+local function client_hello(loop)
+  local task, sock = tls.connect_to_socket(loop)
+  local hello = helper.recv(loop, sock)
+  task:cancel()
+  helper.cancelled(task)
+  sock:close()
+  return hello
+end
 
 helper.each_loop(function(kind, new_loop)
   local function with_loop(body) helper.with_loop(new_loop, body) end
@@ -169,6 +179,19 @@ helper.each_loop(function(kind, new_loop)
         end)
       end)
 
+      it("tells its end after all that came with it, " .. version, function()
+        -- row: tls.trailing_data
+        tapped(version, function(client, server, near, far, loop)
+          client.transport:write "first"
+          client.transport:write "last"
+          client.transport:close()
+          helper.send_all(loop, far, record(loop, near) .. record(loop, near) .. record(loop, near))
+          assert.is_nil(server:wait_lost())
+          assert.equal("hellofirstlast", server:text())
+          assert.same({ "data", "eof", "lost" }, { table.unpack(server.events, #server.events - 2) })
+        end)
+      end)
+
       it("is cut off in the midst of a record, " .. version, function()
         tapped(version, function(client, server, near, far, loop)
           client.transport:write "first"
@@ -185,16 +208,6 @@ helper.each_loop(function(kind, new_loop)
   end)
 
   describe("a TLS handshake that stands still", function()
-    -- Bytes with which a client begins.
-    local function client_hello(loop)
-      local task, sock = tls.connect_to_socket(loop)
-      local hello = helper.recv(loop, sock)
-      task:cancel()
-      helper.cancelled(task)
-      sock:close()
-      return hello
-    end
-
     it("is ended by a server when its time is over, and costs no CPU", function()
       with_loop(function(loop)
         local hello = client_hello(loop)
@@ -248,14 +261,7 @@ helper.each_loop(function(kind, new_loop)
     it("of which half are given up in the handshake leave nothing behind, and nothing is said", function()
       with_loop(function(loop, trial)
         local context, client_context = certs.server_context(), certs.client_context()
-        local hello
-        do
-          local task, sock = tls.connect_to_socket(loop)
-          hello = helper.recv(loop, sock)
-          task:cancel()
-          helper.cancelled(task)
-          sock:close()
-        end
+        local hello = client_hello(loop)
         local Silent = aloop.Protocol:extend "Silent"
         local server <close> = loop:create_server(Silent, "127.0.0.1", 0, { ssl = context })
         local address = helper.address_of(server)

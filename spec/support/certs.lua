@@ -175,6 +175,14 @@ function certs.server_context(name)
   return context
 end
 
+-- The usual server's, which wants clients' certificates of the authority.
+function certs.mutual_context()
+  local context = certs.server_context()
+  context:load_verify_locations { cafile = certs.ca.cert }
+  context.verify_mode = ssl.CERT_REQUIRED
+  return context
+end
+
 -- A client's that trusts the authority of this name.
 function certs.client_context(name)
   return ssl.create_default_context(nil, { cafile = certs[name or "ca"].cert })
