@@ -269,6 +269,7 @@ static int loop_start_tls(lua_State *L) {
   if (err == -ESHUTDOWN) return 0;
   if (err == -ENOTSUP) return refuse_transport(L);
   if (err == -EBUSY) return al_raise(L, ctx, AL_C_RuntimeError, "unable to start_tls; sendfile is in progress");
+  if (err == -EALREADY) return al_raise(L, ctx, AL_C_RuntimeError, "unable to start_tls; it was called already");
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);
   take_stream(L, made);
   set_value(L, BELOW, AL_TRANSPORT_UV_PROTOCOL, TRANSPORT);

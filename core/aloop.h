@@ -704,7 +704,7 @@ typedef struct al_tls_options {
  * becomes (what that one receives belongs to TLS from then on; it is resumed if it was paused). The handshake begins in
  * the next turn. The transport holds the one below. On error all stays as it was: -EINVAL (see host of
  * al_tls_ctx_check_hostname), -ENOTSUP (the one below is no two-way stream), -ESHUTDOWN (it is closing), -EBUSY (a file is
- * being sent over it), AL_ETLS, -ENOMEM, AL_ECLOSED. */
+ * being sent over it), -EALREADY (another TLS transport stands on it), AL_ETLS, -ENOMEM, AL_ECLOSED. */
 int al_tls_new(al_loop *loop, int fd, const al_addr *peer, const al_tls_options *options, al_protocol *protocol,
                al_transport **transport);
 int al_tls_start(al_transport *below, const al_tls_options *options, al_protocol *protocol, al_transport **transport);

@@ -397,6 +397,7 @@ int al_tls_new(al_loop *loop, int fd, const al_addr *peer, const al_tls_options 
 static int check_below(const al_transport *below) {
   if (!below->loop || below->closing) return -ESHUTDOWN;
   if (!below->ops->is_two_way) return -ENOTSUP;
+  if (below->above) return -EALREADY; /* which would never be told of its end */
   return al__transport_feeder(below) ? -EBUSY : 0;
 }
 

@@ -253,6 +253,21 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("refuses a transport on which it was called before", function()
+      with_plain(function(transport, client, server_transport, server, loop)
+        local context, options = certs.client_context(), { server_hostname = "localhost" }
+        local first = loop:create_task(function() return loop:start_tls(transport, client, context, options) end)
+        helper.turns(1)
+        local function again() return loop:start_tls(transport, client, context, options) end
+        raises(aloop.RuntimeError, "unable to start_tls; it was called already", again)
+        loop:start_tls(server_transport, server, certs.server_context(), { server_side = true })
+        local new = first:await()
+        raises(aloop.RuntimeError, "unable to start_tls; it was called already", again)
+        new:write "unharmed"
+        assert.equal("unharmed", server:wait_data(8))
+      end)
+    end)
+
     it("refuses a transport that sends a file", function()
       with_loop(function(loop)
         local transport, client, server_transport, server = helper.joined(loop)
