@@ -328,11 +328,12 @@ static void deliver_plain(al_tls *tls) {
   if (n && protocol->ops->data_received) protocol->ops->data_received(protocol, plain, n);
 }
 
-/* asyncio's: over TLS nothing is left open for writing. */
+/* asyncio's: over TLS nothing is left open for writing. To TLS above, which goes with us, this is no news. */
 static void tell_close(al_tls *tls) {
   al_protocol *protocol = tls->base.protocol;
   bool keep_open = protocol->ops->eof_received && protocol->ops->eof_received(protocol);
-  if (keep_open) al_log(AL_LOG_WARNING, NULL, "returning true from eof_received() has no effect when using ssl");
+  if (keep_open && !tls->base.above)
+    al_log(AL_LOG_WARNING, NULL, "returning true from eof_received() has no effect when using ssl");
   al_transport_close(&tls->base);
 }
 

@@ -100,6 +100,17 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("over TLS is cut off by the end of the one below, even if that one ended well", function()
+      with_loop(function(loop)
+        local transport, client, server_transport, server = tls.pair(loop)
+        upgrade(loop, transport, client, server_transport, server)
+        transport:close()
+        assert.is_nil(client:wait_lost())
+        assert.is_true(aloop.isinstance(server:wait_lost(), aloop.ssl.SSLEOFError))
+        assert.equal(0, server:count "eof")
+      end)
+    end)
+
     it("takes what has come already for the handshake", function()
       -- row: start_tls.pause_first, tls.write_before_handshake
       with_plain(function(transport, client, server_transport, server, loop)
