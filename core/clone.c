@@ -87,8 +87,8 @@ static pid_t by_clone3(const al__clone_options *options, int *pidfd) {
   return (pid_t)call_clone3(&args, options->begin, options->arg);
 }
 
-static pid_t by_clone(const al__clone_options *options, int *pidfd) {
-  int flags = memory_flags(options) | SIGCHLD | (options->old_kernel ? 0 : CLONE_PIDFD);
+static pid_t by_clone(const al__clone_options *options, int more_flags, int *pidfd) {
+  int flags = memory_flags(options) | SIGCHLD | more_flags;
   *options->clean = false;
   pid_t pid = CLONE(options->begin, (char *)options->stack + options->stack_size, flags, options->arg, pidfd);
   return pid < 0 ? -errno : pid;
@@ -100,5 +100,6 @@ static bool is_refused(pid_t result) { return result == -ENOSYS || result == -EI
 pid_t al__clone(const al__clone_options *options, int *pidfd) {
   *pidfd = -1;
   pid_t pid = options->old_kernel ? -ENOSYS : by_clone3(options, pidfd);
-  return is_refused(pid) ? by_clone(options, pidfd) : pid;
+  if (is_refused(pid) && !options->old_kernel) pid = by_clone(options, CLONE_PIDFD, pidfd);
+  return is_refused(pid) ? by_clone(options, 0, pidfd) : pid;
 }

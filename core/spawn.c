@@ -6,6 +6,7 @@
  *   - calls the kernel only, never libc (locks, and the sanitizers' interceptors, which keep books of our descriptors);
  *   - is not instrumented (IN_CHILD);
  *   - runs with all signals blocked until it has no handler left: one of ours must not run there.
+ * (Under an emulator that makes a plain fork of this, what failed is lost: such a child ends with 127.)
  * A child that changes its user gets a copy of our memory instead, for who may signal or trace that user must not come
  * near it. It reports through a shared page.
  *

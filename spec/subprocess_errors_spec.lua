@@ -221,7 +221,7 @@ helper.each_loop(function(_, new_loop)
     -- By hand: 10,000 of them.
     it("leaves neither descriptors nor zombies, however often", function()
       with_loop(function(loop)
-        for i = 1, 100 do
+        for i = 1, 60 do
           local options = i % 2 == 0 and PIPES or { user = i % 4 == 1 and 0 or nil }
           if i % 4 == 1 then options.cwd = "/nosuch" end
           assert.is_false(pcall(aloop.create_subprocess_exec, { "/nosuch/program", i }, options))
@@ -233,7 +233,7 @@ helper.each_loop(function(_, new_loop)
     -- By hand: 1,000 of them.
     it("by a cancellation leaves neither descriptors nor zombies, however often", function()
       with_loop(function(loop)
-        for i = 1, 40 do
+        for i = 1, 30 do
           local started = i % 2 == 0
           local task = loop:create_task(function()
             local p = aloop.create_subprocess_exec("sleep", "30", PIPES)
