@@ -12,7 +12,6 @@
 #include "ltransport.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { UV_EXCEPTION = 1, UV_COUNT = UV_EXCEPTION };
@@ -83,31 +82,48 @@ static l_reader *check_self(lua_State *L) {
 static inline size_t held(const l_reader *r) { return r->held ? r->held->end - r->held->start : 0; }
 static inline const char *first_byte(const l_reader *r) { return r->held ? r->held->bytes + r->held->start : ""; }
 
-/* Makes room for len bytes behind the end. */
-static int make_room(l_reader *r, size_t len) {
+/* The state's own allocator, which has blocks of such sizes at hand where malloc may take them from the kernel each time. */
+static void *allocate(al_ctx *ctx, void *block, size_t old, size_t new) {
+  void *ud;
+  lua_Alloc f = lua_getallocf(ctx->main, &ud);
+  return f(ud, block, old, new);
+}
+
+static void drop_piece(al_ctx *ctx, l_reader *r) {
+  if (r->held) allocate(ctx, r->held, sizeof *r->held + r->held->size, 0);
+  r->held = NULL;
+}
+
+/* Puts what is there into a piece of this size. */
+static int grow(al_ctx *ctx, l_reader *r, size_t size) {
   piece *p = r->held;
   size_t n = held(r);
-  if (p && n + len <= p->size && p->start >= n) { /* moving is no more work than taking out was */
-    memcpy(p->bytes, first_byte(r), n);
-  } else {
-    size_t size = p ? p->size : SMALLEST_BUFFER - sizeof *p;
-    while (size < n + len) size *= 2;
-    bool moves = p && p->start > 0; /* else realloc may well do without copying */
-    p = realloc(moves ? NULL : p, sizeof *p + size);
+  if (p && p->start == 0) { /* it may well grow without being copied */
+    p = allocate(ctx, p, sizeof *p + p->size, sizeof *p + size);
     if (!p) return -ENOMEM;
-    if (moves) memcpy(p->bytes, first_byte(r), n);
-    if (moves) free(r->held);
-    p->size = size;
-    r->held = p;
+  } else {
+    p = allocate(ctx, NULL, 0, sizeof *p + size);
+    if (!p) return -ENOMEM;
+    memcpy(p->bytes, first_byte(r), n);
+    drop_piece(ctx, r);
   }
-  p->start = 0;
-  p->end = n;
+  *p = (piece){.end = n, .size = size};
+  r->held = p;
   return 0;
 }
 
-static void drop_buffer(l_reader *r) {
-  free(r->held);
-  r->held = NULL;
+/* Makes room for len bytes behind the end. */
+static int make_room(al_ctx *ctx, l_reader *r, size_t len) {
+  piece *p = r->held;
+  size_t n = held(r), size = p ? p->size : SMALLEST_BUFFER - sizeof *p;
+  if (!p || n + len > p->size || p->start < n) {
+    if (p && size < n + len) size *= 2;
+    return grow(ctx, r, size < n + len ? n + len : size);
+  }
+  memcpy(p->bytes, first_byte(r), n); /* moving is no more work than taking out was */
+  p->start = 0;
+  p->end = n;
+  return 0;
 }
 
 static void resume_transport(l_reader *r) {
@@ -116,10 +132,10 @@ static void resume_transport(l_reader *r) {
 }
 
 /* The first n bytes are gone. */
-static void consume(l_reader *r, size_t n) {
+static void consume(al_ctx *ctx, l_reader *r, size_t n) {
   if (n) r->held->start += n;
   if (r->waiting && r->asked.kind >= UNTIL) r->asked.u.clear = r->asked.match_end = 0;
-  if (held(r) == 0) drop_buffer(r);
+  if (held(r) == 0) drop_piece(ctx, r);
   if (r->paused && held(r) <= r->limit) resume_transport(r);
 }
 
@@ -128,12 +144,12 @@ const char *al_reader_peek(const l_reader *r, size_t *len) {
   return first_byte(r);
 }
 
-void al_reader_drop(l_reader *r, size_t len) { consume(r, len); }
+void al_reader_drop(al_ctx *ctx, l_reader *r, size_t len) { consume(ctx, r, len); }
 
 /* Pushes the first n bytes and takes them out. */
-static int take(lua_State *L, l_reader *r, size_t n) {
+static int take(lua_State *L, al_ctx *ctx, l_reader *r, size_t n) {
   lua_pushlstring(L, first_byte(r), n);
-  consume(r, n);
+  consume(ctx, r, n);
   return 1;
 }
 
@@ -197,9 +213,9 @@ static void grown(l_reader *r) {
   if (al_transport_pause_reading(r->transport) < 0) al_reader_connect(r, NULL); /* it can't be paused */
 }
 
-int al_reader_feed(l_reader *r, const char *data, size_t len) {
+int al_reader_feed(al_ctx *ctx, l_reader *r, const char *data, size_t len) {
   if (len == 0) return 0;
-  if ((!r->held || r->held->size - r->held->end < len) && make_room(r, len)) return -ENOMEM;
+  if ((!r->held || r->held->size - r->held->end < len) && make_room(ctx, r, len)) return -ENOMEM;
   memcpy(r->held->bytes + r->held->end, data, len);
   r->held->end += len;
   grown(r);
@@ -261,7 +277,7 @@ static int raise_failure(lua_State *L, al_ctx *ctx) {
 /* The end came before it was all there. */
 static int raise_incomplete(lua_State *L, al_ctx *ctx, l_reader *r, const request *q) {
   al_pushclass(L, ctx, AL_C_IncompleteReadError);
-  take(L, r, held(r));
+  take(L, ctx, r, held(r));
   if (q->kind == EXACTLY)
     lua_pushinteger(L, (lua_Integer)q->u.n);
   else
@@ -275,7 +291,7 @@ static int raise_overrun(lua_State *L, al_ctx *ctx, l_reader *r, const request *
   const char *message = q->match_end ? "Separator is found, but chunk is longer than limit"
                                      : "Separator is not found, and chunk exceed the limit";
   if (q->kind == LINE) {
-    consume(r, q->match_end ? q->match_end : held(r));
+    consume(ctx, r, q->match_end ? q->match_end : held(r));
     return al_raise(L, ctx, AL_C_ValueError, "%s", message);
   }
   al_pushclass(L, ctx, AL_C_LimitOverrunError);
@@ -286,10 +302,10 @@ static int raise_overrun(lua_State *L, al_ctx *ctx, l_reader *r, const request *
 }
 
 static int deliver_until(lua_State *L, al_ctx *ctx, l_reader *r, const request *q) {
-  if (q->match_end && length_before(q) <= r->limit) return take(L, r, q->match_end);
+  if (q->match_end && length_before(q) <= r->limit) return take(L, ctx, r, q->match_end);
   if (q->match_end || q->u.clear > r->limit) return raise_overrun(L, ctx, r, q);
   if (q->kind == UNTIL) return raise_incomplete(L, ctx, r, q);
-  if (held(r) > 0) return take(L, r, held(r));
+  if (held(r) > 0) return take(L, ctx, r, held(r));
   lua_pushnil(L);
   return 1;
 }
@@ -299,11 +315,11 @@ static int deliver(lua_State *L, al_ctx *ctx, l_reader *r, const request *q) {
   size_t n = held(r);
   switch (q->kind) {
   case SOME:
-    if (n > 0) return take(L, r, n < q->u.n ? n : q->u.n);
+    if (n > 0) return take(L, ctx, r, n < q->u.n ? n : q->u.n);
     lua_pushnil(L);
     return 1;
-  case ALL: return take(L, r, n);
-  case EXACTLY: return n >= q->u.n ? take(L, r, q->u.n) : raise_incomplete(L, ctx, r, q);
+  case ALL: return take(L, ctx, r, n);
+  case EXACTLY: return n >= q->u.n ? take(L, ctx, r, q->u.n) : raise_incomplete(L, ctx, r, q);
   default: return deliver_until(L, ctx, r, q);
   }
 }
@@ -474,7 +490,7 @@ static int reader_feed_data(lua_State *L) {
   size_t len;
   const char *data = al_check_bytes(L, ctx, 2, &len);
   if (r->eof) return al_raise(L, ctx, AL_C_RuntimeError, "feed_data after feed_eof");
-  if (al_reader_feed(r, data, len) < 0) return luaL_error(L, "not enough memory");
+  if (al_reader_feed(ctx, r, data, len) < 0) return luaL_error(L, "not enough memory");
   return 0;
 }
 
@@ -579,7 +595,7 @@ static int reader_new(lua_State *L) {
 static int reader_gc(lua_State *L) {
   l_reader *r = al_test_reader(L, 1);
   if (!r) return 0;
-  drop_buffer(r);
+  drop_piece(al_ctx_of(L), r);
   al_reader_connect(r, NULL);
   r->self = NULL;
   return 0;

@@ -24,10 +24,10 @@ void al_reader_connect(l_reader *reader, al_transport *transport);
 al_transport *al_reader_transport(const l_reader *reader); /* or NULL */
 
 /* What comes in. None of them throws; -ENOMEM: the bytes are lost. */
-int al_reader_feed(l_reader *reader, const char *data, size_t len);
+int al_reader_feed(al_ctx *ctx, l_reader *reader, const char *data, size_t len);
 void al_reader_feed_eof(l_reader *reader);
 const char *al_reader_peek(const l_reader *reader, size_t *len); /* what is there to be read */
-void al_reader_drop(l_reader *reader, size_t len);               /* ... the first len bytes are gone */
+void al_reader_drop(al_ctx *ctx, l_reader *reader, size_t len);  /* ... the first len bytes are gone */
 void al_reader_fail(l_reader *reader, int error); /* every read raises this error of the core from now on */
 
 /* Every read of the reader at idx raises the value on top (popped) from now on. */

@@ -64,7 +64,7 @@ static void on_connection_made(al_protocol *protocol, al_transport *transport) {
 
 static void on_data_received(al_protocol *protocol, const char *data, size_t len) {
   l_stream *s = of_protocol(protocol);
-  if (!s->reader || !al_reader_feed(s->reader, data, len)) return;
+  if (!s->reader || !al_reader_feed(s->ctx, s->reader, data, len)) return;
   al_reader_fail(s->reader, -ENOMEM);
   if (s->transport) al_transport_fail(s->transport, -ENOMEM);
 }

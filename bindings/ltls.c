@@ -212,7 +212,7 @@ static void take_stream(lua_State *L, al_transport *transport) {
   if (len == 0) return;
   int err = al_tls_feed(transport, data, len);
   if (err) al_transport_fail(transport, err);
-  al_reader_drop(s->reader, len);
+  al_reader_drop(s->ctx, s->reader, len);
 }
 
 static int refuse_transport(lua_State *L) {

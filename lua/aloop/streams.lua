@@ -44,8 +44,8 @@ local function names(list)
 end
 
 local TLS = " ssl ssl_handshake_timeout ssl_shutdown_timeout "
-local CONNECTION = names("family proto flags sock local_addr server_hostname happy_eyeballs_delay interleave all_errors session"
-  .. TLS)
+local CONNECTION = names("family proto flags sock local_addr server_hostname happy_eyeballs_delay interleave"
+  .. " all_errors session" .. TLS)
 local UNIX_CONNECTION = names("sock server_hostname session" .. TLS)
 local SERVER = names("family flags sock backlog reuse_address reuse_port keep_alive start_serving" .. TLS)
 local UNIX_SERVER = names("sock backlog start_serving cleanup_socket" .. TLS)
