@@ -97,6 +97,18 @@ helper.each_loop(function(kind, new_loop)
       end)
     end
 
+    it("gets records as short as it wants them", function()
+      serving(certs.server_context(), function(port)
+        for _, flag in pairs(VERSIONS) do
+          local client <close> = s_client(port, flag, "-quiet", "-maxfraglen", "512")
+          local text = ("0123456789abcde\n"):rep(4000)
+          client:say(text .. "END\n")
+          client:expect "END\n"
+          assert.truthy(client.output:find(text, 1, true))
+        end
+      end)
+    end)
+
     it("older than TLS 1.2 is refused", function()
       serving(certs.server_context(), function(port)
         for _, flag in ipairs { "-tls1", "-tls1_1" } do
