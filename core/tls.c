@@ -19,8 +19,9 @@
 #define HIGH_WATER (512 * 1024)
 
 /* How much that was on its way is taken in after our close_notify, so that closing with unread bytes doesn't reset the
- * connection and destroy what the other end has yet to read. One that never ends is cut off here. */
-#define THROWN_MAX (256 * 1024)
+ * connection and destroy what the other end has yet to read. One that answers with as much as it was sent may do so;
+ * one that never ends is cut off here. */
+#define THROWN_MAX(tls) ((tls)->sent + 256 * 1024)
 
 static al_tls *of_lower(al_protocol *lower) { return AL_CONTAINER(lower, al_tls, lower); }
 
@@ -138,7 +139,7 @@ static void go_on_with_shutdown(al_tls *tls) {
   if (tls->state == AL_TLS_FLUSHING && !tls->backlog.size) send_close(tls);
   if (tls->state == AL_TLS_OVER) return;
   al__tls_throw_away(tls);
-  if (tls->state == AL_TLS_SHUTDOWN && (tls->end || tls->eof || tls->thrown > THROWN_MAX)) shutdown_complete(tls);
+  if (tls->state == AL_TLS_SHUTDOWN && (tls->end || tls->eof || tls->thrown > THROWN_MAX(tls))) shutdown_complete(tls);
 }
 
 /* close() was called. */

@@ -39,7 +39,8 @@ typedef struct al_tls {
   size_t in_len;
   al_buf kept;      /* encrypted bytes that came when they could not be taken; they come before `in` */
   al_buf backlog;   /* plain bytes that are to be encrypted */
-  size_t thrown;    /* how much was thrown away since the end */
+  uint64_t sent;    /* how many plain bytes were encrypted */
+  uint64_t thrown;  /* how many were thrown away since the end */
   int end;          /* why no more can be read: AL_ETLSZERO or an error; 0: it can */
   uint8_t state;    /* al__tls_state */
   uint8_t level;    /* how many TLS transports there are below */

@@ -201,7 +201,10 @@ static bool can_write(const al_tls *tls) {
 static size_t encrypt_record(al_tls *tls, const char *data, size_t len) {
   al__tls_clear_errors();
   int n = SSL_write(tls->ssl, data, (int)AL_MIN(len, (size_t)RECORD_SIZE));
-  if (n > 0) return (size_t)n;
+  if (n > 0) {
+    tls->sent += (uint64_t)n;
+    return (size_t)n;
+  }
   int why = SSL_get_error(tls->ssl, n);
   if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE)
     al__tls_fail(tls, al__tls_take_failure(tls), "Fatal write error on TLS transport");

@@ -92,6 +92,23 @@ helper.each_loop(function(kind, new_loop)
     end)
   end)
 
+  it("TLS loses nothing that was written before close, though the other end answers all of it", function()
+    -- row: tls.close_flush
+    with_loop(function(loop)
+      talkers.serve(loop, certs.server_context(), function(port, next_one)
+        for _, version in ipairs(VERSIONS) do
+          local client = connect(loop, port, client_of(version))
+          client.transport:write(("x"):rep(3 * 1024 * 1024))
+          client.transport:close()
+          assert.is_nil(client:wait_lost())
+          local echo = next_one()
+          assert.is_nil(echo:wait_lost())
+          assert.equal(3 * 1024 * 1024, echo.received)
+        end
+      end)
+    end)
+  end)
+
   describe("a TLS connection that is tampered with", function()
     -- Runs body(client, server, near, far, loop): an established connection whose bytes the spec has to carry from now
     -- on, with near, the client's other end, and far, the server's.
