@@ -90,6 +90,8 @@ static void on_done(void *data, int error, int64_t sent) {
 
 static int raise_failure(lua_State *L, al_ctx *ctx, int err) {
   if (err == -EBUSY) return al_raise(L, ctx, AL_C_RuntimeError, "unable to sendfile; sendfile is in progress");
+  if (err == -EALREADY)
+    return al_raise(L, ctx, AL_C_RuntimeError, "unable to sendfile after start_tls(); use the transport that it made");
   if (err == -ESHUTDOWN) return al_raise(L, ctx, AL_C_ConnectionError, "Connection is closed by peer");
   return al_raise_os(L, ctx, err, NULL, NULL);
 }

@@ -364,6 +364,8 @@ static int raise_write_error(lua_State *L, int err, const char *f) {
   al_ctx *ctx = al_ctx_of(L);
   if (err == -EPIPE) return al_raise(L, ctx, AL_C_RuntimeError, "Cannot call %s() after write_eof()", f);
   if (err == -EBUSY) return al_raise(L, ctx, AL_C_RuntimeError, "unable to %s; sendfile is in progress", f);
+  if (err == -EALREADY)
+    return al_raise(L, ctx, AL_C_RuntimeError, "Cannot call %s() after start_tls(); use the transport that it made", f);
   if (err == -ENOTSUP) return al_raise(L, ctx, AL_C_NotImplementedError, "this transport has no %s()", f);
   return al_raise_os(L, ctx, err, NULL, NULL);
 }

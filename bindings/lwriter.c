@@ -35,12 +35,21 @@ static l_transport *test_transport(lua_State *L, int idx) {
   return t && lua_rawlen(L, idx) == sizeof *t && t->tag == &al_transport_tag && t->self == t ? t : NULL;
 }
 
+/* Pushes the transport of the writer at 1. What is written while start_tls is under way doesn't go past TLS. */
+static void push_transport(lua_State *L) {
+  push_part(L, AL_WRITER_TRANSPORT, 0);
+  const l_transport *t = test_transport(L, -1);
+  if (!t || !al_transport_is_upgraded(t->t)) return;
+  lua_getiuservalue(L, -1, AL_TRANSPORT_UV_PROTOCOL);
+  lua_remove(L, test_transport(L, -1) ? -2 : -1);
+}
+
 /* ---- the transport's methods ------------------------------------------------------------------------------------- */
 
 /* [1] writer, arguments... → the results of the method of its transport. */
 static int call_transport(lua_State *L, const char *method) {
   int nargs = lua_gettop(L) - 1;
-  push_part(L, AL_WRITER_TRANSPORT, 0);
+  push_transport(L);
   lua_replace(L, 1);
   lua_getfield(L, 1, method);
   lua_insert(L, 1);
@@ -49,7 +58,7 @@ static int call_transport(lua_State *L, const char *method) {
 }
 
 static int writer_write(lua_State *L) {
-  push_part(L, AL_WRITER_TRANSPORT, 0);
+  push_transport(L);
   lua_replace(L, 1);
   if (test_transport(L, 1)) return al_transport_write_data(L);
   lua_getfield(L, 1, "write");

@@ -383,7 +383,7 @@ void al_transport_release(al_transport *transport); /* the memory goes when it i
 /* Sends now what the kernel takes and keeps the rest, in order. hold (may be NULL: the rest is copied) is asked to keep the
  * whole of data alive instead of the copy when the rest is large; it returns a token for `unhold`, called once when the
  * bytes are no longer needed, or NULL to have them copied. Results: 0, -EPIPE after write_eof, -EBUSY while a file is
- * sent, -ENOMEM (nothing was kept; the connection is lost). A write on a lost connection is dropped and returns 0 (a warning from the 5th on). */
+ * sent, -EALREADY if TLS stands on the transport (al_tls_start; nothing goes past it unencrypted), -ENOMEM (nothing was kept; the connection is lost). A write on a lost connection is dropped and returns 0 (a warning from the 5th on). */
 typedef struct al_keeper {
   void *(*hold)(void *ud, const char *data, size_t len);
   void (*unhold)(void *token);
@@ -714,6 +714,7 @@ int al_tls_feed(al_transport *transport, const char *data, size_t len);
 void al_tls_forget(al_transport *transport); /* `done` won't be called any more */
 
 bool al_transport_is_tls(const al_transport *transport);
+bool al_transport_is_upgraded(const al_transport *transport); /* TLS stands on it */
 /* OpenSSL's own object, for looking at; NULL once the transport is closed (SSL_up_ref keeps it). */
 struct ssl_st *al_tls_native(const al_transport *transport);
 /* What failed, as long as the transport is held; NULL if nothing of TLS has. */

@@ -165,6 +165,7 @@ static int check_transport(const al_transport *t) {
   if (!t->loop || t->closing) return -ESHUTDOWN;
   if (!t->made) return -ENOTCONN;
   if (!t->ops->is_two_way) return -ENOTSUP;
+  if (t->above) return -EALREADY;
   return al__transport_feeder(t) ? -EBUSY : 0;
 }
 

@@ -181,7 +181,7 @@ void al__tls_flush(al_tls *tls) {
   s->owner = NULL;
   s->out_len = 0;
   if (al_transport_is_closing(tls->base.below)) return;
-  int err = al_transport_write(tls->base.below, s->out, len, NULL, NULL);
+  int err = al__transport_write(tls->base.below, s->out, len, NULL, NULL);
   if (err) al__transport_fatal(&tls->base, err, "Fatal write error on TLS transport");
 }
 

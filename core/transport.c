@@ -451,7 +451,7 @@ void al__transport_drop_write(al_transport *transport) {
     transport->conn_lost++;
 }
 
-int al_transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
+int al__transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
   if (transport->eof_written) return -EPIPE;
   if (al__transport_feeder(transport)) return -EBUSY;
   if (len == 0) return 0;
@@ -462,8 +462,13 @@ int al_transport_write(al_transport *transport, const char *data, size_t len, co
   return transport->ops->write(transport, data, len, keeper, ud);
 }
 
+int al_transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
+  return transport->above ? -EALREADY : al__transport_write(transport, data, len, keeper, ud);
+}
+
 int al_transport_write_eof(al_transport *transport) {
   if (!transport->ops->write_eof) return -ENOTSUP;
+  if (transport->above) return -EALREADY;
   if (transport->closing || transport->eof_written) return 0;
   if (al__transport_feeder(transport)) return -EBUSY;
   transport->eof_written = true;
@@ -526,6 +531,7 @@ al_protocol *al_transport_protocol(const al_transport *transport) {
   return transport->protocol == &mute ? NULL : transport->protocol;
 }
 
+bool al_transport_is_upgraded(const al_transport *transport) { return transport->above; }
 al_loop *al_transport_loop(const al_transport *transport) { return transport->loop; }
 int al_transport_fd(const al_transport *transport) {
   while (transport->below) transport = transport->below;

@@ -130,6 +130,9 @@ void al__transport_lose(al_transport *transport, int error);
  * whether the transport is busy. It may be gone afterwards. */
 void al__transport_settle(al_transport *transport);
 
+/* al_transport_write by the one above, beside which nobody may write. */
+int al__transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud);
+
 /* Notes that something was written to a lost connection. */
 void al__transport_drop_write(al_transport *transport);
 

@@ -279,6 +279,30 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("lets nothing more past it that is not encrypted", function()
+      -- row: start_tls.use_new_only
+      with_plain(function(transport, client, server_transport, server, loop)
+        local function refused()
+          raises(aloop.RuntimeError, "Cannot call write() after start_tls()", transport.write, transport, "x")
+          raises(aloop.RuntimeError, "Cannot call writelines() after start_tls()",
+            transport.writelines, transport, { "x" })
+          raises(aloop.RuntimeError, "Cannot call write_eof() after start_tls()", transport.write_eof, transport)
+          local file <close> = assert(io.open(certs.write("small", "x"), "rb"))
+          raises(aloop.RuntimeError, "unable to sendfile after start_tls()", loop.sendfile, loop, transport, file)
+        end
+        local upgrading = loop:create_task(function()
+          return loop:start_tls(transport, client, certs.client_context(), { server_hostname = "localhost" })
+        end)
+        helper.turns(1)
+        refused()
+        loop:start_tls(server_transport, server, certs.server_context(), { server_side = true })
+        local new = upgrading:await()
+        refused()
+        new:write "unharmed"
+        assert.equal("unharmed", server:wait_data(8))
+      end)
+    end)
+
     it("refuses a transport that sends a file", function()
       with_loop(function(loop)
         local transport, client, server_transport, server = helper.joined(loop)
@@ -362,6 +386,24 @@ helper.each_loop(function(_, new_loop)
         assert.equal("ENCRYPTED\n", reader:readline())
         assert.is_nil(reader:readline())
       end)
+    end)
+
+    it("encrypts what is written meanwhile", function()
+      -- row: tls.write_before_handshake
+      local got
+      with_streams(function(reader, writer)
+        writer:start_tls(certs.server_context())
+        got = reader:readline() .. reader:readline()
+      end, function(_, writer, loop)
+        local starting = loop:create_task(function()
+          writer:start_tls(certs.client_context(), { server_hostname = "localhost" })
+        end)
+        helper.turns(1)
+        writer:write "one\n"
+        writer:writelines { "two\n" }
+        starting:await()
+      end)
+      assert.equal("one\ntwo\n", got)
     end)
 
     it("pauses the new transport when too much is unread", function()
