@@ -289,9 +289,10 @@ static inline bool raw_receive(int fd, size_t *received, size_t max) {
 static inline void peer_write(peer *p, size_t *written, size_t len) {
   while (len > 0) {
     size_t n = len < PATTERN_SIZE ? len : PATTERN_SIZE;
-    CHECK_EQ(al_transport_write(p->transport, pattern_at(*written), n, NULL, NULL), 0);
-    *written += n;
+    size_t at = *written;
+    *written += n; /* at once: the protocol may write more when it is told to pause */
     len -= n;
+    CHECK_EQ(al_transport_write(p->transport, pattern_at(at), n, NULL, NULL), 0);
   }
 }
 
