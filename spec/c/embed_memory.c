@@ -7,11 +7,13 @@
 #include "aloop_lua.h"
 #include "check.h"
 
+#include <errno.h>
 #include <limits.h>
 
 #include <lauxlib.h>
 #include <lualib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 static long left;  /* allocations until one fails; -1: none does */
 static long burst; /* how many fail then. Lua tries each one twice, with a collection between */
@@ -90,6 +92,26 @@ static const char connections[] =
     "server:close()\n"
     "return 'result'\n";
 
+/* Children by protocol and with streams, and one that can't be started. */
+static const char children[] =
+    "local aloop = require 'aloop'\n"
+    "local SP = aloop.subprocess\n"
+    "local loop = aloop.get_event_loop()\n"
+    "loop:call_later(patience, loop.stop, loop)\n"
+    "local pipes = { stdin = SP.PIPE, stdout = SP.PIPE, stderr = SP.PIPE, env = { A = 'b' }, pass_fds = { 0 } }\n"
+    "local p = aloop.create_subprocess_exec({ '/bin/cat', '-' }, pipes)\n"
+    "assert(p:communicate('x') == 'x' and p:wait() == 0)\n"
+    "assert(not pcall(aloop.create_subprocess_exec, '/nosuch', pipes))\n"
+    "local lost = loop:create_future()\n"
+    "local transport = loop:subprocess_shell(function()\n"
+    "  return { pipe_data_received = function(_, fd, data) end,\n"
+    "           connection_lost = function() if not lost:done() then lost:set_result() end end }\n"
+    "end, 'echo x')\n"
+    "lost:await()\n"
+    "transport:close()\n"
+    "aloop.create_subprocess_exec('/bin/sleep', '30', { stdin = SP.PIPE })\n"
+    "return 'result'\n";
+
 static const char *script; /* one of these */
 
 static int set_up(lua_State *L) {
@@ -135,6 +157,17 @@ static void tasks_survive_a_failure(void) { sweep(tasks, 2); }
 static void connections_survive_the_end_of_memory(void) { sweep(connections, LONG_MAX); }
 static void connections_survive_a_failure(void) { sweep(connections, 2); }
 
+/* Nor is a child left, be it a zombie. */
+static void no_child_is_left(void) {
+  CHECK_EQ(waitpid(-1, NULL, WNOHANG), -1);
+  CHECK_EQ(errno, ECHILD);
+}
+
+static void children_survive_a_failure(void) {
+  sweep(children, 2);
+  no_child_is_left();
+}
+
 static void no_log(void *ud, al_log_level level, const char *message, const char *category) {
   (void)ud, (void)level, (void)message, (void)category;
 }
@@ -145,5 +178,6 @@ int main(void) {
   RUN(tasks_survive_a_failure);
   RUN(connections_survive_the_end_of_memory);
   RUN(connections_survive_a_failure);
+  RUN(children_survive_a_failure);
   return check_done();
 }
