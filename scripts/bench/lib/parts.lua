@@ -30,7 +30,9 @@
 
 local parts = {}
 
-local function add(part)
+-- `more`: further fields.
+local function add(part, more)
+  for key, value in pairs(more or {}) do part[key] = value end
   parts[#parts + 1] = part
 end
 
@@ -111,13 +113,11 @@ add {
 }
 
 local function add_idle(name, starts, connections, what, more)
-  local part = {
+  add({
     name = name, kind = "idle", starts = starts, unit = "B", rounds = 2,
     title = ("resident bytes of an idle connection%s, %s connections"):format(what, connections),
     load = { "-m", "idle", "-c", (connections:gsub(",", "")), "-s", "64" },
-  }
-  for key, value in pairs(more) do part[key] = value end
-  add(part)
+  }, more)
 end
 
 add_idle("idle", "echo", "10,000", "", { groups = "net targets quick", most = 1024, baseline = false })
@@ -166,9 +166,7 @@ add {
 }
 
 local function add_work(bench, title, groups, more)
-  local part = { name = bench, kind = "work", bench = bench, title = title, groups = groups .. " targets quick" }
-  for key, value in pairs(more) do part[key] = value end
-  add(part)
+  add({ name = bench, kind = "work", bench = bench, title = title, groups = groups .. " targets quick" }, more)
 end
 
 -- Children inherit whatever core and priority their parent has: nothing is pinned.
