@@ -182,6 +182,20 @@ void al_future_fail(lua_State *L, al_ctx *ctx, int idx) {
   if (f->loop->loop && al_loop_debug(f->loop->loop) && !al_loop_is_closed(f->loop->loop)) al_loop_collect_soon(f->loop);
 }
 
+void al_future_fail_poorly(lua_State *L, l_future *f, int idx) {
+  f->state = AL_FUTURE_FINISHED;
+  f->failed = true;
+  lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE); /* where the table of callbacks was, which nothing else keeps */
+  for (al_link *link = f->waiters.next, *next; link != &f->waiters; link = next) {
+    al_handle *handle = (al_handle *)(void *)link;
+    next = link->next;
+    if (!al_handle_is_ours(handle)) continue;
+    al_handle_cancel(handle);
+    al_handle_discard(handle);
+  }
+  if (!al_list_is_empty(&f->waiters)) al_call_soon_list(f->loop->loop, &f->waiters);
+}
+
 void al_future_set_cancelled(lua_State *L, al_ctx *ctx, int idx) {
   idx = lua_absindex(L, idx);
   l_future *f = lua_touserdata(L, idx);

@@ -194,6 +194,26 @@ static int fail_body(lua_State *L) {
   return 0;
 }
 
+/* The error on top (popped) kept its Future from ending: it fails with that, even if there is little memory. */
+static void fail(lua_State *L, al_relay *relay) {
+  al_ctx *ctx = relay->ctx;
+  lua_pushcfunction(L, fail_body);
+  lua_insert(L, -2);
+  lua_pushlightuserdata(L, relay);
+  lua_insert(L, -2);
+  if (al_pcall(L, 2, 0) == LUA_OK) return;
+  lua_pushvalue(L, -1);
+  al_report(ctx, L, relay->owner, "a result from elsewhere was lost", NULL);
+  al_pushanchored(L, ctx, relay->slot);
+  lua_insert(L, -2);
+  l_future *f = lua_touserdata(L, -2);
+  if (f->state == AL_FUTURE_PENDING)
+    al_future_fail_poorly(L, f, lua_gettop(L) - 1);
+  else
+    lua_pop(L, 1);
+  lua_pop(L, 1);
+}
+
 /* relay → its callback is called with the ConcurrentFuture */
 static int callback_body(lua_State *L) {
   al_relay *relay = lua_touserdata(L, 1);
@@ -235,11 +255,7 @@ static void arrive(al_relay *relay) {
       if (relay->kind == TO_CALLBACK) {
         report(L, relay);
       } else {
-        lua_pushcfunction(L, fail_body);
-        lua_insert(L, -2);
-        lua_pushlightuserdata(L, relay);
-        lua_insert(L, -2);
-        if (al_pcall(L, 2, 0) != LUA_OK) al_report(ctx, L, relay->owner, "a result from elsewhere was lost", NULL);
+        fail(L, relay);
       }
     }
     al_leave(ctx, L);

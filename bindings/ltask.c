@@ -139,7 +139,7 @@ static void drop_references(lua_State *L, int self) {
   al_task_drop_message(L, self);
 }
 
-/* Its outcome could not be kept, for want of memory: it failed with the error on top (popped), and nobody waits for ever. */
+/* Its outcome could not be kept, for want of memory: it failed with the error on top (popped). */
 static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   lua_pushvalue(L, -1);
   al_report(ctx, L, t->f.loop, "ending a task failed", NULL);
@@ -147,17 +147,7 @@ static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
     lua_pop(L, 1);
     return;
   }
-  t->f.state = AL_FUTURE_FINISHED;
-  t->f.failed = true;
-  lua_setiuservalue(L, self, AL_FUTURE_UV_VALUE); /* where the table of callbacks was, which nothing else keeps */
-  for (al_link *link = t->f.waiters.next, *next; link != &t->f.waiters; link = next) {
-    al_handle *handle = (al_handle *)(void *)link;
-    next = link->next;
-    if (!al_handle_is_ours(handle)) continue;
-    al_handle_cancel(handle);
-    al_handle_discard(handle);
-  }
-  if (!al_list_is_empty(&t->f.waiters)) al_call_soon_list(t->f.loop->loop, &t->f.waiters);
+  al_future_fail_poorly(L, &t->f, self);
 }
 
 /* Ends a task that returned at most one value and has no callbacks, which takes no memory and raises nothing; false, and

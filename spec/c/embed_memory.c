@@ -112,6 +112,35 @@ static const char children[] =
     "aloop.create_subprocess_exec('/bin/sleep', '30', { stdin = SP.PIPE })\n"
     "return 'result'\n";
 
+/* Jobs in threads and their results, calls from there. */
+static const char threads[] =
+    "local aloop = require 'aloop'\n"
+    "local loop = aloop.get_event_loop()\n"
+    "loop:call_later(patience, loop.stop, loop)\n"
+    "local pool = aloop.ThreadPoolExecutor { max_workers = 2, initializer = function(a) G = a end, initargs = { 5 } }\n"
+    "local var, up = aloop.ContextVar('v'), { {}, x = { 1, 2, 3 }, s = ('s'):rep(1000) }\n"
+    "var:set(7)\n"
+    "local function job(a, ...) up.n = a return G, up, ... end\n"
+    "local futures = {}\n"
+    "for i = 1, 5 do futures[i] = loop:run_in_executor(pool, job, i, aloop.buffer(3), var) end\n"
+    "futures[5]:cancel()\n"
+    "for i = 1, 4 do assert(futures[i]:await() == 5) end\n"
+    "local future = pool:submit(job, 1)\n"
+    "future:add_done_callback(function() n = (n or 0) + 1 end)\n"
+    "future:result()\n"
+    "assert(not pcall(future.result, pool:submit(function() error(aloop.ValueError('x')) end)))\n"
+    "assert(not pcall(pool.submit, pool, function() return pool end))\n"
+    "assert(aloop.to_thread(function() return var:get() end) == 7)\n"
+    "local answer = pool:submit(function()\n"
+    "  loop:call_soon_threadsafe(function(x) n = x end, { 1 })\n"
+    "  return loop:run_coroutine_threadsafe(function() return ('y'):rep(300) end):result(1)\n"
+    "end)\n"
+    "aloop.wait({ aloop.wrap_future(answer) }, { timeout = patience })\n"
+    "aloop.run_coroutine_threadsafe(function() return 1 end, loop):cancel()\n"
+    "for v in pool:map(function(a) return a + 1 end, { 1, 2 }) do assert(v > 1) end\n"
+    "pool:shutdown()\n"
+    "return 'result'\n";
+
 static const char *script; /* one of these */
 
 static int set_up(lua_State *L) {
@@ -168,6 +197,9 @@ static void children_survive_a_failure(void) {
   no_child_is_left();
 }
 
+static void threads_survive_the_end_of_memory(void) { sweep(threads, LONG_MAX); }
+static void threads_survive_a_failure(void) { sweep(threads, 2); }
+
 static void no_log(void *ud, al_log_level level, const char *message, const char *category) {
   (void)ud, (void)level, (void)message, (void)category;
 }
@@ -179,5 +211,7 @@ int main(void) {
   RUN(connections_survive_the_end_of_memory);
   RUN(connections_survive_a_failure);
   RUN(children_survive_a_failure);
+  RUN(threads_survive_the_end_of_memory);
+  RUN(threads_survive_a_failure);
   return check_done();
 }
