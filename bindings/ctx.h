@@ -149,6 +149,7 @@ struct al_ctx {
   bool debug;            /* new loops are in debug mode: ALOOPDEBUG, -X debug */
   bool takes_sigint;     /* lsigint.h */
   bool times_upcalls;    /* the running loop is in debug mode */
+  bool forked;           /* lloop.c: this process is a child of the one whose current loop is known */
   bool ended;            /* by its finalizer: other finalizers may still come, and find nothing to work with */
   bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
   uint64_t task_names; /* the N of the next Task-N */

@@ -21,6 +21,7 @@
 #include "lwatchdog.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 
 /* ---- finding loops */
@@ -58,13 +59,38 @@ void al_pushloop(lua_State *L, l_loop *loop) {
   lua_pop(L, 1);
 }
 
+/* ---- the running and the current one */
+
+static _Thread_local al_ctx *turning; /* the state whose loop runs in this thread */
+
+/* A C module called fork(2). Neither loop of the parent is the child's, which may have its own. */
+static void in_child(void) {
+  al_ctx *ctx = turning;
+  al_loop_forked();
+  if (!ctx) return;
+  turning = NULL;
+  ctx->running = NULL;
+  ctx->current = NULL;
+  ctx->co_top = ctx->co_blocked = NULL;
+  ctx->forked = true;
+}
+
+static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
+
+static void push_current_loop(lua_State *L, al_ctx *ctx) {
+  if (ctx->forked)
+    lua_pushboolean(L, false);
+  else
+    al_pushanchored(L, ctx, AL_SLOT_CURRENT_LOOP);
+}
+
 l_loop *al_running_loop(lua_State *L, al_ctx *ctx) {
   if (!ctx->running) al_raise(L, ctx, AL_C_RuntimeError, "no running event loop");
   return ctx->running;
 }
 
 l_loop *al_current_loop(lua_State *L, al_ctx *ctx) {
-  al_pushanchored(L, ctx, AL_SLOT_CURRENT_LOOP);
+  push_current_loop(L, ctx);
   if (!lua_toboolean(L, -1)) {
     lua_pop(L, 1);
     al_pushanchored(L, ctx, AL_SLOT_LOOP_FACTORY);
@@ -227,6 +253,8 @@ typedef struct outside {
 int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   outside o = {ctx->current, ctx->co_top, ctx->co_blocked};
   l_loop *former = ctx->running;
+  al_ctx *former_turning = turning;
+  turning = ctx;
   ctx->current = NULL;
   ctx->co_top = ctx->co_blocked = NULL;
   ctx->running = loop;
@@ -238,6 +266,7 @@ int al_turn_forever(al_ctx *ctx, l_loop *loop) {
   int error = al_loop_run_forever(loop->loop);
   al_executor_look(ctx);
   al_watchdog_loop(ctx, former);
+  turning = former_turning;
   ctx->running = former;
   ctx->times_upcalls = former && al_loop_debug(former->loop);
   ctx->current = o.current;
@@ -474,10 +503,18 @@ static int set_slot(lua_State *L, al_ctx *ctx, int slot) {
   return 0;
 }
 
-static int get_slot(lua_State *L, al_ctx *ctx, int slot) {
-  al_pushanchored(L, ctx, slot);
-  if (lua_toboolean(L, -1)) return 1;
-  return 0;
+/* forked() → is this a child of the process in which the current loops were set? From then on it is not. */
+static int was_forked(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  lua_pushboolean(L, ctx->forked);
+  if (ctx->forked) {
+    ctx->forked = false;
+    al_ctx_anchors(L, ctx);
+    lua_pushboolean(L, false);
+    lua_rawseti(L, -2, AL_SLOT_CURRENT_LOOP);
+    lua_pop(L, 1);
+  }
+  return 1;
 }
 
 static int set_current_loop(lua_State *L) {
@@ -486,7 +523,11 @@ static int set_current_loop(lua_State *L) {
   return set_slot(L, ctx, AL_SLOT_CURRENT_LOOP);
 }
 
-static int get_current_loop(lua_State *L) { return get_slot(L, al_ctx_of(L), AL_SLOT_CURRENT_LOOP); }
+static int get_current_loop(lua_State *L) {
+  push_current_loop(L, al_ctx_of(L));
+  return lua_toboolean(L, -1);
+}
+
 static int set_loop_factory(lua_State *L) { return set_slot(L, al_ctx_of(L), AL_SLOT_LOOP_FACTORY); }
 
 /* The loop of the current task or callback; of the main chunk, before it turns, too. */
@@ -577,6 +618,7 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
                                      {"running_loop_or_nil", running_loop_or_nil},
                                      {"default_loop", default_loop},
                                      {"get_current_loop", get_current_loop},
+                                     {"forked", was_forked},
                                      {"set_current_loop", set_current_loop},
                                      {"set_loop_factory", set_loop_factory},
                                      {"set_quiet", set_quiet},
@@ -589,6 +631,8 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
                                      {NULL, NULL}};
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, watch_forks);
   al_class_methods(L, ctx, AL_C_BaseEventLoop, methods);
   al_class_methods(L, ctx, AL_C_SelectorEventLoop, selector_methods);
   al_class_methods(L, ctx, AL_C_ProactorEventLoop, proactor_methods);

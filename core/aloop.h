@@ -132,6 +132,8 @@ bool al_loop_is_running(const al_loop *loop);
 bool al_loop_is_closed(const al_loop *loop);
 bool al_loop_in_thread(const al_loop *loop); /* not running, or running in the calling thread; any thread */
 al_loop *al_loop_running(void);              /* the loop that runs in this thread, or NULL */
+/* In the child of a fork(2) that was called while a loop ran: that one runs in the parent, and this thread may run another. */
+void al_loop_forked(void);
 const char *al_loop_machine(const al_loop *loop);
 void *al_loop_data(const al_loop *loop);
 void al_loop_set_data(al_loop *loop, void *data);

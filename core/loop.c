@@ -223,6 +223,7 @@ bool al_loop_is_running(const al_loop *loop) { return __atomic_load_n(&loop->run
 bool al_loop_is_closed(const al_loop *loop) { return loop->closed; }
 bool al_loop_in_thread(const al_loop *loop) { return current == loop || !al_loop_is_running(loop); }
 al_loop *al_loop_running(void) { return current; }
+void al_loop_forked(void) { current = NULL; }
 const char *al_loop_machine(const al_loop *loop) { return loop->io->name; }
 void *al_loop_data(const al_loop *loop) { return loop->data; }
 void al_loop_set_data(al_loop *loop, void *data) { loop->data = data; }

@@ -26,12 +26,14 @@ events.DefaultEventLoopPolicy = DefaultEventLoopPolicy
 
 -- What each default policy knows: loop, the current one, and was_set: a script has set it, or unset it, and from then
 -- on the main chunk's isn't made unasked. Weak: policies come and go.
-local states = setmetatable({}, { __mode = "k" })
+local WEAK = { __mode = "k" }
+local states = setmetatable({}, WEAK)
 
 local policy ---@type aloop.AbstractEventLoopPolicy?
 local making = false -- the main chunk's loop is being made: whoever is asked for it meanwhile has none
 
 local function state_of(self)
+  if core.forked() then states = setmetatable({}, WEAK) end -- they are the parent's
   local state = states[self]
   if not state then
     state = {}
