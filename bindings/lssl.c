@@ -22,6 +22,13 @@ l_ssl_context *al_check_ssl_context(lua_State *L, int arg) {
   return c;
 }
 
+const char *al_ssl_check_text(lua_State *L, al_ctx *ctx, int idx) {
+  size_t len = 0;
+  const char *text = lua_tolstring(L, idx, &len);
+  if (text && memchr(text, '\0', len)) al_raise(L, ctx, AL_C_ValueError, "embedded null byte");
+  return text;
+}
+
 static int context_gc(lua_State *L) {
   l_ssl_context *c = al_test(L, al_ctx_of(L), 1, AL_C_SSLContext);
   if (!c || !c->tls) return 0;
@@ -134,8 +141,8 @@ static int context_load_cert_chain(lua_State *L) {
   lua_pushnil(L);
   luaL_checkstack(L, 10, NULL);
   al_tls_error why;
-  if (al_tls_ctx_load_chain(c->tls, lua_tostring(L, CERTFILE), lua_tostring(L, KEYFILE), given ? give_password : NULL,
-                            &p, &why))
+  const char *cert = al_ssl_check_text(L, c->ctx, CERTFILE), *key = al_ssl_check_text(L, c->ctx, KEYFILE);
+  if (al_tls_ctx_load_chain(c->tls, cert, key, given ? give_password : NULL, &p, &why))
     return raise_load_failure(L, c->ctx, &why);
   return 0;
 }
@@ -145,10 +152,15 @@ static int context_load_cert_chain(lua_State *L) {
 const char *const al_ssl_ca_options[] = {"cafile", "capath", "cadata", NULL};
 
 /* Pushes the option, which stays in the table, too; NULL if it isn't given. */
-static const char *path_option(lua_State *L, int arg, const char *f, const char *name) {
+static const char *string_option(lua_State *L, int arg, const char *f, const char *name) {
   int type = al_option(L, arg, name);
   if (type != LUA_TNIL && type != LUA_TSTRING) al_option_error(L, f, name, "string", -1);
   return lua_tostring(L, -1);
+}
+
+static const char *path_option(lua_State *L, l_ssl_context *c, int arg, const char *f, const char *name) {
+  string_option(L, arg, f, name);
+  return al_ssl_check_text(L, c->ctx, -1);
 }
 
 static void load_data(lua_State *L, l_ssl_context *c, int idx) {
@@ -161,8 +173,8 @@ static void load_data(lua_State *L, l_ssl_context *c, int idx) {
 }
 
 bool al_ssl_load_ca(lua_State *L, l_ssl_context *c, int arg, const char *f) {
-  const char *cafile = path_option(L, arg, f, "cafile"), *capath = path_option(L, arg, f, "capath");
-  const char *cadata = path_option(L, arg, f, "cadata");
+  const char *cafile = path_option(L, c, arg, f, "cafile"), *capath = path_option(L, c, arg, f, "capath");
+  const char *cadata = string_option(L, arg, f, "cadata");
   al_tls_error why;
   if (cadata) load_data(L, c, -1);
   if ((cafile || capath) && al_tls_ctx_load_ca(c->tls, cafile, capath, &why))
@@ -276,7 +288,8 @@ static int context_set_ciphers(lua_State *L) {
   l_ssl_context *c = al_check_ssl_context(L, 1);
   al_tls_error why;
   if (lua_type(L, 2) != LUA_TSTRING) return al_typeerror(L, 2, "string");
-  return al_tls_ctx_set_ciphers(c->tls, lua_tostring(L, 2), &why) ? al_raise_tls(L, c->ctx, &why, NULL) : 0;
+  return al_tls_ctx_set_ciphers(c->tls, al_ssl_check_text(L, c->ctx, 2), &why) ? al_raise_tls(L, c->ctx, &why, NULL)
+                                                                               : 0;
 }
 
 static void set_string(lua_State *L, const char *name, const char *text) {

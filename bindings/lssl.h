@@ -46,6 +46,9 @@ extern const char *const al_ssl_ca_options[];
 /* lssldefault.c: pushes what create_default_context(purpose, {options at arg}) gives; arg 0: no options. */
 void al_push_default_ssl_context(lua_State *L, al_ctx *ctx, bool for_server, int arg);
 
+/* The string at idx, or NULL for nil. ValueError if it has a zero byte, where C would take it to end. */
+const char *al_ssl_check_text(lua_State *L, al_ctx *ctx, int idx);
+
 int al_ssl_context_index(lua_State *L);    /* __index */
 int al_ssl_context_newindex(lua_State *L); /* __newindex */
 int al_ssl_set_servername_callback(lua_State *L);

@@ -158,7 +158,7 @@ static void get_keylog(lua_State *L, const l_ssl_context *c) {
 
 static void set_keylog(lua_State *L, l_ssl_context *c) {
   if (!lua_isnil(L, VALUE) && lua_type(L, VALUE) != LUA_TSTRING) refuse(L, "string or nil");
-  int err = al_tls_ctx_set_keylog(c->tls, lua_tostring(L, VALUE));
+  int err = al_tls_ctx_set_keylog(c->tls, al_ssl_check_text(L, c->ctx, VALUE));
   if (err) al_raise_os(L, c->ctx, err, NULL, lua_tostring(L, VALUE));
   lua_pushvalue(L, VALUE);
   lua_setiuservalue(L, CONTEXT, AL_SSL_UV_KEYLOG);

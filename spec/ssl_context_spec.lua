@@ -219,6 +219,18 @@ describe("SSLContext:load_verify_locations", function()
       context.load_verify_locations, context, { cadata = {} })
   end)
 
+  it("takes no name that goes on behind a zero byte", function()
+    local context, cert, key = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certs.server.cert, certs.server.key
+    local function refused(...) raises(aloop.ValueError, "embedded null byte", ...) end
+    refused(load, { cafile = certs.ca.cert .. "\0.other" })
+    refused(load, { capath = certs.dir .. "\0.other" })
+    refused(context.load_cert_chain, context, cert .. "\0", key)
+    refused(context.load_cert_chain, context, cert, key .. "\0")
+    refused(context.set_ciphers, context, "HIGH\0:!aNULL")
+    refused(function() context.keylog_filename = certs.dir .. "/keys\0.log" end)
+    assert.equal(0, context:cert_store_stats().x509)
+  end)
+
   it("shows the authorities", function()
     local context = load({ cafile = certs.ca.cert })
     local list = context:get_ca_certs()
