@@ -73,15 +73,6 @@ local function gnutls_cli(port, ...)
   return talkers.start(argv)
 end
 
--- It has no way to be told an address, nor to choose a port by itself.
-local function gnutls_serv(...)
-  local port = helper.vacant_address()[2]
-  local server = talkers.start { "gnutls-serv", "--echo", "-p", tostring(port), "--x509certfile", certs.server.cert,
-    "--x509keyfile", certs.server.key, "--x509cafile", certs.ca.cert, ... }
-  server:expect "Echo Server listening on IPv4 .-done"
-  return server, port
-end
-
 local GNUTLS_ONLY = "NORMAL:-VERS-ALL:+VERS-"
 
 -- nginx with this text in its http block ($DIR: its directory, where its sockets are, too).
@@ -254,59 +245,6 @@ helper.each_loop(function(kind, new_loop)
         local client <close> = gnutls_cli(port)
         client:expect "The name in the certificate does not match"
         assert.equal(1, client:wait())
-      end)
-    end)
-  end)
-
-  describe("gnutls-serv", function()
-    -- body(connect): connect(context, options) → reader, writer
-    local function served(arguments, body)
-      with_loop(function(loop)
-        local _ <close>, port = gnutls_serv(table.unpack(arguments))
-        body(function(context, options)
-          return talkers.connect(port, context or certs.client_context(), options)
-        end, port, loop)
-      end)
-    end
-
-    for _, version in ipairs { "1.2", "1.3" } do
-      it_with("gnutls-serv", "is spoken to in TLS " .. version .. ", and its sessions are taken up", function()
-        served({ "--priority", GNUTLS_ONLY .. "TLS" .. version, "--alpn", "echo" }, function(connect)
-          local context, session = certs.client_context(), nil
-          context:set_alpn_protocols { "other", "echo" }
-          for i = 1, 2 do
-            local reader, writer = connect(context, { session = session })
-            local object = writer:get_extra_info "ssl_object"
-            writer:write "hello\n"
-            assert.equal("hello\n", reader:readline())
-            assert.equal("TLSv" .. version, object:version())
-            assert.equal("echo", object:selected_alpn_protocol())
-            assert.equal(i > 1, object.session_reused)
-            session = object.session
-            writer:close()
-            writer:wait_closed()
-          end
-        end)
-      end)
-    end
-
-    it_with("gnutls-serv", "wants a certificate", function()
-      served({ "-r", "--verify-client-cert" }, function(connect)
-        local reader, writer = connect(known_client())
-        writer:write "hello\n"
-        assert.equal("hello\n", reader:readline())
-        writer:close()
-        raises(ssl.SSLError, "TLSV13_ALERT_CERTIFICATE_REQUIRED", function() return connect():read(1) end)
-      end)
-    end)
-
-    it_with("gnutls-serv", "sends single bytes", function()
-      served({}, function(_, port, loop)
-        local relay, _ <close> = talkers.bytewise(loop, port)
-        local reader, writer = talkers.connect(relay, certs.client_context())
-        writer:write "hello\n"
-        assert.equal("hello\n", reader:readline())
-        writer:close()
       end)
     end)
   end)
