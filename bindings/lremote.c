@@ -204,10 +204,8 @@ static void let_go(al_answer *a) {
   al_cfuture_release(&a->f);
 }
 
-/* The value on top (popped) is anchored; the loop knows of the answer. */
-static void enlist(lua_State *L, al_ctx *ctx, al_answer *a) {
-  int slot = al_anchor(L, ctx, -1);
-  lua_pop(L, 1);
+/* The loop knows of the answer, whose coroutine is anchored in the slot. */
+static void enlist(al_answer *a, int slot) {
   l_loop *owner = a->to->owner;
   a->slot = slot;
   a->next = owner->answers;
@@ -326,7 +324,7 @@ static int open_body(lua_State *L) {
   al_answer *a = lua_touserdata(L, 1);
   al_unmarshal(L, a->to->ctx, a->parcel);
   lua_settop(L, 2);
-  enlist(L, a->to->ctx, a);
+  enlist(a, al_anchor(L, a->to->ctx, 2));
   return 0;
 }
 
@@ -429,14 +427,16 @@ static int run_elsewhere(lua_State *L, al_ctx *ctx, al_lua_remote *remote, int c
 static int run_here(lua_State *L, al_ctx *ctx, l_loop *loop, int coro) {
   al_check_alive(L, loop);
   al_cfuture **handle = al_new_cfuture(L, ctx);
+  int slot = al_anchor(L, ctx, coro);
   al_lua_remote *remote = remote_new(loop);
   al_answer *a = remote ? answer_new(remote) : NULL;
   al_lua_remote_release(remote);
-  if (!a) return luaL_error(L, "not enough memory");
+  if (!a) {
+    al_unanchor(ctx, slot);
+    return luaL_error(L, "not enough memory");
+  }
   *handle = &a->f;
-  a->begin.link.next = NULL;
-  lua_pushvalue(L, coro);
-  enlist(L, ctx, a);
+  enlist(a, slot);
   al_call_soon(loop->loop, &a->begin);
   return 1;
 }
