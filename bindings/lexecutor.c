@@ -378,6 +378,8 @@ static int loop_set_default_executor(lua_State *L) {
   al_check_open(L, ctx, 1);
   if (!al_test(L, ctx, 2, AL_C_ThreadPoolExecutor)) return al_typeerror(L, 2, "ThreadPoolExecutor");
   lua_settop(L, 2);
+  if (lua_getiuservalue(L, 1, AL_LOOP_UV_EXECUTOR) == LUA_TBOOLEAN) return 0; /* shut down: there is none any more */
+  lua_settop(L, 2);
   lua_setiuservalue(L, 1, AL_LOOP_UV_EXECUTOR);
   return 0;
 }

@@ -310,6 +310,8 @@ describe("shutdown_default_executor", function()
       local workers <close> = pool()
       assert.equal(5, loop:run_in_executor(workers, add, 2, 3):await())
       loop:shutdown_default_executor()
+      loop:set_default_executor(workers)
+      raises(aloop.RuntimeError, "Executor shutdown has been called", loop.run_in_executor, loop, nil, nop)
     end)
   end)
 
