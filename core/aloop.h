@@ -385,7 +385,8 @@ void al_transport_release(al_transport *transport); /* the memory goes when it i
 /* Sends now what the kernel takes and keeps the rest, in order. hold (may be NULL: the rest is copied) is asked to keep the
  * whole of data alive instead of the copy when the rest is large; it returns a token for `unhold`, called once when the
  * bytes are no longer needed, or NULL to have them copied. Results: 0, -EPIPE after write_eof, -EBUSY while a file is
- * sent, -EALREADY if TLS stands on the transport (al_tls_start; nothing goes past it unencrypted), -ENOMEM (nothing was kept; the connection is lost). A write on a lost connection is dropped and returns 0 (a warning from the 5th on). */
+ * sent, -EALREADY if TLS stands on the transport (al_tls_start; nothing goes past it unencrypted), -ENOMEM (nothing was
+ * kept; the connection is lost). A write on a lost connection is dropped and returns 0 (a warning from the 5th on). */
 typedef struct al_keeper {
   void *(*hold)(void *ud, const char *data, size_t len);
   void (*unhold)(void *token);
@@ -464,7 +465,7 @@ typedef void al_sendfile_fn(void *data, int error, int64_t sent);
  * early ends it. If it can be done at once, or fails at once, *request is NULL, *sent tells how much, and this returns 0
  * or the error. Else done is called once, from a later turn, unless it is cancelled or the loop closes.
  * Errors: -ENOTSUP: this kind of file, or transport, can't be sent so, and nothing was; -EBUSY: the transport is sending
- * already; -ESHUTDOWN: it is closing, or was closed meanwhile; -ENOMEM, AL_ECLOSED, -errno. */
+ * already; -EALREADY: TLS stands on it; -ESHUTDOWN: it is closing, or was closed meanwhile; -ENOMEM, AL_ECLOSED, -errno. */
 int al_sendfile_start(al_loop *loop, int fd, const al_sendfile_what *what, void *data, al_sendfile_fn *done,
                       al_sendfile **request, int64_t *sent);
 int al_transport_sendfile(al_transport *transport, const al_sendfile_what *what, void *data, al_sendfile_fn *done,
