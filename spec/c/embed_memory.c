@@ -112,8 +112,10 @@ static const char children[] =
     "aloop.create_subprocess_exec('/bin/sleep', '30', { stdin = SP.PIPE })\n"
     "return 'result'\n";
 
-/* Jobs in threads and their results, calls from there. */
+/* Jobs in threads and their results, calls from there. Finalizers wait for the end of the state, for one that Lua calls
+ * without memory does nothing. */
 static const char threads[] =
+    "collectgarbage('stop')\n"
     "local aloop = require 'aloop'\n"
     "local loop = aloop.get_event_loop()\n"
     "loop:call_later(patience, loop.stop, loop)\n"
