@@ -537,7 +537,10 @@ static bool sleep_until(lua_State *L, al_ctx *ctx, sleeper *s, int64_t deadline_
       return false;
     }
     uint64_t count;
-    if (n > 0 && read(s->box->fd, &count, sizeof count) > 0) al_mailbox_drain(ctx);
+    if (n > 0 && read(s->box->fd, &count, sizeof count) > 0) {
+      al_mailbox_drain(ctx);
+      al_executor_look(ctx); /* a callback may have submitted a job */
+    }
   }
   return true;
 }

@@ -41,8 +41,9 @@ helper.each_loop(function(_, new_loop)
         b:send("xyz")
         loop:add_reader(a, function()
           n = n + 1
-          if n == 5 then a:recv(100) end
-          if n > 3 then loop:call_later(0.02, loop.stop, loop) end
+          if n < 5 then return end
+          a:recv(100)
+          loop:call_later(0.02, loop.stop, loop) -- in which it is called no more
         end)
         loop:run_forever()
         assert.equal(5, n)

@@ -2,6 +2,7 @@
 -- is here is Process:communicate, and the constants. SPDX-License-Identifier: MIT
 
 local core = require "aloop.core"
+local check = require "aloop.check"
 local defer = require("aloop.helpers").defer
 
 ---@class aloop.Process
@@ -57,6 +58,9 @@ end
 ---@return string? stderr
 function Process:communicate(input)
   core.waiting_loop("communicate")
+  if input ~= nil and type(input) ~= "string" and not core.isinstance(input, core.Buffer) then
+    check.bad_argument(1, "communicate", "string or buffer", input)
+  end
   local stdin, stdout, stderr = self.stdin, self.stdout, self.stderr
   if stdin then
     if input ~= nil then stdin:write(input) end
