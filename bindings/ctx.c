@@ -127,6 +127,12 @@ void al_pushweak(lua_State *L, const char *mode) {
   lua_setmetatable(L, -2);
 }
 
+void *al_allocate(al_ctx *ctx, void *block, size_t old, size_t new) {
+  void *ud;
+  lua_Alloc f = lua_getallocf(ctx->main, &ud);
+  return f(ud, block, old, new);
+}
+
 void al_ctx_anchors(lua_State *L, al_ctx *ctx) { lua_rawgeti(L, LUA_REGISTRYINDEX, ctx->anchors_ref); }
 
 /* Room for each slot in the list of free ones, so that giving one back never allocates. It is Lua's memory, for finalizers may

@@ -191,6 +191,10 @@ al_ctx *al_ctx_open(lua_State *L);
 void al_ctx_setfuncs(lua_State *L, al_ctx *ctx, const luaL_Reg *functions);
 void al_ctx_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f);
 
+/* The state's own allocator, as a lua_Alloc, for what C keeps for long or asks for often: it has blocks at hand where malloc
+ * may take them from the kernel each time. Doesn't throw. */
+void *al_allocate(al_ctx *ctx, void *block, size_t old, size_t new);
+
 /* Pushes the anchor table. */
 void al_ctx_anchors(lua_State *L, al_ctx *ctx);
 /* Pushes a new table whose keys ("k") or values ("v") are weak. */

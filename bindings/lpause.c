@@ -4,8 +4,6 @@
  * SPDX-License-Identifier: MIT */
 #include "lpause.h"
 
-#include <stdlib.h>
-
 /* The next unused one stands where the handle of a timer that is not set would. */
 static l_pause *next_of(const l_pause *pause) { return (l_pause *)(void *)pause->timer.handle.link.next; }
 
@@ -14,7 +12,7 @@ l_pause *al_pause_take(lua_State *L, al_ctx *ctx, const l_wait *wait) {
   if (p)
     ctx->pauses = next_of(p);
   else
-    p = malloc(sizeof *p);
+    p = al_allocate(ctx, NULL, 0, sizeof *p);
   if (!p) luaL_error(L, "not enough memory");
   al_timer_init(&p->timer, NULL);
   p->wait = *wait;
@@ -23,7 +21,7 @@ l_pause *al_pause_take(lua_State *L, al_ctx *ctx, const l_wait *wait) {
 
 void al_pause_give(al_ctx *ctx, l_pause *pause) {
   if (ctx->ended) { /* a loop is collected after the context */
-    free(pause);
+    al_allocate(ctx, pause, sizeof *pause, 0);
     return;
   }
   pause->timer.handle.link.next = (al_link *)(void *)ctx->pauses;
@@ -37,7 +35,7 @@ l_pause *al_pause_of_link(al_link *link) { return (l_pause *)(void *)link; }
 void al_pause_end(al_ctx *ctx) {
   for (l_pause *p = ctx->pauses, *next; p; p = next) {
     next = next_of(p);
-    free(p);
+    al_allocate(ctx, p, sizeof *p, 0);
   }
   ctx->pauses = NULL;
 }

@@ -82,15 +82,8 @@ static l_reader *check_self(lua_State *L) {
 static inline size_t held(const l_reader *r) { return r->held ? r->held->end - r->held->start : 0; }
 static inline const char *first_byte(const l_reader *r) { return r->held ? r->held->bytes + r->held->start : ""; }
 
-/* The state's own allocator, which has blocks of such sizes at hand where malloc may take them from the kernel each time. */
-static void *allocate(al_ctx *ctx, void *block, size_t old, size_t new) {
-  void *ud;
-  lua_Alloc f = lua_getallocf(ctx->main, &ud);
-  return f(ud, block, old, new);
-}
-
 static void drop_piece(al_ctx *ctx, l_reader *r) {
-  if (r->held) allocate(ctx, r->held, sizeof *r->held + r->held->size, 0);
+  if (r->held) al_allocate(ctx, r->held, sizeof *r->held + r->held->size, 0);
   r->held = NULL;
 }
 
@@ -99,10 +92,10 @@ static int grow(al_ctx *ctx, l_reader *r, size_t size) {
   piece *p = r->held;
   size_t n = held(r);
   if (p && p->start == 0) { /* it may well grow without being copied */
-    p = allocate(ctx, p, sizeof *p + p->size, sizeof *p + size);
+    p = al_allocate(ctx, p, sizeof *p + p->size, sizeof *p + size);
     if (!p) return -ENOMEM;
   } else {
-    p = allocate(ctx, NULL, 0, sizeof *p + size);
+    p = al_allocate(ctx, NULL, 0, sizeof *p + size);
     if (!p) return -ENOMEM;
     memcpy(p->bytes, first_byte(r), n);
     drop_piece(ctx, r);

@@ -65,6 +65,7 @@ struct l_sock_wait {
 };
 
 struct l_sockops { /* one in a state */
+  al_ctx *ctx;
   l_sock_wait *unused;
   char *buffer; /* BUFFER_SIZE bytes; NULL until something is received */
 };
@@ -83,7 +84,7 @@ static l_sock_wait *take(l_sockops *ops) {
   if (w)
     ops->unused = next_of(w);
   else
-    w = malloc(sizeof *w);
+    w = al_allocate(ops->ctx, NULL, 0, sizeof *w);
   return w;
 }
 
@@ -99,10 +100,10 @@ static int sockops_gc(lua_State *L) {
   l_sockops *ops = lua_touserdata(L, 1);
   for (l_sock_wait *w = ops->unused, *next; w; w = next) {
     next = next_of(w);
-    free(w);
+    al_allocate(ops->ctx, w, sizeof *w, 0);
   }
   free(ops->buffer);
-  *ops = (l_sockops){NULL, NULL};
+  *ops = (l_sockops){.ctx = ops->ctx};
   return 0;
 }
 
@@ -581,7 +582,7 @@ static const char sockops_key; /* keeps the state's l_sockops in the registry */
 
 void al_sockops_openlib(lua_State *L, al_ctx *ctx) {
   l_sockops *ops = lua_newuserdatauv(L, sizeof *ops, 0);
-  *ops = (l_sockops){NULL, NULL};
+  *ops = (l_sockops){.ctx = ctx};
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, sockops_gc);
   lua_setfield(L, -2, "__gc");

@@ -465,7 +465,8 @@ typedef void al_sendfile_fn(void *data, int error, int64_t sent);
  * early ends it. If it can be done at once, or fails at once, *request is NULL, *sent tells how much, and this returns 0
  * or the error. Else done is called once, from a later turn, unless it is cancelled or the loop closes.
  * Errors: -ENOTSUP: this kind of file, or transport, can't be sent so, and nothing was; -EBUSY: the transport is sending
- * already; -EALREADY: TLS stands on it; -ESHUTDOWN: it is closing, or was closed meanwhile; -ENOMEM, AL_ECLOSED, -errno. */
+ * already; -EALREADY: TLS stands on it; -ENOTCONN: its connection_made is still to come; -ESHUTDOWN: it is closing, or was
+ * closed meanwhile; -ENOMEM, AL_ECLOSED, -errno. */
 int al_sendfile_start(al_loop *loop, int fd, const al_sendfile_what *what, void *data, al_sendfile_fn *done,
                       al_sendfile **request, int64_t *sent);
 int al_transport_sendfile(al_transport *transport, const al_sendfile_what *what, void *data, al_sendfile_fn *done,

@@ -179,6 +179,7 @@ static void sendfile_ends(int way, size_t before) {
   al_sendfile_what what = {file, 0, -1};
   make_pair(fds);
   peer *p = peer_new_on(loop, fds[0], 0);
+  CHECK_EQ(al_transport_sendfile(p->transport, &what, &o, note_outcome, &request, &o.sent), -ENOTCONN);
   turns(loop, 2);
   peer_write(p, &written, before);
   CHECK_EQ(al_transport_sendfile(p->transport, &what, &o, note_outcome, &request, &o.sent), 0);

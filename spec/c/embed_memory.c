@@ -49,7 +49,7 @@ static const char tasks[] = "local aloop = require 'aloop'\n"
                             "local ok, e = pcall(function() error(aloop.ValueError('v')) end)\n"
                             "assert(not ok and aloop.isinstance(e, aloop.ValueError))\n"
                             "aloop.create_task(function() aloop.sleep(100) end)\n"
-                            "aloop.sleep(0)\n"
+                            "aloop.sleep(0.0001)\n"
                             "return result\n";
 
 /* An echo over each way to a connection. A callback that fails for want of memory may leave the rest waiting: a timer stops it. */
@@ -89,6 +89,13 @@ static const char connections[] =
     "loop:add_reader(r, function() loop:remove_reader(r) readable:set_result() end)\n"
     "loop:add_writer(w, function() loop:remove_writer(w) w:send('x') end)\n"
     "readable:await()\n"
+    "assert(r:recv(1) == 'x')\n"
+    "local lock, reader = aloop.Lock(), aloop.StreamReader {}\n"
+    "aloop.create_task(function() loop:sock_sendall(w, 'y') reader:feed_data('a line\\n') end)\n"
+    "assert(loop:sock_recv(r, 1) == 'y' and reader:readline() == 'a line\\n')\n"
+    "local guard = lock:acquire()\n"
+    "aloop.create_task(function() guard:release() end)\n"
+    "lock:acquire():release()\n"
     "server:close()\n"
     "return 'result'\n";
 
