@@ -43,13 +43,13 @@ static void on_timeout(al_loop *loop, al_handle *handle) {
   al_leave(owner->ctx, L);
 }
 
-/* Sets the timer; a time that has come expires in the next turn. */
+/* Sets the timer; a time that has come expires in the next turn. It is compared in seconds, as a script would: rounded to
+ * nanoseconds, "now" may lie ahead. */
 static void arm(lua_State *L, timeout *t, int64_t now_ns) {
   al_loop *loop = t->scope.task->f.loop->loop;
   al_timer *timer = &t->scope.timer;
-  int64_t when_ns = al_seconds_to_ns(t->when);
-  if (when_ns > now_ns) {
-    if (al_timer_set(loop, timer, when_ns) < 0) luaL_error(L, "not enough memory");
+  if (t->when > (double)now_ns / 1e9) {
+    if (al_timer_set(loop, timer, al_seconds_to_ns(t->when)) < 0) luaL_error(L, "not enough memory");
     return;
   }
   al_timer_cancel(timer);
@@ -193,13 +193,13 @@ static int timeout_expired(lua_State *L) {
 
 static int timeout_tostring(lua_State *L) {
   timeout *t = check(L, al_ctx_of(L));
-  lua_pushfstring(L, "<Timeout [%s]", state_names[t->state]);
-  if (t->limited) {
-    lua_pushfstring(L, " when=%f", t->when);
-    lua_concat(L, 2);
+  if (t->state != ACTIVE) {
+    lua_pushfstring(L, "<Timeout [%s]>", state_names[t->state]);
+  } else if (!t->limited) {
+    lua_pushliteral(L, "<Timeout [active] when=nil>");
+  } else {
+    lua_pushfstring(L, "<Timeout [active] when=%f>", round(t->when * 1e3) / 1e3);
   }
-  lua_pushliteral(L, ">");
-  lua_concat(L, 2);
   return 1;
 }
 
