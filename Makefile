@@ -66,9 +66,9 @@ endif
 
 compile  = $(CC) -std=gnu11 -pthread $(variant_flags) $(warnings) $(defines) $(includes) $(CPPFLAGS) $(CFLAGS)
 link     = $(CC) -pthread $(filter -fsanitize%,$(variant_flags)) $(CFLAGS) $(LDFLAGS)
-sys_libs = $(ssl_libs) $(uring_libs) $(LDLIBS)
+sys_libs = $(uring_libs) -ldl $(LDLIBS)
 # All of liblua, exported: a C module must find whatever of lua_* it was written for.
-lua_libs = -Wl,-E -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive -lm -ldl $(tsan_wrap)
+lua_libs = -Wl,-E -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive -lm $(tsan_wrap)
 comma := ,
 tsan_wrap := $(if $(filter tsan,$(VARIANT)),-Wl$(comma)--wrap=__longjmp_chk)
 
@@ -92,6 +92,7 @@ main_o     := $(call obj,$(main_c))
 module_o   := $(call pic,$(core_c) $(bindings_c)) $(BUILD)/pic/gen/embed.o
 lua_o      := $(patsubst $(LUA_SRC)/%.c,$(BUILD)/obj/lua/%.o,$(lua_c))
 
+openssl_calls := $(BUILD)/gen/openssl_calls.h
 core_lib := $(BUILD)/libaloop.a
 lua_lib  := $(BUILD)/libaloop_lua.a
 module   := $(BUILD)/aloop.so
@@ -192,9 +193,9 @@ $(stamps)/lua: FORCE
 	$(call record,$(lua_files))
 
 compile_rule = @mkdir -p $(dir $@) && echo "  CC  $(patsubst $(BUILD)/%,%,$@)" && $(compile) $(1) -MMD -MP -c -o $@ $<
-$(BUILD)/obj/%.o: %.c $(stamps)/flags | check-build
+$(BUILD)/obj/%.o: %.c $(stamps)/flags | check-build $(openssl_calls)
 	$(call compile_rule)
-$(BUILD)/pic/%.o: %.c $(stamps)/flags | check-build
+$(BUILD)/pic/%.o: %.c $(stamps)/flags | check-build $(openssl_calls)
 	$(call compile_rule,-fPIC -fno-semantic-interposition)
 $(BUILD)/obj/gen/%.o: $(BUILD)/gen/%.c $(stamps)/flags | check-build
 	$(call compile_rule)
@@ -202,6 +203,11 @@ $(BUILD)/pic/gen/%.o: $(BUILD)/gen/%.c $(stamps)/flags | check-build
 	$(call compile_rule,-fPIC)
 $(BUILD)/obj/lua/%.o: $(LUA_SRC)/%.c $(stamps)/flags | check-build
 	$(call compile_rule,-DLUA_USE_LINUX -w)
+
+# For core/openssl.h: each function's name stands for its place in the table.
+$(openssl_calls): core/openssl_names.h
+	@mkdir -p $(dir $@)
+	@sed -n 's/^X(\(.*\))$$/#define \1 al_openssl.\1/p' $< >$@
 
 $(BUILD)/gen/embed.c: $(lua_files) scripts/dev/embed.lua $(stamps)/lua | check-build
 	@mkdir -p $(dir $@)
@@ -227,23 +233,23 @@ program_rule = @mkdir -p $(dir $@) && echo "  LD  $@" && $(link) -o $@ $(filter 
 $(embeds): $(lua_lib) $(core_lib) $(lua_deps) $(stamps)/files
 	$(call program_rule,$(lua_lib) $(core_lib) $(lua_libs))
 $(programs): $(core_lib) $(stamps)/files
-	$(call program_rule,$(core_lib) -lm)
+	$(call program_rule,$(core_lib) $(ssl_libs) -lm)
 $(BUILD)/bench/libbench.a: $(bench_o) $(stamps)/files
 	$(archive_rule)
 bench_libs := $(BUILD)/bench/libbench.a $(core_lib)
 $(benches): $(BUILD)/bench/%: $(BUILD)/obj/scripts/bench/c/%.o $(bench_libs) $(lua_deps) $(stamps)/files
-	$(call program_rule,$(bench_libs) $(LUA_LIB) -lm -ldl)
+	$(call program_rule,$(bench_libs) $(LUA_LIB) $(ssl_libs) -lm)
 $(foreach c,$(program_c),$(eval $(call program,$(c)): $(call obj,$(c))))
 
 # The core alone, and the core with the Lua host. Both are archives, so what they need is named in full.
 $(BUILD)/aloop.pc: $(stamps)/prefix Makefile
 	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop' 'Description: event loop in C' 'Version: $(VERSION)' \
-	  'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -laloop $(ssl_libs) $(uring_libs) -pthread' >$@
+	  'Cflags: -I$${prefix}/include -pthread' 'Libs: -L$${prefix}/lib -laloop $(uring_libs) -ldl -pthread' >$@
 $(BUILD)/aloop-lua.pc: $(stamps)/prefix Makefile
 	@printf '%s\n' 'prefix=$(PREFIX)' '' 'Name: aloop-lua' 'Description: aloop, to embed in a program with Lua' \
 	  'Version: $(VERSION)' 'Requires: aloop lua5.4' 'Libs: -L$${prefix}/lib -laloop_lua -laloop -lm' >$@
 $(stamps)/prefix: FORCE
-	$(call record,$(VERSION) $(PREFIX) $(ssl_libs) $(uring_libs))
+	$(call record,$(VERSION) $(PREFIX) $(uring_libs))
 installed := bin/aloop include/aloop.h include/aloop_lua.h lib/libaloop.a lib/libaloop_lua.a lib/lua/5.4/aloop.so \
              lib/pkgconfig/aloop.pc lib/pkgconfig/aloop-lua.pc
 
@@ -257,10 +263,10 @@ lints      := lint-gcc $(if $(has_clang),lint-clang) lint-format lint-cppcheck l
 
 lint-gcc: $(patsubst %.c,$(BUILD)/lint/gcc/%.o,$(lint_c))
 lint-clang: $(patsubst %.c,$(BUILD)/lint/clang/%.o,$(lint_c))
-$(BUILD)/lint/gcc/%.o: %.c Makefile | check-build
+$(BUILD)/lint/gcc/%.o: %.c Makefile | check-build $(openssl_calls)
 	@mkdir -p $(dir $@)
 	@gcc $(lint_flags) -O2 -MMD -MP -c -o $@ $<
-$(BUILD)/lint/clang/%.o: %.c Makefile | check-build
+$(BUILD)/lint/clang/%.o: %.c Makefile | check-build $(openssl_calls)
 	@mkdir -p $(dir $@)
 	@clang $(lint_flags) -O1 -DAL_DEBUG -MMD -MP -c -o $@ $<
 lint-format:

@@ -254,19 +254,19 @@ void al_pushclass(lua_State *L, al_ctx *ctx, al_class class) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, ctx->class_ref[class]);
 }
 
-/* A function of base at the top goes to class too: metamethods to those that inherit, all to those that are also a
- * base. */
-static bool hands_down(al_class class, al_class base, const char *name) {
-  if (also(class) == base) return true;
-  return specs[class].base == base && class != base && strncmp(name, "__", 2) == 0;
+/* A function of base goes to class too: metamethods to those that inherit, all to those that are also a base. */
+static bool hands_down(al_class class, al_class base, bool is_metamethod) {
+  return also(class) == base || (is_metamethod && specs[class].base == base && class != base);
 }
 
 /* Gives the function on top (kept) to the subclasses of class that have none of this name or the one it replaces (at
  * old). */
 static void hand_down(lua_State *L, al_ctx *ctx, al_class class, const char *name, int old) {
   int f = lua_gettop(L);
+  bool is_metamethod = strncmp(name, "__", 2) == 0;
+  if (!is_metamethod && class != also(AL_C_Transport)) return; /* as most: it is found by __index */
   for (int i = class + 1; i < AL_C_COUNT; i++) {
-    if (!hands_down((al_class)i, class, name)) continue;
+    if (!hands_down((al_class)i, class, is_metamethod)) continue;
     al_pushclass(L, ctx, (al_class)i);
     lua_pushstring(L, name);
     lua_rawget(L, -2);

@@ -593,14 +593,20 @@ static const luaL_Reg view_methods[] = {{"fileno", socket_fileno},
                                         {"__index", socket_index},
                                         {"__tostring", socket_tostring},
                                         {NULL, NULL}};
-static const luaL_Reg functions[] = {
+static const luaL_Reg module_functions[] = {
     {"socket", make_socket}, {"socketpair", make_pair}, {"inet_pton", to_packed}, {"inet_ntop", to_text}, {NULL, NULL}};
+
+/* socket_module() → a new table of them and of the constants, for lua/aloop/socket.lua */
+static int socket_module(lua_State *L) {
+  lua_createtable(L, 0, 512);
+  al_ctx_setfuncs(L, al_ctx_of(L), module_functions);
+  al_socket_constants(L);
+  return 1;
+}
 
 void al_socket_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_Socket, socket_methods);
   al_class_methods(L, ctx, AL_C_TransportSocket, view_methods);
-  lua_createtable(L, 0, 512);
+  static const luaL_Reg functions[] = {{"socket_module", socket_module}, {NULL, NULL}};
   al_ctx_setfuncs(L, ctx, functions);
-  al_socket_constants(L);
-  lua_setfield(L, -2, "socket");
 }

@@ -6,8 +6,6 @@
 #include "lresolve.h"
 
 #include <errno.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -6,8 +6,7 @@
 #define AL_LSSL_H
 
 #include "ctx.h"
-
-#include <openssl/ssl.h>
+#include "openssl.h"
 
 /* ---- contexts (lssl.c, lssldefault.c, lsslfields.c, lsslname.c) ---- */
 

@@ -8,8 +8,6 @@
 #include "lssl.h"
 
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -3,9 +3,6 @@
  * SPDX-License-Identifier: MIT */
 #include "lssl.h"
 
-#include <openssl/crypto.h>
-#include <openssl/x509_vfy.h>
-
 typedef struct constant {
   const char *name;
   lua_Integer value;

@@ -53,6 +53,8 @@ static int create_default_context(lua_State *L) {
 
 /* ssl_constants() → a new table of them, for lua/aloop/ssl.lua */
 static int ssl_constants(lua_State *L) {
+  al_tls_error why;
+  if (al_tls_load(&why)) return al_raise_tls(L, al_ctx_of(L), &why, NULL);
   lua_createtable(L, 0, 100);
   al_ssl_constants(L);
   lua_createtable(L, 0, 2);

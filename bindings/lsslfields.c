@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: MIT */
 #include "lssl.h"
 
-#include <openssl/err.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -5,8 +5,6 @@
 #include "lssl.h"
 #include "ltls.h"
 
-#include <openssl/comp.h>
-#include <openssl/err.h>
 #include <string.h>
 
 enum { UV_CONTEXT = 1, UV_HOSTNAME, UV_COUNT = UV_HOSTNAME };

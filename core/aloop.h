@@ -626,6 +626,10 @@ typedef struct al_tls_error {
   char message[320];       /* "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate" */
 } al_tls_error;
 
+/* Loads OpenSSL, which else comes with the first context: for programs that give up rights or change their root first. 0, or
+ * AL_ETLS if it isn't there (the message says why); may be tried again. Any thread. */
+int al_tls_load(al_tls_error *why);
+
 /* Makes a context with the defaults of Python's ssl.SSLContext: TLS 1.2 or newer, its ciphers, no compression, and no
  * renegotiation; a client's requires a certificate that is trusted and made out to the host (one of AL_TLS_BOTH must ask
  * for that), but trusts nobody yet: see al_tls_ctx_load_defaults and load_ca. Born with one reference; hold and release: any

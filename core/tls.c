@@ -12,7 +12,6 @@
 #include "mem.h"
 
 #include <errno.h>
-#include <openssl/err.h>
 
 #define HANDSHAKE_NS (60 * AL_NS_PER_SEC) /* asyncio's, as all numbers here */
 #define SHUTDOWN_NS (30 * AL_NS_PER_SEC)

@@ -11,9 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,7 +32,7 @@ struct al_tls_ctx {
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static int ctx_index = -1; /* where an SSL_CTX has its al_tls_ctx */
+static _Atomic int ctx_index = -1; /* where an SSL_CTX has its al_tls_ctx; -1: none has one */
 
 /* The last reference to the SSL_CTX is gone. */
 static void free_ctx(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index, long argl, void *argp) {
@@ -75,6 +72,8 @@ static bool set_defaults(al_tls_ctx *ctx) {
 }
 
 int al_tls_ctx_new(al_tls_kind kind, al_tls_ctx **out, al_tls_error *why) {
+  int err = al_tls_load(why);
+  if (err) return err;
   ERR_clear_error();
   pthread_once(&once, get_index);
   SSL_CTX *native = SSL_CTX_new(method_of(kind));
@@ -103,8 +102,7 @@ void *al_tls_ctx_data(const al_tls_ctx *ctx) { return ctx->data; }
 void al_tls_ctx_set_data(al_tls_ctx *ctx, void *data) { ctx->data = data; }
 
 al_tls_ctx *al_tls_ctx_of(const SSL_CTX *native) {
-  pthread_once(&once, get_index);
-  return SSL_CTX_get_ex_data(native, ctx_index);
+  return ctx_index < 0 ? NULL : SSL_CTX_get_ex_data(native, ctx_index);
 }
 
 /* ---- whom to believe --------------------------------------------------------------------------------------------- */

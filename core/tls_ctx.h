@@ -7,8 +7,7 @@
 #define AL_TLS_CTX_H
 
 #include "aloop.h"
-
-#include <openssl/ssl.h>
+#include "openssl.h"
 
 /* Fills *why (may be NULL) from the queue of OpenSSL's errors in this thread, and empties it. ssl (may be NULL): of
  * whose certificate check it tells if that is what failed. Returns why->error: AL_ETLS*, or -errno (-ENOMEM too). */

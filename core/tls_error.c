@@ -7,8 +7,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <string.h>
 
 static const struct {

@@ -19,7 +19,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <openssl/err.h>
 #include <pthread.h>
 #include <string.h>
 

@@ -20,7 +20,7 @@ aloop.EventLoop = core.SelectorEventLoop
 for _, name in ipairs {
   "all_tasks", "await", "buffer", "copy_context", "create_task", "current_task", "eager_task_factory", "ensure_future",
   "environ", "get_running_loop", "isinstance", "pipe", "run_coroutine_threadsafe", "selectors", "signal", "sleep",
-  "socket", "timeout", "timeout_at", "to_thread", "wrap_future",
+  "timeout", "timeout_at", "to_thread", "wrap_future",
 } do
   aloop[name] = core[name]
 end
@@ -65,7 +65,7 @@ for home, names in pairs {
   end
 end
 
-for _, name in ipairs { "ssl", "subprocess" } do homes[name] = "aloop." .. name end -- whole modules
+for _, name in ipairs { "socket", "ssl", "subprocess" } do homes[name] = "aloop." .. name end -- whole modules
 
 local function load_name(module, name)
   local home = homes[name]

@@ -4,6 +4,7 @@
 
 local core = require "aloop.core"
 local check = require "aloop.check"
+local SOCK_STREAM = require("aloop.socket").SOCK_STREAM
 
 local sendfile = {}
 
@@ -96,7 +97,7 @@ function sendfile.sock_sendfile(loop, sock, file, offset, count, options)
     check.bad_argument(1, name, "socket", sock)
   end
   check_file(name, file)
-  if core.sock_type(loop, sock) ~= core.socket.SOCK_STREAM then
+  if core.sock_type(loop, sock) ~= SOCK_STREAM then
     error(core.ValueError("only SOCK_STREAM type sockets are supported"))
   end
   check_part(name, offset, count)

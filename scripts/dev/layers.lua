@@ -2,8 +2,9 @@
 -- forbids.
 -- `make lint` runs it at the top of the tree with a plain Lua 5.4. The rules:
 --   core/      A file uses headers of its own rung and of those below; the headers of rung 2, the machines, are
---              nobody's but their own; Lua is unknown, and the ring's library is known to the ring alone.
---   bindings/  Of core they know aloop.h and nothing else; nothing includes main.
+--              nobody's but their own; Lua is unknown, the ring's library is known to the ring alone, and OpenSSL's
+--              headers are included by openssl.h alone.
+--   bindings/  Of core they know aloop.h, openssl.h and nothing else; nothing includes main.
 --   examples   Public headers only (aloop.h, aloop_lua.h). The C programs of the specs may look inside core.
 --   lua/       A module requires aloop.core and other modules of aloop, never `aloop` itself, which gathers them.
 --   Nowhere do headers or modules go round in a circle.
@@ -11,7 +12,7 @@
 
 -- The rung of each file of core, by its name without .c or .h; * stands for anything.
 local RUNGS = {
-  [0] = "aloop base mem err log heap buf addr sock",
+  [0] = "aloop base mem err log heap buf addr sock openssl openssl_names",
   [1] = "loop handle timer clock wakeup executor debug watch io",
   [2] = "machine selector sel_* io_ready io_uring uring uring_* io_noring",
   [3] = "transport stream datagram pipe server",
@@ -19,6 +20,7 @@ local RUNGS = {
 }
 local MACHINES = 2
 local PUBLIC = { ["aloop.h"] = true, ["aloop_lua.h"] = true }
+local OF_CORE = { ["aloop.h"] = true, ["openssl.h"] = true } -- that bindings may include
 local LUA_HEADERS = { ["lua.h"] = true, ["lauxlib.h"] = true, ["lualib.h"] = true, ["luaconf.h"] = true }
 
 local complaints = {}
@@ -106,7 +108,8 @@ local function check_core_include(file, rung, arrow)
     if not file:find("uring") then complain(file, arrow.line, "only the ring includes liburing.h") end
     return
   end
-  if arrow.open ~= '"' then return end
+  if name:find("^openssl/") and file ~= "core/openssl.h" then complain(file, arrow.line, "use openssl.h") end
+  if arrow.open ~= '"' or name == "openssl_calls.h" then return end -- made by the Makefile
   local target = rung_of(name)
   if not target then
     complain(file, arrow.line, "%s stands on no rung (or is not of core)", name)
@@ -140,8 +143,10 @@ local function check_bindings()
       local name = arrow.name
       if name == "liburing.h" then
         complain(file, arrow.line, "only the ring includes liburing.h")
-      elseif arrow.open == '"' and name ~= "aloop.h" and not exists("bindings/" .. name) then
-        complain(file, arrow.line, "bindings know nothing of core but aloop.h, yet this includes %s", name)
+      elseif name:find("^openssl/") then
+        complain(file, arrow.line, "use openssl.h")
+      elseif arrow.open == '"' and not OF_CORE[name] and not exists("bindings/" .. name) then
+        complain(file, arrow.line, "bindings know nothing of core but aloop.h and openssl.h, yet this includes %s", name)
       elseif name == "main.h" then
         complain(file, arrow.line, "nothing includes main")
       end
