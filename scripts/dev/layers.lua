@@ -146,7 +146,7 @@ local function check_bindings()
       elseif name:find("^openssl/") then
         complain(file, arrow.line, "use openssl.h")
       elseif arrow.open == '"' and not OF_CORE[name] and not exists("bindings/" .. name) then
-        complain(file, arrow.line, "bindings know nothing of core but aloop.h and openssl.h, yet this includes %s", name)
+        complain(file, arrow.line, "of core bindings know aloop.h and openssl.h, yet this includes %s", name)
       elseif name == "main.h" then
         complain(file, arrow.line, "nothing includes main")
       end
