@@ -36,10 +36,18 @@ static int ctx_gc(lua_State *L) {
   return 0;
 }
 
-/* Pushes a thread for upcalls: [1] anchors, [2] traceback handler. */
+static int do_nothing(lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* Pushes a thread for upcalls: [1] anchors, [2] traceback handler. Its first call takes memory that it then keeps, so that
+ * later a callback in C, as a timer's loop.stop, needs none. */
 static void new_thread(lua_State *L, al_ctx *ctx, int depth) {
   lua_State *thread = lua_newthread(L);
-  if (!lua_checkstack(thread, 2 * LUA_MINSTACK)) luaL_error(L, "not enough memory");
+  lua_pushcfunction(thread, do_nothing);
+  bool called = lua_pcall(thread, 0, 0, 0) == LUA_OK;
+  if (!called || !lua_checkstack(thread, 2 * LUA_MINSTACK)) luaL_error(L, "not enough memory");
   al_ctx_anchors(L, ctx);
   al_ctx_pushfunction(L, ctx, al_traceback);
   lua_xmove(L, thread, 2);

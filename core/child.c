@@ -65,6 +65,8 @@ static struct { /* under mutex; count is read without it, too */
 
 /* Without memory it stays a zombie, until this process ends. */
 void al__child_leave(al__child *child) {
+  int returncode;
+  if (al__child_reap(child, &returncode)) return;
   pthread_mutex_lock(&mutex);
   if (al__array_grow(&left.children, &left.capacity, sizeof(*child), left.count + 1) == 0) {
     ((al__child *)left.children)[left.count] = *child;

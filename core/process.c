@@ -24,6 +24,7 @@ struct al_process {
   const al_process_owner *owner; /* NULL: released */
   void *data;
   bool ended;
+  bool killed; /* by us: its end is near */
 };
 
 typedef struct process_room {
@@ -206,7 +207,10 @@ int al_process_spawn(al_loop *loop, const al_spawn_options *options, const al_pr
 pid_t al_process_pid(const al_process *process) { return process->child.pid; }
 
 int al_process_kill(al_process *process, int signum) {
-  return process->ended || !process->loop ? -ESRCH : al__child_kill(&process->child, signum);
+  if (process->ended || !process->loop) return -ESRCH;
+  int err = al__child_kill(&process->child, signum);
+  if (!err && signum == SIGKILL) process->killed = true;
+  return err;
 }
 
 void al_process_release(al_process *process) {
@@ -218,7 +222,8 @@ void al_process_release(al_process *process) {
 /* ---- the end of the loop ----------------------------------------------------------------------------------------- */
 
 static void end_or_leave(al_process *process) {
-  if (process->owner && al__child_kill(&process->child, SIGKILL) == 0)
+  if (process->owner) process->killed = al__child_kill(&process->child, SIGKILL) == 0;
+  if (process->killed)
     al__child_bury(&process->child);
   else
     al__child_leave(&process->child);

@@ -300,17 +300,22 @@ static void test_release(void) {
   end_loop(loop);
 }
 
-/* The loop closes: what has an owner is killed, what was released goes on, and is reaped later. */
+/* The loop closes: what has an owner is killed, what was released goes on, and is reaped later, unless it was killed. */
 static void test_close(void) {
   al_loop *loop = new_loop();
-  kid running, ended, released;
+  kid running, ended, released, killed;
   spawn_shell(loop, &ended, "exit 3");
   until_exit(loop, &ended);
   spawn_shell(loop, &running, "exec sleep 30");
   spawn_shell(loop, &released, "sleep 0.02");
   pid_t pid = al_process_pid(running.process), left = al_process_pid(released.process);
   al_process_release(released.process);
+  spawn_shell(loop, &killed, "exec sleep 30");
+  pid_t dead = al_process_pid(killed.process);
+  CHECK_EQ(al_process_kill(killed.process, SIGKILL), 0);
+  al_process_release(killed.process);
   CHECK_EQ(al_loop_close(loop), 0);
+  CHECK_EQ(kill(dead, 0), -1);
   CHECK_EQ(running.closes, 1);
   CHECK(running.was_running && !ended.was_running);
   CHECK_EQ(ended.closes, 1);

@@ -14,6 +14,7 @@
 #include <lualib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 static long left;  /* allocations until one fails; -1: none does */
 static long burst; /* how many fail then. Lua tries each one twice, with a collection between */
@@ -150,10 +151,25 @@ static const char threads[] =
     "pool:shutdown()\n"
     "return 'result'\n";
 
+/* Not even the first callback of a state takes memory, if it is in C. */
+static const char stop[] = "local loop = require('aloop').get_event_loop()\n"
+                           "local future = loop:create_future()\n"
+                           "loop:call_later(0.001, loop.stop, loop)\n"
+                           "end_memory()\n"
+                           "future:await()\n";
+
 static const char *script; /* one of these */
+
+static int end_memory(lua_State *L) {
+  (void)L;
+  left = 0;
+  burst = LONG_MAX;
+  return 0;
+}
 
 static int set_up(lua_State *L) {
   luaL_openlibs(L);
+  lua_register(L, "end_memory", end_memory);
   lua_pushnumber(L, left < 0 ? 30 : 0.05); /* nothing waits in vain where nothing fails */
   lua_setglobal(L, "patience");
   al_lua_open(L);
@@ -166,9 +182,17 @@ static int run(lua_State *L) {
   return status != LUA_OK ? status : al_lua_run_string(L, script, "=script", 0);
 }
 
-/* The n-th allocation and those after it fail, fails in all. Returns whether the script came through. */
+/* Nor is a child left, be it a zombie. */
+static void no_child_is_left(void) {
+  CHECK_EQ(waitpid(-1, NULL, WNOHANG), -1);
+  CHECK_EQ(errno, ECHILD);
+}
+
+/* The n-th allocation and those after it fail, fails in all. Returns whether the script came through. One that hangs ends
+ * this program by SIGALRM. */
 static bool runs_with(long n, long fails) {
   if (getenv("CHECK_VERBOSE")) fprintf(stderr, "%ld\n", n);
+  alarm(60);
   left = n;
   burst = fails;
   lua_State *L = lua_newstate(limited_alloc, NULL);
@@ -178,6 +202,7 @@ static bool runs_with(long n, long fails) {
   if (status == LUA_OK) CHECK(strcmp(lua_tostring(L, -1), "result") == 0);
   lua_close(L);
   CHECK(al_loop_running() == NULL); /* no error has jumped over the loop */
+  no_child_is_left();
   return status == LUA_OK;
 }
 
@@ -195,15 +220,12 @@ static void tasks_survive_a_failure(void) { sweep(tasks, 2); }
 static void connections_survive_the_end_of_memory(void) { sweep(connections, LONG_MAX); }
 static void connections_survive_a_failure(void) { sweep(connections, 2); }
 
-/* Nor is a child left, be it a zombie. */
-static void no_child_is_left(void) {
-  CHECK_EQ(waitpid(-1, NULL, WNOHANG), -1);
-  CHECK_EQ(errno, ECHILD);
-}
+static void children_survive_the_end_of_memory(void) { sweep(children, LONG_MAX); }
+static void children_survive_a_failure(void) { sweep(children, 2); }
 
-static void children_survive_a_failure(void) {
-  sweep(children, 2);
-  no_child_is_left();
+static void the_loop_is_stopped_without_memory(void) {
+  script = stop;
+  CHECK(!runs_with(-1, 0));
 }
 
 static void threads_survive_the_end_of_memory(void) { sweep(threads, LONG_MAX); }
@@ -219,7 +241,9 @@ int main(void) {
   RUN(tasks_survive_a_failure);
   RUN(connections_survive_the_end_of_memory);
   RUN(connections_survive_a_failure);
+  RUN(children_survive_the_end_of_memory);
   RUN(children_survive_a_failure);
+  RUN(the_loop_is_stopped_without_memory);
   RUN(threads_survive_the_end_of_memory);
   RUN(threads_survive_a_failure);
   return check_done();
