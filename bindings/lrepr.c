@@ -257,7 +257,26 @@ static void add_value(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
   }
   luaL_addstring(b, f->is_task ? "<Task " : "<Future ");
   luaL_addstring(b, state_names[f->state]);
+  if (f->is_task) {
+    luaL_addstring(b, " name='");
+    al_task_pushname_of(L, idx);
+    luaL_addvalue(b);
+    luaL_addchar(b, '\'');
+  }
   luaL_addstring(b, " ...>");
+}
+
+/* " wait_for=<Future pending ...>" of the task at idx */
+static void add_awaited(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
+  lua_getiuservalue(L, idx, AL_TASK_UV_AWAITED);
+  int awaited = lua_gettop(L);
+  luaL_Buffer part;
+  luaL_buffinit(L, &part);
+  luaL_addstring(&part, " wait_for=");
+  add_value(L, ctx, &part, awaited);
+  luaL_pushresult(&part);
+  lua_remove(L, awaited);
+  luaL_addvalue(b);
 }
 
 static void add_outcome(lua_State *L, al_ctx *ctx, luaL_Buffer *b, l_future *f, int idx) {
@@ -339,6 +358,7 @@ void al_future_repr(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
     luaL_pushresult(&part);
     lua_remove(L, coro);
     luaL_addvalue(&b);
+    if (t->awaiting) add_awaited(L, ctx, &b, idx);
   }
   if (f->state == AL_FUTURE_FINISHED) add_outcome(L, ctx, &b, f, idx);
   if (f->state == AL_FUTURE_PENDING) add_callbacks(L, &b, idx);
