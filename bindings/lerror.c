@@ -393,6 +393,12 @@ static int error_text(lua_State *L) {
   return 1;
 }
 
+static int traceback_of(lua_State *L) {
+  luaL_checkany(L, 1);
+  al_pushtraceback(L, al_ctx_of(L), 1);
+  return 1;
+}
+
 /* ---- the classes' methods ---------------------------------------------------------------------------------------- */
 
 static const luaL_Reg base_methods[] = {{"init", base_init}, {"__tostring", base_tostring}, {NULL, NULL}};
@@ -401,7 +407,8 @@ static const luaL_Reg os_methods[] = {{"init", os_init}, {NULL, NULL}};
 static const luaL_Reg incomplete_methods[] = {{"init", incomplete_init}, {NULL, NULL}};
 static const luaL_Reg overrun_methods[] = {{"init", overrun_init}, {NULL, NULL}};
 static const luaL_Reg group_methods[] = {{"init", group_init}, {"__tostring", group_tostring}, {NULL, NULL}};
-static const luaL_Reg functions[] = {{"errortext", error_text}, {"add_traceback", al_traceback}, {NULL, NULL}};
+static const luaL_Reg functions[] = {
+    {"errortext", error_text}, {"add_traceback", al_traceback}, {"traceback_of", traceback_of}, {NULL, NULL}};
 
 void al_error_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseError, base_methods);

@@ -1,27 +1,23 @@
-/* lloop.c - the loop's userdata: life, scheduling, and the fields and handlers that scripts set. What runs is the core's
- * loop; what it calls are handles.
+/* lloop.c - the loop's userdata: made, found, closed, collected. Called by scripts, and by all bindings that get a loop
+ * as an argument. How it is run is llooprun.c's matter, what is scheduled on it lschedule.c's, which one is meant where
+ * none is named lloopcurrent.c's.
  *
- * Each loop has a metatable of its own, whose __index is the table of its fields (slow_callback_duration, and what a script
- * sets), which falls back to its class.
+ * Each loop has a metatable of its own, whose __index is the table of its fields (slow_callback_duration, and what a
+ * script sets), which falls back to its class.
  *
  * SPDX-License-Identifier: MIT */
 #include "lloop.h"
 
 #include "lcfuture.h"
-#include "lcontext.h"
 #include "lexecutor.h"
 #include "lhandle.h"
 #include "lquery.h"
 #include "lremote.h"
-#include "lreport.h"
 #include "lrepr.h"
 #include "lsigint.h"
 #include "ltask.h"
 #include "ltesting.h"
-#include "lwatchdog.h"
 
-#include <math.h>
-#include <pthread.h>
 #include <string.h>
 
 /* ---- finding loops */
@@ -59,54 +55,6 @@ void al_pushloop(lua_State *L, l_loop *loop) {
   lua_pop(L, 1);
 }
 
-/* ---- the running and the current one */
-
-static _Thread_local al_ctx *turning; /* the state whose loop runs in this thread */
-
-/* A C module called fork(2). Neither loop of the parent is the child's, which may have its own. */
-static void in_child(void) {
-  al_ctx *ctx = turning;
-  al_loop_forked();
-  if (!ctx) return;
-  turning = NULL;
-  ctx->running = NULL;
-  ctx->current = NULL;
-  ctx->co_top = ctx->co_blocked = NULL;
-  ctx->forked = true;
-}
-
-static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
-
-static void push_current_loop(lua_State *L, al_ctx *ctx) {
-  if (ctx->forked)
-    lua_pushboolean(L, false);
-  else
-    al_pushanchored(L, ctx, AL_SLOT_CURRENT_LOOP);
-}
-
-l_loop *al_running_loop(lua_State *L, al_ctx *ctx) {
-  if (!ctx->running) al_raise(L, ctx, AL_C_RuntimeError, "no running event loop");
-  return ctx->running;
-}
-
-l_loop *al_current_loop(lua_State *L, al_ctx *ctx) {
-  push_current_loop(L, ctx);
-  if (!lua_toboolean(L, -1)) {
-    lua_pop(L, 1);
-    al_pushanchored(L, ctx, AL_SLOT_LOOP_FACTORY);
-    if (!lua_toboolean(L, -1)) al_raise(L, ctx, AL_C_RuntimeError, "There is no current event loop");
-    lua_call(L, 0, 1);
-  }
-  return al_check_loop(L, ctx, lua_gettop(L));
-}
-
-l_loop *al_default_loop(lua_State *L, al_ctx *ctx) {
-  if (ctx->running) return ctx->running;
-  if (!ctx->current || !ctx->current->is_main) al_running_loop(L, ctx);
-  al_main_settle(L, ctx);
-  return ctx->current->f.loop;
-}
-
 /* ---- making */
 
 static void discard(al_loop *loop, al_handle *handle) {
@@ -129,8 +77,8 @@ static int loop_newindex(lua_State *L) {
   return 0;
 }
 
-/* Copies the methods of the class on top (popped) and of its bases into the table at fields: found there, loop:call_soon is
- * one look-up instead of one a class on the way. */
+/* Copies the methods of the class on top (popped) and of its bases into the table at fields: found there,
+ * loop:call_soon is one look-up instead of one a class on the way. */
 static void flatten_methods(lua_State *L, int fields) {
   if (!lua_istable(L, -1)) {
     lua_pop(L, 1);
@@ -152,8 +100,8 @@ static void flatten_methods(lua_State *L, int fields) {
 
 static int loop_gc(lua_State *L);
 
-/* Gives the loop at idx, made by the class at 1, its fields and its own metatable. The finalizer is ours, whatever the class
- * has. */
+/* Gives the loop at idx, made by the class at 1, its fields and its own metatable. The finalizer is ours, whatever the
+ * class has. */
 static void make_metatable(lua_State *L, al_ctx *ctx, int idx) {
   lua_newtable(L); /* the metatable */
   int meta = lua_gettop(L);
@@ -243,109 +191,6 @@ static int selector_loop_new(lua_State *L) {
 static int proactor_loop_new(lua_State *L) { return new_loop(L, al_ctx_of(L), "uring"); }
 
 /* ---- life */
-
-/* What stands between run_forever and whoever called it. */
-typedef struct outside {
-  l_task *current;
-  lua_State *co_top, *co_blocked;
-} outside;
-
-int al_turn_forever(al_ctx *ctx, l_loop *loop) {
-  outside o = {ctx->current, ctx->co_top, ctx->co_blocked};
-  l_loop *former = ctx->running;
-  al_ctx *former_turning = turning;
-  turning = ctx;
-  ctx->current = NULL;
-  ctx->co_top = ctx->co_blocked = NULL;
-  ctx->running = loop;
-  ctx->times_upcalls = al_loop_debug(loop->loop);
-  al_sigint_attach(ctx, loop);
-  al_query_attach(ctx, loop);
-  al_watchdog_loop(ctx, loop);
-  al_log_enter_thread(ctx);
-  int error = al_loop_run_forever(loop->loop);
-  al_executor_look(ctx);
-  al_watchdog_loop(ctx, former);
-  turning = former_turning;
-  ctx->running = former;
-  ctx->times_upcalls = former && al_loop_debug(former->loop);
-  ctx->current = o.current;
-  ctx->co_top = o.co_top;
-  ctx->co_blocked = o.co_blocked;
-  return error;
-}
-
-int al_raise_exit(lua_State *L, al_ctx *ctx) {
-  ctx->exiting = false;
-  al_ctx_anchors(L, ctx);
-  lua_rawgeti(L, -1, AL_SLOT_EXIT);
-  lua_pushboolean(L, false);
-  lua_rawseti(L, -3, AL_SLOT_EXIT);
-  return lua_error(L);
-}
-
-void al_run_forever(lua_State *L, al_ctx *ctx, l_loop *loop) {
-  al_check_alive(L, loop);
-  if (al_loop_is_running(loop->loop)) al_raise(L, ctx, AL_C_RuntimeError, "This event loop is already running");
-  if (ctx->running || al_loop_running())
-    al_raise(L, ctx, AL_C_RuntimeError, "Cannot run the event loop while another loop is running");
-  int error = al_turn_forever(ctx, loop);
-  if (ctx->exiting) al_raise_exit(L, ctx);
-  if (error < 0) al_raise_os(L, ctx, error, NULL, NULL);
-}
-
-static int loop_run_forever(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  al_run_forever(L, ctx, al_check_loop(L, ctx, 1));
-  return 0;
-}
-
-static void stop_loop(al_loop *loop, al_handle *handle) {
-  (void)handle;
-  al_loop_stop(loop);
-}
-
-/* [1] loop, [2] awaitable → its results. The loop is stopped by a handle among those that wait for the future. */
-static int loop_run_until_complete(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  l_loop *loop = al_check_open(L, ctx, 1);
-  luaL_checkany(L, 2);
-  lua_settop(L, 2);
-  if (al_loop_is_running(loop->loop)) return al_raise(L, ctx, AL_C_RuntimeError, "This event loop is already running");
-  if (ctx->running || al_loop_running())
-    return al_raise(L, ctx, AL_C_RuntimeError, "Cannot run the event loop while another loop is running");
-  bool made = al_test_future(L, ctx, 2) == NULL;
-  l_future *f = al_ensure_future(L, ctx, loop, 2); /* 3 */
-  if (f->loop != loop) return al_raise(L, ctx, AL_C_ValueError, "The future belongs to a different loop");
-  al_ctx_pushfunction(L, ctx, loop_run_forever);
-  lua_pushvalue(L, 1);
-  al_handle stop; /* nothing may raise as long as it stands in a list */
-  al_handle_init(&stop, stop_loop);
-  if (f->state == AL_FUTURE_PENDING) {
-    al_list_append(&f->waiters, &stop);
-  } else {
-    al_call_soon(loop->loop, &stop);
-  }
-  int status = lua_pcall(L, 1, 0, 0);
-  al_handle_cancel(&stop);
-  if (status != LUA_OK) {
-    if (made) al_future_mark_read(ctx, f);
-    return lua_error(L);
-  }
-  if (f->state == AL_FUTURE_PENDING)
-    return al_raise(L, ctx, AL_C_RuntimeError, "Event loop stopped before Future completed.");
-  return al_future_result(L, ctx, 3);
-}
-
-static int loop_stop(lua_State *L) {
-  al_loop_stop(al_check_loop(L, al_ctx_of(L), 1)->loop);
-  return 0;
-}
-
-static int loop_is_running(lua_State *L) {
-  lua_pushboolean(L, al_loop_is_running(al_check_loop(L, al_ctx_of(L), 1)->loop));
-  return 1;
-}
 
 static int loop_is_closed(lua_State *L) {
   lua_pushboolean(L, al_loop_is_closed(al_check_loop(L, al_ctx_of(L), 1)->loop));
@@ -447,7 +292,7 @@ static int loop_tostring(lua_State *L) {
   return 1;
 }
 
-/* ---- fields and handlers */
+/* ---- debug mode */
 
 static int loop_get_debug(lua_State *L) {
   lua_pushboolean(L, al_loop_debug(al_check_loop(L, al_ctx_of(L), 1)->loop));
@@ -462,79 +307,7 @@ static int loop_set_debug(lua_State *L) {
   return 0;
 }
 
-static int loop_set_exception_handler(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
-  if (!lua_isnoneornil(L, 2)) al_check_callable(L, 2);
-  lua_settop(L, 2);
-  lua_setiuservalue(L, 1, AL_LOOP_UV_HANDLER);
-  return 0;
-}
-
-static int loop_get_exception_handler(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
-  lua_getiuservalue(L, 1, AL_LOOP_UV_HANDLER);
-  return 1;
-}
-
 /* ---- the module's functions */
-
-static int get_running_loop(lua_State *L) {
-  al_pushloop(L, al_running_loop(L, al_ctx_of(L)));
-  return 1;
-}
-
-static int running_loop_or_nil(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  if (!ctx->running) return 0;
-  al_pushloop(L, ctx->running);
-  return 1;
-}
-
-/* Sets an anchor with a fixed place to the value at 1, or to false. */
-static int set_slot(lua_State *L, al_ctx *ctx, int slot) {
-  lua_settop(L, 1);
-  if (!lua_toboolean(L, 1)) {
-    lua_pushboolean(L, false);
-    lua_replace(L, 1);
-  }
-  al_ctx_anchors(L, ctx);
-  lua_insert(L, 1);
-  lua_rawseti(L, 1, slot);
-  return 0;
-}
-
-/* forked() → is this a child of the process in which the current loops were set? From then on it is not. */
-static int was_forked(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  lua_pushboolean(L, ctx->forked);
-  if (ctx->forked) {
-    ctx->forked = false;
-    al_ctx_anchors(L, ctx);
-    lua_pushboolean(L, false);
-    lua_rawseti(L, -2, AL_SLOT_CURRENT_LOOP);
-    lua_pop(L, 1);
-  }
-  return 1;
-}
-
-static int set_current_loop(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  if (!lua_isnoneornil(L, 1)) al_check_loop(L, ctx, 1);
-  return set_slot(L, ctx, AL_SLOT_CURRENT_LOOP);
-}
-
-static int get_current_loop(lua_State *L) {
-  push_current_loop(L, al_ctx_of(L));
-  return lua_toboolean(L, -1);
-}
-
-static int set_loop_factory(lua_State *L) { return set_slot(L, al_ctx_of(L), AL_SLOT_LOOP_FACTORY); }
-
-/* The loop of the current task or callback; of the main chunk, before it turns, too. */
-static int default_loop(lua_State *L) {
-  al_pushloop(L, al_default_loop(L, al_ctx_of(L)));
-  return 1;
-}
 
 static int set_quiet(lua_State *L) {
   al_check_loop(L, al_ctx_of(L), 1)->quiet = lua_toboolean(L, 2);
@@ -562,48 +335,9 @@ static int machine(lua_State *L) {
   return 1;
 }
 
-static int source_traceback(lua_State *L) {
-  luaL_checkany(L, 1);
-  al_push_place(L, al_ctx_of(L), 1);
-  return 1;
-}
-
-/* where() → "file:line: " of the innermost line of a script's */
-static int where(lua_State *L) {
-  al_where(L);
-  return 1;
-}
-
-/* repr(v) → a short text for any value */
-static int repr(lua_State *L) {
-  luaL_checkany(L, 1);
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  al_add_repr(L, &b, 1);
-  luaL_pushresult(&b);
-  return 1;
-}
-
-static int traceback_of(lua_State *L) {
-  luaL_checkany(L, 1);
-  al_pushtraceback(L, al_ctx_of(L), 1);
-  return 1;
-}
-
-static const luaL_Reg methods[] = {{"run_forever", loop_run_forever},
-                                   {"run_until_complete", loop_run_until_complete},
-                                   {"stop", loop_stop},
-                                   {"is_running", loop_is_running},
-                                   {"is_closed", loop_is_closed},
-                                   {"close", loop_close},
-                                   {"get_debug", loop_get_debug},
-                                   {"set_debug", loop_set_debug},
-                                   {"set_exception_handler", loop_set_exception_handler},
-                                   {"get_exception_handler", loop_get_exception_handler},
-                                   {"__gc", loop_gc},
-                                   {"__close", loop_close},
-                                   {"__tostring", loop_tostring},
-                                   {NULL, NULL}};
+static const luaL_Reg methods[] = {{"is_closed", loop_is_closed}, {"close", loop_close}, {"get_debug", loop_get_debug},
+                                   {"set_debug", loop_set_debug}, {"__gc", loop_gc},     {"__close", loop_close},
+                                   {"__tostring", loop_tostring}, {NULL, NULL}};
 static const luaL_Reg selector_methods[] = {{"__new", selector_loop_new},
                                             {"__gc", loop_gc},
                                             {"__close", loop_close},
@@ -614,25 +348,9 @@ static const luaL_Reg proactor_methods[] = {{"__new", proactor_loop_new},
                                             {"__close", loop_close},
                                             {"__tostring", loop_tostring},
                                             {NULL, NULL}};
-static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
-                                     {"running_loop_or_nil", running_loop_or_nil},
-                                     {"default_loop", default_loop},
-                                     {"get_current_loop", get_current_loop},
-                                     {"forked", was_forked},
-                                     {"set_current_loop", set_current_loop},
-                                     {"set_loop_factory", set_loop_factory},
-                                     {"set_quiet", set_quiet},
-                                     {"stats", stats},
-                                     {"machine", machine},
-                                     {"source_traceback", source_traceback},
-                                     {"traceback_of", traceback_of},
-                                     {"repr", repr},
-                                     {"where", where},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"set_quiet", set_quiet}, {"stats", stats}, {"machine", machine}, {NULL, NULL}};
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, watch_forks);
   al_class_methods(L, ctx, AL_C_BaseEventLoop, methods);
   al_class_methods(L, ctx, AL_C_SelectorEventLoop, selector_methods);
   al_class_methods(L, ctx, AL_C_ProactorEventLoop, proactor_methods);

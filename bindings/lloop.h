@@ -45,6 +45,9 @@ l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg);
 void al_check_alive(lua_State *L, l_loop *loop);
 /* Pushes the loop's userdata. */
 void al_pushloop(lua_State *L, l_loop *loop);
+
+/* ---- lloopcurrent.c */
+
 /* The running loop, else raises RuntimeError("no running event loop"). */
 l_loop *al_running_loop(lua_State *L, al_ctx *ctx);
 
@@ -54,13 +57,12 @@ l_loop *al_default_loop(lua_State *L, al_ctx *ctx);
 /* get_event_loop() outside of a running loop: pushes the current loop; makes it if a factory was set; or raises. */
 l_loop *al_current_loop(lua_State *L, al_ctx *ctx);
 
+/* ---- llooprun.c */
+
 /* Runs the loop, nothing raised: an error of the core, or 0. */
 int al_turn_forever(al_ctx *ctx, l_loop *loop);
 /* Raises the interrupt that left the loop (ctx->exiting). */
 int al_raise_exit(lua_State *L, al_ctx *ctx);
-
-/* Runs the loop at stack index 1 as run_forever does, errors raised. */
-void al_run_forever(lua_State *L, al_ctx *ctx, l_loop *loop);
 
 /* ---- lloopdebug.c */
 
@@ -75,6 +77,8 @@ void al_loop_init_collector(l_loop *loop);
 void al_loop_collect_soon(l_loop *loop);
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx);
+void al_loop_current_openlib(lua_State *L, al_ctx *ctx);
+void al_loop_run_openlib(lua_State *L, al_ctx *ctx);
 void al_schedule_openlib(lua_State *L, al_ctx *ctx); /* lschedule.c */
 
 #endif

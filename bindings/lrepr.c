@@ -366,3 +366,32 @@ void al_future_repr(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
   luaL_addchar(&b, '>');
   luaL_pushresult(&b);
 }
+
+/* ---- the module's functions -------------------------------------------------------------------------------------- */
+
+static int source_traceback(lua_State *L) {
+  luaL_checkany(L, 1);
+  al_push_place(L, al_ctx_of(L), 1);
+  return 1;
+}
+
+/* where() → "file:line: " of the innermost line of a script's */
+static int where(lua_State *L) {
+  al_where(L);
+  return 1;
+}
+
+/* repr(v) → a short text for any value */
+static int repr(lua_State *L) {
+  luaL_checkany(L, 1);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  al_add_repr(L, &b, 1);
+  luaL_pushresult(&b);
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"repr", repr}, {"where", where}, {"source_traceback", source_traceback}, {NULL, NULL}};
+
+void al_repr_openlib(lua_State *L, al_ctx *ctx) { al_ctx_setfuncs(L, ctx, functions); }

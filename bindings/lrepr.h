@@ -29,4 +29,6 @@ void al_handle_describe(lua_State *L, l_handle *handle, int idx, const char *pre
 /* Pushes <Future …> or <Task …> of the future at idx. */
 void al_future_repr(lua_State *L, al_ctx *ctx, l_future *future, int idx);
 
+void al_repr_openlib(lua_State *L, al_ctx *ctx);
+
 #endif

@@ -30,6 +30,7 @@
 #include "lprotocol.h"
 #include "lremote.h"
 #include "lreport.h"
+#include "lrepr.h"
 #include "lrequire.h"
 #include "lresolve.h"
 #include "lscope.h"
@@ -64,7 +65,10 @@ static openlib *const openlibs[] = {
     al_abstract_openlib,
     al_context_openlib,
     al_handle_openlib,
+    al_repr_openlib,
     al_loop_openlib,
+    al_loop_current_openlib,
+    al_loop_run_openlib,
     al_schedule_openlib,
     al_report_openlib,
     al_future_openlib,
@@ -99,7 +103,8 @@ static openlib *const openlibs[] = {
     al_listen_openlib,
     al_datagram_openlib,
     al_waitlist_openlib,
-    al_testing_openlib, al_edit_openlib,
+    al_testing_openlib,
+    al_edit_openlib,
     al_reader_openlib,
     al_serve_openlib,
     al_stream_openlib,
