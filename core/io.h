@@ -93,6 +93,9 @@ struct al_op {
       const struct iovec *iov; /* one */
       const al_addr *to;       /* NULL: the socket is connected */
     } sendto;
+    struct { /* POLL: the owner's; no machine looks at it */
+      al_handle *handle;
+    } poll;
   } u;
   /* Machine-private space, so that an op needs no allocation. The ring keeps msghdr-like state elsewhere. */
   uint32_t tag;

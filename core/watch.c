@@ -13,11 +13,10 @@
 
 #include <errno.h>
 
-typedef struct watch watch;
+typedef union watch watch;
 
-struct watch {
-  al_op op;
-  al_handle *handle; /* NULL: nobody watches; the op is ending */
+union watch { /* no more than its op, for there may be one for each of many descriptors */
+  al_op op;   /* whose handle is NULL when nobody watches, and it is ending */
   watch *next_spare;
 };
 
@@ -83,14 +82,13 @@ static void give_back(al_loop *loop, watch *w) {
 static void run_once(al_loop *loop, watch *w, al_handle *handle) {
   *place_of(room_of(loop), w->op.fd, w->op.events) = NULL;
   loop->stats.watchers--;
-  w->handle = NULL;
   give_back(loop, w);
   handle->run(loop, handle);
 }
 
 static void watch_on_poll(al_loop *loop, al_op *op, int result, unsigned flags) {
   watch *w = AL_CONTAINER(op, watch, op);
-  al_handle *handle = w->handle;
+  al_handle *handle = op->u.poll.handle;
   if (flags & AL_OP_MORE) {
     if (handle) handle->run(loop, handle);
   } else if (!handle) {
@@ -108,8 +106,8 @@ static void watch_on_poll(al_loop *loop, al_op *op, int result, unsigned flags) 
 
 /* It stands nowhere any more. */
 static al_handle *let_go(al_loop *loop, watch *w) {
-  al_handle *handle = w->handle;
-  w->handle = NULL;
+  al_handle *handle = w->op.u.poll.handle;
+  w->op.u.poll.handle = NULL;
   if (al_op_is_idle(&w->op))
     give_back(loop, w);
   else
@@ -120,8 +118,7 @@ static al_handle *let_go(al_loop *loop, watch *w) {
 static int start(al_loop *loop, int fd, uint8_t events, al_handle *handle, watch **started) {
   watch *w = take_spare(room_of(loop));
   if (!w) return -ENOMEM;
-  w->op = (al_op){.kind = AL_OP_POLL, .events = events, .fd = fd, .done = watch_on_poll};
-  w->handle = handle;
+  w->op = (al_op){.kind = AL_OP_POLL, .events = events, .fd = fd, .done = watch_on_poll, .u.poll.handle = handle};
   int err = loop->io->submit(loop, &w->op);
   if (err)
     give_back(loop, w);
