@@ -16,7 +16,7 @@ static void cancel_wait(lua_State *L, al_ctx *ctx, l_task *t, int self) {
     l_wait *wait = t->wait;
     t->wait = NULL;
     t->throwing = true;
-    wait->abandon(ctx, wait);
+    wait->kind->abandon(ctx, wait);
     al_call_soon(t->f.loop->loop, &t->step);
   } else {
     t->must_cancel = true;

@@ -37,7 +37,7 @@ void al_endpoint_done(al_transport *transport, void *data, int error) {
 }
 
 /* Cancelled between the making of the transport and connection_made, or after: as asyncio, it is closed. */
-static void abandon(al_ctx *ctx, l_wait *wait) {
+void al_endpoint_abandon(al_ctx *ctx, l_wait *wait) {
   (void)ctx;
   l_endpoint *e = of_wait(wait);
   al_transport *made = e->made;
@@ -66,12 +66,12 @@ static int finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 2;
 }
 
-int al_endpoint_wait(lua_State *L, al_ctx *ctx, l_endpoint *e, al_transport *made,
-                     int (*then)(lua_State *L, al_ctx *ctx, l_wait *wait)) {
+static const l_wait_kind connecting = {finish, al_endpoint_abandon, "connection"};
+static const l_wait_kind shaking_hands = {finish, al_endpoint_abandon, "TLS handshake"};
+
+int al_endpoint_wait(lua_State *L, al_ctx *ctx, l_endpoint *e, al_transport *made, const l_wait_kind *kind) {
   e->made = made; /* nothing raises from here on: on_started, or done, wakes the task */
-  e->wait =
-      (l_wait){.finish = then, .abandon = abandon, .what = al_transport_is_tls(made) ? "TLS handshake" : "connection"};
-  return al_wait(L, ctx, &e->wait);
+  return al_wait(L, ctx, &e->wait, kind);
 }
 
 int al_endpoint_make(lua_State *L, al_ctx *ctx, l_endpoint *e, int factory, const l_transport_kind *kind,
@@ -86,5 +86,5 @@ int al_endpoint_make(lua_State *L, al_ctx *ctx, l_endpoint *e, int factory, cons
   int transport = lua_gettop(L);
   if (given && given->lends) al_transport_adopt(L, transport, given->idx);
   if (given) al_given_taken(L, given, t->t, NULL);
-  return al_endpoint_wait(L, ctx, e, t->t, finish);
+  return al_endpoint_wait(L, ctx, e, t->t, al_transport_is_tls(t->t) ? &shaking_hands : &connecting);
 }

@@ -390,7 +390,7 @@ static void push_operation(lua_State *L, al_ctx *ctx, l_task *t) {
   lua_State *co = innermost_of(L, t->co);
   lua_Debug ar;
   lua_createtable(L, 0, 6);
-  set_string(L, "what", t->wait ? t->wait->what : NULL);
+  set_string(L, "what", t->wait ? t->wait->kind->what : NULL);
   if (!lua_getstack(co, 0, &ar)) return;
   lua_getinfo(co, "Sn", &ar);
   if (*ar.what != 'C') return;

@@ -143,11 +143,12 @@ static int connect_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return make_transport(L, ctx, c, NULL);
 }
 
+static const l_wait_kind connecting_kind = {connect_finish, connect_abandon, "connection"};
+
 static int begin_connecting(lua_State *L, al_ctx *ctx, connecting *c, const al_connect_options *options) {
-  c->base.wait = (l_wait){.finish = connect_finish, .abandon = connect_abandon, .what = "connection"};
   int err = al_connect_start(c->base.loop->loop, options, c, on_connected, &c->request);
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);
-  return al_wait(L, ctx, &c->base.wait);
+  return al_wait(L, ctx, &c->base.wait, &connecting_kind);
 }
 
 /* ---- step: looking up -------------------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
 /* The next unused one stands where the handle of a timer that is not set would. */
 static l_pause *next_of(const l_pause *pause) { return (l_pause *)(void *)pause->timer.handle.link.next; }
 
-l_pause *al_pause_take(lua_State *L, al_ctx *ctx, const l_wait *wait) {
+l_pause *al_pause_take(lua_State *L, al_ctx *ctx) {
   l_pause *p = ctx->pauses;
   if (p)
     ctx->pauses = next_of(p);
@@ -15,7 +15,6 @@ l_pause *al_pause_take(lua_State *L, al_ctx *ctx, const l_wait *wait) {
     p = al_allocate(ctx, NULL, 0, sizeof *p);
   if (!p) luaL_error(L, "not enough memory");
   al_timer_init(&p->timer, NULL);
-  p->wait = *wait;
   return p;
 }
 

@@ -11,11 +11,11 @@
 typedef struct l_pause l_pause;
 struct l_pause {
   al_timer timer; /* sleep()'s; otherwise its handle is the place in a list */
-  l_wait wait;    /* its finish and its abandon give the pause back */
+  l_wait wait;    /* its kind's finish and abandon give the pause back */
 };
 
 /* One that is in no list and whose timer is not set; raises for want of memory. */
-l_pause *al_pause_take(lua_State *L, al_ctx *ctx, const l_wait *wait);
+l_pause *al_pause_take(lua_State *L, al_ctx *ctx);
 void al_pause_give(al_ctx *ctx, l_pause *pause);
 
 l_pause *al_pause_of_wait(l_wait *wait);

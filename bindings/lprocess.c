@@ -308,9 +308,9 @@ static void abandon_start(al_ctx *ctx, l_wait *wait) {
 }
 
 int al_process_wait_begun(lua_State *L, l_process *p) {
+  static const l_wait_kind starting = {begun, abandon_start, "start of a process"};
   al_call_soon(p->loop->loop, &p->begin);
-  p->starting = (l_wait){.finish = begun, .abandon = abandon_start, .what = "start of a process"};
-  return al_wait(L, p->ctx, &p->starting);
+  return al_wait(L, p->ctx, &p->starting, &starting);
 }
 
 /* ---- methods of a SubprocessTransport ---------------------------------------------------------------------------- */
@@ -470,16 +470,16 @@ static int wait_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
 
 /* [1] Process, [2] its transport, [3] its pid: for who asks what the task waits for */
 static int process_wait(lua_State *L) {
+  static const l_wait_kind exiting = {wait_finish, wait_abandon, "exit of a process"};
   al_ctx *ctx = al_ctx_of(L);
   al_check_wait(L, ctx, "wait");
   lua_settop(L, 1);
   l_process *p = push_transport(L);
   if (p->exited) return push_returncode(L, p);
   lua_pushinteger(L, p->pid);
-  const l_wait wait = {.finish = wait_finish, .abandon = wait_abandon, .what = "exit of a process"};
-  l_pause *pause = al_pause_take(L, ctx, &wait);
+  l_pause *pause = al_pause_take(L, ctx);
   al_list_append(&p->waiting, &pause->timer.handle);
-  return al_wait(L, ctx, &pause->wait);
+  return al_wait(L, ctx, &pause->wait, &exiting);
 }
 
 static int process_index(lua_State *L) { /* process, key */

@@ -338,6 +338,8 @@ static int wait_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return wait_for_more(L, ctx, r, &q); /* another task took it meanwhile */
 }
 
+static const l_wait_kind reading = {wait_finish, wait_abandon, "data of a stream"};
+
 static int wait_for_more(lua_State *L, al_ctx *ctx, l_reader *r, const request *q) {
   if (r->waiting)
     return al_raise(L, ctx, AL_C_RuntimeError,
@@ -345,8 +347,7 @@ static int wait_for_more(lua_State *L, al_ctx *ctx, l_reader *r, const request *
   if (r->paused) resume_transport(r);
   r->asked = *q;
   r->waiting = true;
-  r->wait = (l_wait){.finish = wait_finish, .abandon = wait_abandon, .what = "data of a stream"};
-  return al_wait(L, ctx, &r->wait);
+  return al_wait(L, ctx, &r->wait, &reading);
 }
 
 /* Answers the request now, or as soon as it can be. The reader is at 1. */

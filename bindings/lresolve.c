@@ -146,6 +146,8 @@ static int question_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return q->answered(L, ctx, q->op);
 }
 
+static const l_wait_kind asking = {question_finish, question_abandon, "name lookup"};
+
 /* The port at arg if it is a number, be it as a string; nil and "" are 0; else -1. */
 static long numeric_port(lua_State *L, al_ctx *ctx, int arg) {
   const char *service = al_check_service(L, ctx, arg);
@@ -202,8 +204,6 @@ static int ask_script(lua_State *L, l_question *q, int host) {
 /* Begins to look up; the task waits for q->wait. */
 static void begin(lua_State *L, al_ctx *ctx, l_loop *loop, l_question *q, int host) {
   const char *service = al_check_service(L, ctx, host + 1);
-  q->wait.abandon = question_abandon;
-  q->wait.what = "name lookup";
   q->host = host;
   q->asked_ns = al_loop_debug(loop->loop) ? al_time_ns() : 0;
   q->answered_ns = 0;
@@ -221,8 +221,7 @@ int al_question_ask(lua_State *L, al_ctx *ctx, l_loop *loop, l_op *op, l_questio
     return ask_script(L, q, host);
   lua_pop(L, 1);
   begin(L, ctx, loop, q, host);
-  q->wait.finish = question_finish;
-  return al_wait(L, ctx, &q->wait);
+  return al_wait(L, ctx, &q->wait, &asking);
 }
 
 /* ---- loop:getaddrinfo(host, port, {family, type, proto, flags}) -------------------------------------------------- */
@@ -261,6 +260,8 @@ static int getaddrinfo_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 1;
 }
 
+static const l_wait_kind listing = {getaddrinfo_finish, question_abandon, "name lookup"};
+
 /* An integer option of the table at 4; 0 if it isn't given. */
 static int int_option(lua_State *L, const char *name) {
   int isint = 1;
@@ -284,8 +285,7 @@ static int loop_getaddrinfo(lua_State *L) {
                                   .ai_protocol = int_option(L, "proto"),
                                   .ai_flags = int_option(L, "flags")};
   begin(L, ctx, loop, &op->q, 2);
-  op->q.wait.finish = getaddrinfo_finish;
-  return al_wait(L, ctx, &op->q.wait);
+  return al_wait(L, ctx, &op->q.wait, &listing);
 }
 
 /* ---- loop:getnameinfo(sockaddr, [flags]) ------------------------------------------------------------------------- */
@@ -332,6 +332,8 @@ static int getnameinfo_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 2;
 }
 
+static const l_wait_kind naming = {getnameinfo_finish, getnameinfo_abandon, "name lookup"};
+
 static int loop_getnameinfo(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_waiting_loop(L, ctx, "getnameinfo");
@@ -340,10 +342,9 @@ static int loop_getnameinfo(lua_State *L) {
   al_addr addr;
   al_check_addr(L, ctx, 2, AF_UNSPEC, &addr);
   getnameinfo_op *op = al_op_new(L, ctx, sizeof *op, getnameinfo_dispose);
-  op->wait = (l_wait){.finish = getnameinfo_finish, .abandon = getnameinfo_abandon, .what = "name lookup"};
   int err = al_getnameinfo(loop->loop, &addr, flags, op, on_named, &op->request);
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);
-  return al_wait(L, ctx, &op->wait);
+  return al_wait(L, ctx, &op->wait, &naming);
 }
 
 static const luaL_Reg loop_methods[] = {

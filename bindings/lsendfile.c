@@ -109,6 +109,8 @@ static int push_sent(lua_State *L, al_ctx *ctx, sending *s) {
 
 static int sending_finish(lua_State *L, al_ctx *ctx, l_wait *wait) { return push_sent(L, ctx, of_wait(wait)); }
 
+static const l_wait_kind sending_kind = {sending_finish, sending_abandon, "sendfile"};
+
 static void take_file(lua_State *L, al_ctx *ctx, sending *s) {
   s->stream = lua_file(L, FILE_ARG);
   int fd = al_check_fd(L, ctx, FILE_ARG);
@@ -132,10 +134,9 @@ static int send_file(lua_State *L) {
   sending *s = al_op_new(L, ctx, sizeof *s, sending_dispose);
   s->what = (al_sendfile_what){-1, luaL_checkinteger(L, OFFSET), luaL_optinteger(L, COUNT, -1)};
   take_file(L, ctx, s);
-  s->wait = (l_wait){.finish = sending_finish, .abandon = sending_abandon, .what = "sendfile"};
   s->error = transport ? al_transport_sendfile(transport, &s->what, s, on_done, &s->request, &s->sent)
                        : al_sendfile_start(loop->loop, fd, &s->what, s, on_done, &s->request, &s->sent);
-  return s->request ? al_wait(L, ctx, &s->wait) : push_sent(L, ctx, s);
+  return s->request ? al_wait(L, ctx, &s->wait, &sending_kind) : push_sent(L, ctx, s);
 }
 
 /* ---- reading in a thread ----------------------------------------------------------------------------------------- */
@@ -248,6 +249,8 @@ static int read_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 1;
 }
 
+static const l_wait_kind read_kind = {read_finish, read_abandon, "reading a file"};
+
 static const char pool_key; /* in the registry: a userdata with the executor of the state */
 
 static int pool_gc(lua_State *L) {
@@ -290,7 +293,6 @@ static int read_file(lua_State *L) {
   lua_settop(L, 3);
   al_executor *pool = get_pool(L, ctx);
   read_wait *w = al_op_new(L, ctx, sizeof *w, read_dispose);
-  w->wait = (l_wait){.finish = read_finish, .abandon = read_abandon, .what = "reading a file"};
   make_reading(L, ctx, w, loop, (size_t)size);
   w->job->slot = al_anchor(L, ctx, 2);
   int err = al_executor_submit(pool, loop->loop, &w->job->job);
@@ -299,7 +301,7 @@ static int read_file(lua_State *L) {
     w->job->slot = 0;
     return al_raise_os(L, ctx, err, NULL, NULL);
   }
-  return al_wait(L, ctx, &w->wait);
+  return al_wait(L, ctx, &w->wait, &read_kind);
 }
 
 /* ---- the hold on a transport ------------------------------------------------------------------------------------- */
@@ -346,6 +348,8 @@ static int feed_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return err ? raise_failure(L, ctx, err) : 0;
 }
 
+static const l_wait_kind feed_kind = {feed_finish, feed_abandon, "sendfile"};
+
 /* send_held(loop, hold, data): waits until it is sent */
 static int send_held(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
@@ -359,8 +363,7 @@ static int send_held(lua_State *L) {
   if (!result) result = al_feed_wait(f->feed, f, on_flushed);
   if (result < 0) return raise_failure(L, ctx, result);
   if (result > 0) return 0;
-  f->wait = (l_wait){.finish = feed_finish, .abandon = feed_abandon, .what = "sendfile"};
-  return al_wait(L, ctx, &f->wait);
+  return al_wait(L, ctx, &f->wait, &feed_kind);
 }
 
 /* ---- the interface ----------------------------------------------------------------------------------------------- */

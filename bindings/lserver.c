@@ -183,15 +183,15 @@ static int closed_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 0;
 }
 
-/* Waits for the end of the server, which stays on the stack of the waiting function; then finish. */
-static int wait_for_end(lua_State *L, al_ctx *ctx, l_server *s,
-                        int (*finish)(lua_State *L, al_ctx *ctx, l_wait *wait)) {
+static const l_wait_kind closing = {closed_finish, closed_abandon, "server's end"};
+
+/* Waits for the end of the server, which stays on the stack of the waiting function. */
+static int wait_for_end(lua_State *L, al_ctx *ctx, l_server *s, const l_wait_kind *kind) {
   l_closed_wait *w = al_op_new(L, ctx, sizeof *w, leave_waiters);
-  w->wait = (l_wait){.finish = finish, .abandon = closed_abandon, .what = "server's end"};
   w->s = s;
   w->next = s->waiters;
   s->waiters = w;
-  return al_wait(L, ctx, &w->wait);
+  return al_wait(L, ctx, &w->wait, kind);
 }
 
 static void forget_anchor(l_server *s) {
@@ -308,7 +308,7 @@ static int server_wait_closed(lua_State *L) {
   al_check_wait(L, ctx, "wait_closed");
   lua_settop(L, 1);
   if (s->done) return 0;
-  return wait_for_end(L, ctx, s, closed_finish);
+  return wait_for_end(L, ctx, s, &closing);
 }
 
 /* Closes, and waits where that is possible. */
@@ -318,7 +318,7 @@ static int server_scope_end(lua_State *L) {
   lua_settop(L, 1);
   close_server(L, s, 1);
   if (s->done || !al_may_wait(L, ctx)) return 0;
-  return wait_for_end(L, ctx, s, closed_finish);
+  return wait_for_end(L, ctx, s, &closing);
 }
 
 static int server_close_clients(lua_State *L) {
@@ -381,13 +381,14 @@ static int forever_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return al_raise(L, ctx, AL_C_CancelledError, NULL);
 }
 
+static const l_wait_kind serving = {forever_finish, forever_abandon, "serve_forever"};
+
 static int forever_body(lua_State *L) { /* server */
   al_ctx *ctx = al_ctx_of(L);
   forever *f = al_op_new(L, ctx, sizeof *f, forever_dispose);
   f->s = lua_touserdata(L, 1);
-  f->wait = (l_wait){.finish = forever_finish, .abandon = forever_abandon, .what = "serve_forever"};
   f->s->forever = &f->wait;
-  return al_wait(L, ctx, &f->wait);
+  return al_wait(L, ctx, &f->wait, &serving);
 }
 
 static int raise_top(lua_State *L, al_ctx *ctx, l_wait *wait) { /* server, error, the wait's state */
@@ -396,13 +397,15 @@ static int raise_top(lua_State *L, al_ctx *ctx, l_wait *wait) { /* server, error
   return lua_error(L);
 }
 
+static const l_wait_kind closing_forever = {raise_top, closed_abandon, "server's end"};
+
 static int forever_ended(lua_State *L, int status, lua_KContext unused) { /* server, error */
   al_ctx *ctx = al_ctx_of(L);
   l_server *s = lua_touserdata(L, 1);
   (void)status, (void)unused;
   close_server(L, s, 1);
   if (s->done || !al_may_wait(L, ctx)) return raise_top(L, ctx, NULL);
-  return wait_for_end(L, ctx, s, raise_top);
+  return wait_for_end(L, ctx, s, &closing_forever);
 }
 
 static int server_serve_forever(lua_State *L) {

@@ -19,13 +19,15 @@ static void sleep_abandon(al_ctx *ctx, l_wait *wait) {
   al_pause_give(ctx, p);
 }
 
+static const l_wait_kind sleeping = {sleep_values, sleep_abandon, "timer"};
+
 static void sleep_over(al_loop *loop, al_handle *handle) {
   (void)loop;
   al_wake(&al_pause_of_handle(handle)->wait);
 }
 
 const al_timer *al_sleep_timer(const l_task *t) {
-  if (!t->wait || t->wait->abandon != sleep_abandon) return NULL;
+  if (!t->wait || t->wait->kind != &sleeping) return NULL;
   const al_timer *timer = &al_pause_of_wait(t->wait)->timer;
   return al_timer_is_set(timer) ? timer : NULL;
 }
@@ -89,13 +91,13 @@ static int sleep(lua_State *L) {
     return al_suspend(L, 0, sleep_turn_done);
   }
   if (t->f.loop->custom_future) return sleep_on_future(L, ctx, t->f.loop);
-  l_pause *p = al_pause_take(L, ctx, &(l_wait){.finish = sleep_values, .abandon = sleep_abandon, .what = "timer"});
+  l_pause *p = al_pause_take(L, ctx);
   p->timer.handle.run = sleep_over;
   if (al_timer_set(t->f.loop->loop, &p->timer, al_loop_time_ns(t->f.loop->loop) + al_seconds_to_ns(delay)) < 0) {
     al_pause_give(ctx, p);
     return luaL_error(L, "not enough memory");
   }
-  return al_wait(L, ctx, &p->wait);
+  return al_wait(L, ctx, &p->wait, &sleeping);
 }
 
 static const luaL_Reg functions[] = {{"sleep", sleep}, {NULL, NULL}};

@@ -40,26 +40,29 @@ enum { WOULD_BLOCK = -1 };                                  /* the result of a t
 typedef struct sock_call sock_call;
 typedef int sock_try(lua_State *L, al_ctx *ctx, sock_call *call);
 
-/* What a function wants. */
-struct sock_call {
-  l_loop *loop;
-  l_socket *socket;  /* the Socket at SOCK; NULL: it is another kind of value */
+/* What is known of a function beforehand. */
+typedef struct sock_function {
+  l_wait_kind wait;  /* first: what its waits lead back by; it has the function's name */
   sock_try *attempt; /* pushes the results and returns their number, WOULD_BLOCK, or raises */
-  const char *name;
-  int fd;
   uint8_t direction;
-  size_t n; /* how much may be received; sock_sendall: was sent */
+} sock_function;
+
+/* What a call of it wants. */
+struct sock_call {
+  const sock_function *f;
+  l_loop *loop;
+  l_socket *socket; /* the Socket at SOCK; NULL: it is another kind of value */
+  size_t n;         /* how much may be received; sock_sendall: was sent */
+  int fd;
 };
 
 /* The call of a task that waits. Small, for there may be one for each of many sockets. */
 struct l_sock_wait {
   al_handle handle; /* in the core's watch; unused: its link leads to the next one */
-  l_wait wait;      /* the task knows the loop; what: the function's name */
+  l_wait wait;      /* its kind is the function's; the task knows the loop */
   l_socket *socket;
-  sock_try *attempt;
   size_t n;
   int fd;
-  uint8_t direction;
   bool watching; /* its handle is in the watch */
   bool closed;   /* its socket was closed meanwhile */
 };
@@ -77,6 +80,10 @@ static l_sock_wait *of_handle(al_handle *h) {
 }
 static l_sock_wait *of_wait(l_wait *w) { return (l_sock_wait *)(void *)((char *)w - offsetof(l_sock_wait, wait)); }
 
+static const sock_function *function_of(const l_sock_wait *w) {
+  return (const sock_function *)(const void *)w->wait.kind;
+}
+
 static l_sock_wait *next_of(const l_sock_wait *w) { return (l_sock_wait *)(void *)w->handle.link.next; }
 
 static l_sock_wait *take(l_sockops *ops) {
@@ -90,8 +97,8 @@ static l_sock_wait *take(l_sockops *ops) {
 
 /* It is in no watch any more. */
 static void give_back(l_sockops *ops, l_sock_wait *w) {
-  l_socket *s = w->socket;
-  if (s && s->waits[w->direction] == w) s->waits[w->direction] = NULL;
+  l_sock_wait **waits = w->socket ? &w->socket->waits[function_of(w)->direction] : NULL;
+  if (waits && *waits == w) *waits = NULL;
   w->handle.link.next = (al_link *)(void *)ops->unused;
   ops->unused = w;
 }
@@ -121,7 +128,7 @@ static void on_ready(al_loop *loop, al_handle *handle) {
 static void unwatch(l_sock_wait *w) {
   if (!w->watching) return;
   w->watching = false;
-  (w->direction == READ ? al_remove_reader : al_remove_writer)(w->wait.task->f.loop->loop, w->fd);
+  (function_of(w)->direction == READ ? al_remove_reader : al_remove_writer)(w->wait.task->f.loop->loop, w->fd);
 }
 
 static void sock_abandon(al_ctx *ctx, l_wait *wait) {
@@ -133,13 +140,7 @@ static void sock_abandon(al_ctx *ctx, l_wait *wait) {
 /* In the task again: the descriptor may be another's by now. */
 static int sock_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   l_sock_wait *w = of_wait(wait);
-  sock_call call = {.loop = wait->task->f.loop,
-                    .socket = w->socket,
-                    .attempt = w->attempt,
-                    .name = wait->what,
-                    .fd = w->fd,
-                    .direction = w->direction,
-                    .n = w->n};
+  sock_call call = {function_of(w), wait->task->f.loop, w->socket, w->n, w->fd};
   bool closed = w->closed;
   give_back(ctx->sockops, w);
   if (closed) return al_raise_os(L, ctx, -EBADF, NULL, NULL);
@@ -152,7 +153,7 @@ void al_sockops_replaced(al_ctx *ctx, al_handle *handle) {
   l_sock_wait *w = of_handle(handle);
   w->watching = false;
   al_warn(ctx, "RuntimeWarning", "%s: another %s took the place of this one on descriptor %d, so it waits for ever",
-          w->wait.what, w->direction == READ ? "reader" : "writer", w->fd);
+          w->wait.kind->what, function_of(w)->direction == READ ? "reader" : "writer", w->fd);
 }
 
 void al_sockops_closing(l_socket *socket) {
@@ -171,34 +172,29 @@ static void let_go_of(lua_State *L, al_ctx *ctx, const sock_call *call, al_handl
   if (!old) return;
   al_sockops_replaced(ctx, old);
   if (al_handle_is_ours(old))
-    al_watch_end(L, ctx, AL_LOOP_UV_WATCHES, (lua_Integer)call->fd * 2 + (call->direction == WRITE));
+    al_watch_end(L, ctx, AL_LOOP_UV_WATCHES, (lua_Integer)call->fd * 2 + (call->f->direction == WRITE));
 }
 
 static int wait_until_ready(lua_State *L, al_ctx *ctx, const sock_call *call) {
   l_sock_wait *w = take(ctx->sockops);
   if (!w) return al_raise_os(L, ctx, -ENOMEM, NULL, NULL);
-  *w = (l_sock_wait){.wait = {.finish = sock_finish, .abandon = sock_abandon, .what = call->name},
-                     .socket = call->socket,
-                     .attempt = call->attempt,
-                     .n = call->n,
-                     .fd = call->fd,
-                     .direction = call->direction};
+  uint8_t direction = call->f->direction;
+  *w = (l_sock_wait){.wait.kind = &call->f->wait, .socket = call->socket, .n = call->n, .fd = call->fd};
   al_handle_init(&w->handle, on_ready);
   al_handle *old = NULL;
-  int err =
-      (call->direction == READ ? al_wait_readable : al_wait_writable)(call->loop->loop, call->fd, &w->handle, &old);
+  int err = (direction == READ ? al_wait_readable : al_wait_writable)(call->loop->loop, call->fd, &w->handle, &old);
   if (err) {
     give_back(ctx->sockops, w);
     return al_raise_os(L, ctx, err, NULL, NULL);
   }
   w->watching = true;
   let_go_of(L, ctx, call, old);
-  if (call->socket) call->socket->waits[call->direction] = w;
-  return al_wait(L, ctx, &w->wait);
+  if (call->socket) call->socket->waits[direction] = w;
+  return al_wait(L, ctx, &w->wait, &call->f->wait);
 }
 
 static int go_on(lua_State *L, al_ctx *ctx, sock_call *call) {
-  int n = call->attempt(L, ctx, call);
+  int n = call->f->attempt(L, ctx, call);
   return n == WOULD_BLOCK ? wait_until_ready(L, ctx, call) : n;
 }
 
@@ -226,11 +222,16 @@ int al_check_sock(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   return fd;
 }
 
-/* Fills what all calls have in common. */
-static void begin(lua_State *L, al_ctx *ctx, sock_call *call) {
-  call->loop = al_check_waiting_loop(L, ctx, call->name);
-  call->fd = sock_fd(L, ctx, SOCK, &call->socket);
-  al_check_fd_free(L, ctx, call->loop->loop, call->fd);
+/* How the waits of all functions go; only their names differ. */
+#define WAITS_AS(name) \
+  { sock_finish, sock_abandon, (name) }
+
+/* A call of f, with the loop at 1 and the socket at SOCK. */
+static sock_call begin(lua_State *L, al_ctx *ctx, const sock_function *f) {
+  sock_call call = {.f = f, .loop = al_check_waiting_loop(L, ctx, f->wait.what)};
+  call.fd = sock_fd(L, ctx, SOCK, &call.socket);
+  al_check_fd_free(L, ctx, call.loop->loop, call.fd);
+  return call;
 }
 
 /* The result of a system call that did not do it. */
@@ -291,10 +292,10 @@ static int try_recv(lua_State *L, al_ctx *ctx, sock_call *call) {
 
 /* sock_recv(sock, n) */
 static int loop_sock_recv(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_recv"), try_recv, READ};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_recv", .attempt = try_recv};
   lua_settop(L, DATA);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   call.n = check_size(L, ctx, DATA, "recv");
   return go_on(L, ctx, &call);
 }
@@ -325,10 +326,10 @@ static int try_recvfrom(lua_State *L, al_ctx *ctx, sock_call *call) {
 
 /* sock_recvfrom(sock, n) */
 static int loop_sock_recvfrom(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_recvfrom"), try_recvfrom, READ};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_recvfrom", .attempt = try_recvfrom};
   lua_settop(L, DATA);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   call.n = check_size(L, ctx, DATA, "recvfrom");
   return go_on(L, ctx, &call);
 }
@@ -356,10 +357,10 @@ static int try_recv_into(lua_State *L, al_ctx *ctx, sock_call *call) {
 
 /* sock_recv_into(sock, buf, [pos]) → n */
 static int loop_sock_recv_into(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_recv_into"), try_recv_into, READ};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_recv_into", .attempt = try_recv_into};
   lua_settop(L, WHERE);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   check_into(L, ctx, WHERE, &call.n);
   return go_on(L, ctx, &call);
 }
@@ -378,10 +379,10 @@ static int try_recvfrom_into(lua_State *L, al_ctx *ctx, sock_call *call) {
 
 /* sock_recvfrom_into(sock, buf, [n], [pos]) → n, addr; n 0: as much as there is room for */
 static int loop_sock_recvfrom_into(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_recvfrom_into"), try_recvfrom_into, READ};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_recvfrom_into", .attempt = try_recvfrom_into};
   lua_settop(L, POSITION);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   check_into(L, ctx, POSITION, &call.n);
   size_t n = lua_isnil(L, WHERE) ? 0 : check_size(L, ctx, WHERE, "recvfrom_into");
   if (n > call.n) return al_raise(L, ctx, AL_C_ValueError, "nbytes is greater than the length of the buffer");
@@ -405,10 +406,10 @@ static int try_sendall(lua_State *L, al_ctx *ctx, sock_call *call) {
 
 /* sock_sendall(sock, data) */
 static int loop_sock_sendall(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_sendall"), try_sendall, WRITE};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_sendall", .attempt = try_sendall, .direction = WRITE};
   lua_settop(L, DATA);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   return go_on(L, ctx, &call);
 }
 
@@ -426,10 +427,10 @@ static int try_sendto(lua_State *L, al_ctx *ctx, sock_call *call) {
 
 /* sock_sendto(sock, data, addr) → n */
 static int loop_sock_sendto(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_sendto"), try_sendto, WRITE};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_sendto", .attempt = try_sendto, .direction = WRITE};
   lua_settop(L, WHERE);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   return go_on(L, ctx, &call);
 }
 
@@ -445,10 +446,10 @@ static int try_accept(lua_State *L, al_ctx *ctx, sock_call *call) {
 
 /* sock_accept(sock) → conn, addr */
 static int loop_sock_accept(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_accept"), try_accept, READ};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_accept", .attempt = try_accept};
   lua_settop(L, SOCK);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   return go_on(L, ctx, &call);
 }
 
@@ -507,12 +508,13 @@ static void retry_abandon(al_ctx *ctx, l_wait *wait) {
   connecting_dispose(&of_timer_wait(wait)->base);
 }
 
+static const l_wait_kind retrying = {retry_finish, retry_abandon, "sock_connect"};
+
 static int retry_later(lua_State *L, al_ctx *ctx, connecting *c) {
   al_loop *loop = c->call.loop->loop;
   int err = al_timer_set(loop, &c->timer, al_loop_time_ns(loop) + RETRY_NS);
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);
-  c->wait = (l_wait){.finish = retry_finish, .abandon = retry_abandon, .what = c->call.name};
-  return al_wait(L, ctx, &c->wait);
+  return al_wait(L, ctx, &c->wait, &retrying);
 }
 
 static int start_connecting(lua_State *L, al_ctx *ctx, connecting *c) {
@@ -545,10 +547,10 @@ static bool is_resolved(lua_State *L, int family) {
 
 /* sock_connect(sock, addr) */
 static int loop_sock_connect(lua_State *L) {
+  static const sock_function f = {WAITS_AS("sock_connect"), try_connected, WRITE};
   al_ctx *ctx = al_ctx_of(L);
-  sock_call call = {.name = "sock_connect", .attempt = try_connected, .direction = WRITE};
   lua_settop(L, DATA);
-  begin(L, ctx, &call);
+  sock_call call = begin(L, ctx, &f);
   lua_settop(L, STATE - 1);
   connecting *c = al_op_new(L, ctx, sizeof *c, connecting_dispose);
   al_timer_init(&c->timer, on_retry_time);

@@ -11,8 +11,6 @@
 
 #include <errno.h>
 
-const char al_stream_drains[] = "drain of a stream";
-
 static l_stream *of_protocol(al_protocol *protocol) { return (l_stream *)(void *)protocol; }
 
 static const al_protocol_ops stream_ops, ended_ops;
@@ -41,7 +39,7 @@ static void wake(l_stream *s, bool all) {
   for (al_link *link = s->waiting.next, *next; link != &s->waiting; link = next) {
     l_pause *p = al_pause_of_link(link);
     next = link->next;
-    if (!all && p->wait.what != al_stream_drains) continue;
+    if (!all && p->wait.kind != &al_stream_draining) continue;
     al_handle_cancel(&p->timer.handle);
     al_wake(&p->wait);
   }

@@ -41,8 +41,8 @@ enum { AL_WRITER_TRANSPORT = 1, AL_WRITER_PROTOCOL, AL_WRITER_READER /* nil: the
 /* Pushes a writer for the transport, the protocol and the reader (or nil) at these indices. */
 void al_writer_new(lua_State *L, al_ctx *ctx, int transport, int protocol, int reader);
 
-/* What a task's l_wait.what says while it is in drain(). */
-extern const char al_stream_drains[];
+/* How a task waits that is in drain(). */
+extern const l_wait_kind al_stream_draining;
 
 /* The transport takes the place of the present one. */
 void al_stream_replace_transport(l_stream *stream, al_transport *transport);

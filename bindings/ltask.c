@@ -240,7 +240,7 @@ static void deliver_cancel(al_ctx *ctx, l_task *t) {
   }
   t->must_cancel = false;
   t->throwing = true;
-  if (t->wait) t->wait->abandon(ctx, t->wait);
+  if (t->wait) t->wait->kind->abandon(ctx, t->wait);
   t->wait = NULL;
 }
 
@@ -382,11 +382,11 @@ static int wait_done(lua_State *L, int status, lua_KContext kctx) {
   l_task *t = al_task_resumed(L, ctx);
   t->wait = NULL;
   l_wait *wait = (l_wait *)kctx;
-  return wait->finish(L, ctx, wait);
+  return wait->kind->finish(L, ctx, wait);
 }
 
-int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  wait->task = ctx->current;
+int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait, const l_wait_kind *kind) {
+  *wait = (l_wait){kind, ctx->current};
   ctx->current->wait = wait;
   if (ctx->current->f.loop->custom_future) return al_wait_on_future(L, ctx, wait);
   return al_suspend(L, (lua_KContext)wait, wait_done);
@@ -540,7 +540,7 @@ void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop) {
     l_task *t = al_task_of_link(loop->tasks.next);
     al_task_pushself(L, ctx, t);
     al_handle_cancel(&t->step);
-    if (t->wait) t->wait->abandon(ctx, t->wait);
+    if (t->wait) t->wait->kind->abandon(ctx, t->wait);
     t->wait = NULL;
     al_scope_forget_all(t);
     al_pushanchored(L, ctx, AL_SLOT_TASK_GC);

@@ -9,7 +9,9 @@
 /* Something that a task waits for. It is embedded in the state of the operation, which is usually a userdata that stays on the
  * stack of the waiting C function, so that it needs no other owner. */
 typedef struct l_wait l_wait;
-struct l_wait {
+
+/* What the waits of one kind of operation have in common. */
+typedef struct l_wait_kind {
   /* In the task again, after al_wake: pushes the results and returns their number, or raises. L's stack is as the
    * waiting C function left it. */
   int (*finish)(lua_State *L, al_ctx *ctx, l_wait *wait);
@@ -17,7 +19,11 @@ struct l_wait {
    * finish won't be called. Must not throw. */
   void (*abandon)(al_ctx *ctx, l_wait *wait);
   const char *what; /* "connection", "timer": for reports */
-  l_task *task;     /* set while waiting */
+} l_wait_kind;
+
+struct l_wait { /* al_wait fills it */
+  const l_wait_kind *kind;
+  l_task *task;
 };
 
 /* The current task if a C function called from L may wait here; else raises RuntimeError that says why and what to do
@@ -27,10 +33,10 @@ l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f);
 /* For what waits only where it can, as a __close: would al_check_wait return? Doesn't throw. */
 bool al_may_wait(lua_State *L, al_ctx *ctx);
 
-/* Suspends the current task until al_wake(wait) or cancellation: `return al_wait(L, ctx, wait);`. */
-int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait);
+/* Suspends the current task until al_wake(wait) or cancellation: `return al_wait(L, ctx, wait, kind);`. */
+int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait, const l_wait_kind *kind);
 
-/* The operation has ended: the task goes on in the next turn, with wait->finish. Never throws. */
+/* The operation has ended: the task goes on in the next turn, with its kind's finish. Never throws. */
 void al_wake(l_wait *wait);
 
 /* lwaitfuture.c: the same in a loop whose class makes its own futures. */

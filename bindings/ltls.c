@@ -203,6 +203,8 @@ static int upgrade_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 1;
 }
 
+static const l_wait_kind upgrading = {upgrade_finish, al_endpoint_abandon, "TLS handshake"};
+
 /* What a stream has read ahead is the beginning of the handshake; what it reads from now on comes from above. */
 static void take_stream(lua_State *L, al_transport *transport) {
   l_stream *s = al_test_stream(L, PROTOCOL);
@@ -273,7 +275,7 @@ static int loop_start_tls(lua_State *L) {
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);
   take_stream(L, made);
   set_value(L, BELOW, AL_TRANSPORT_UV_PROTOCOL, TRANSPORT);
-  return al_endpoint_wait(L, ctx, e, made, upgrade_finish);
+  return al_endpoint_wait(L, ctx, e, made, &upgrading);
 }
 
 /* ---- extra information ------------------------------------------------------------------------------------------- */

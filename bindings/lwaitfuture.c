@@ -30,12 +30,12 @@ static int future_done(lua_State *L, int status, lua_KContext kctx) {
   al_unanchor(ctx, t->future_slot);
   t->future_slot = 0;
   t->awaiting = NULL;
-  if (!ended && t->wait) wait->abandon(ctx, wait);
+  if (!ended && t->wait) wait->kind->abandon(ctx, wait);
   t->wait = NULL;
   al_task_resumed(L, ctx);
   if (!ended) return al_future_result(L, ctx, -1);
   lua_pop(L, 1);
-  return wait->finish(L, ctx, wait);
+  return wait->kind->finish(L, ctx, wait);
 }
 
 /* An operation that ended while the future was made, or the like: no future is needed. */
@@ -44,7 +44,7 @@ static int turn_done(lua_State *L, int status, lua_KContext kctx) {
   al_ctx *ctx = al_ctx_of(L);
   l_wait *wait = (l_wait *)kctx;
   al_task_resumed(L, ctx)->wait = NULL;
-  return wait->finish(L, ctx, wait);
+  return wait->kind->finish(L, ctx, wait);
 }
 
 int al_wait_on_future(lua_State *L, al_ctx *ctx, l_wait *wait) {
@@ -55,7 +55,7 @@ int al_wait_on_future(lua_State *L, al_ctx *ctx, l_wait *wait) {
   if (lua_pcall(L, 2, 1, 0) != LUA_OK) {
     al_handle_cancel(&t->step);
     t->wait = NULL;
-    wait->abandon(ctx, wait);
+    wait->kind->abandon(ctx, wait);
     return lua_error(L);
   }
   int slot = (int)lua_tointeger(L, -1);

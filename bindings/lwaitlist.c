@@ -94,6 +94,8 @@ static void leave(al_ctx *ctx, l_wait *wait) {
   al_pause_give(ctx, p);
 }
 
+static const l_wait_kind in_list = {.abandon = leave, .what = "object"}; /* wait_over does what its finish would */
+
 static int wait_over(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
   al_ctx *ctx = al_ctx_of(L);
@@ -113,7 +115,8 @@ static int list_wait(lua_State *L) {
   if (lua_gettop(L) > 1 || !al_may_wait(L, ctx)) al_check_wait(L, ctx, luaL_optstring(L, 2, "wait"));
   l_task *t = ctx->current;
   if (list->first->loop != t->f.loop) bind_to(L, ctx, list, t->f.loop);
-  l_pause *p = al_pause_take(L, ctx, &(l_wait){.abandon = leave, .what = "object", .task = t});
+  l_pause *p = al_pause_take(L, ctx);
+  p->wait = (l_wait){&in_list, t};
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, 1, UV_OWNER);
   lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
@@ -169,11 +172,11 @@ static int rethrow(lua_State *L) {
 
 bool al_task_push_owner(lua_State *L, al_ctx *ctx, l_task *t) {
   if (t->slot == 0) return false;
-  bool in_list = t->wait && t->wait->abandon == leave;
-  if (!in_list && !(t->awaiting && t->awaiting->has_owner)) return false;
+  bool is_in_list = t->wait && t->wait->kind == &in_list;
+  if (!is_in_list && !(t->awaiting && t->awaiting->has_owner)) return false;
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, -1, AL_TASK_UV_AWAITED);
-  if (!in_list) {
+  if (!is_in_list) {
     al_future_owner(L, t->awaiting, -1);
     lua_remove(L, -2);
   }

@@ -82,11 +82,10 @@ static void wait_abandon(al_ctx *ctx, l_wait *wait) {
   al_pause_give(ctx, p);
 }
 
-static int wait_in(lua_State *L, al_ctx *ctx, l_stream *s, const char *what,
-                   int (*finish)(lua_State *L, al_ctx *ctx, l_wait *wait)) {
-  l_pause *p = al_pause_take(L, ctx, &(l_wait){.finish = finish, .abandon = wait_abandon, .what = what});
+static int wait_in(lua_State *L, al_ctx *ctx, l_stream *s, const l_wait_kind *kind) {
+  l_pause *p = al_pause_take(L, ctx);
   al_list_append(&s->waiting, &p->timer.handle);
-  return al_wait(L, ctx, &p->wait);
+  return al_wait(L, ctx, &p->wait, kind);
 }
 
 /* Raises what the connection of the writer at 1 was lost with, if that was an error. */
@@ -101,11 +100,13 @@ static int drain_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return raise_if_lost(L);
 }
 
+const l_wait_kind al_stream_draining = {drain_finish, wait_abandon, "drain of a stream"};
+
 static int wait_drained(lua_State *L, al_ctx *ctx) {
   l_stream *s = push_protocol(L);
   if (s->lost) return al_raise(L, ctx, AL_C_ConnectionResetError, "Connection lost");
   if (!s->paused) return 0;
-  return wait_in(L, ctx, s, al_stream_drains, drain_finish);
+  return wait_in(L, ctx, s, &al_stream_draining);
 }
 
 static int drain_turned(lua_State *L, int status, lua_KContext extra) {
@@ -142,13 +143,15 @@ static int closed_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return raise_if_lost(L);
 }
 
+static const l_wait_kind closing = {closed_finish, wait_abandon, "end of a stream"};
+
 static int writer_wait_closed(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_stream *s = push_protocol(L);
   al_check_wait(L, ctx, "wait_closed");
   lua_settop(L, 1);
   if (s->lost) return raise_if_lost(L);
-  return wait_in(L, ctx, s, "end of a stream", closed_finish);
+  return wait_in(L, ctx, s, &closing);
 }
 
 /* ---- start_tls: drain, then loop:start_tls, whose transport takes the place of the present one ------------------- */
@@ -213,6 +216,8 @@ static int scope_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return lua_isnil(L, 2) ? raise_if_lost(L) : 0;
 }
 
+static const l_wait_kind scope_closing = {scope_finish, wait_abandon, "end of a stream"};
+
 static int writer_scope_end(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_settop(L, 2);
@@ -224,7 +229,7 @@ static int writer_scope_end(lua_State *L) {
   lua_settop(L, 2);
   if (s->lost) return scope_finish(L, ctx, NULL);
   if (!al_may_wait(L, ctx)) return 0;
-  return wait_in(L, ctx, s, "end of a stream", scope_finish);
+  return wait_in(L, ctx, s, &scope_closing);
 }
 
 /* A writer that nobody has any more: the connection goes with it. */
