@@ -52,7 +52,11 @@ helper.each_loop(function(_, new_loop)
     helper.with_loop(new_loop, function()
       for _ = 1, 5 do
         local p = aloop.create_subprocess_shell("sleep 0.01; exit 3")
-        os.execute("sleep 0.04") -- the loop sees nothing meanwhile
+        local tries = 0
+        while subprocesses.runs(p.pid) and tries < 500 do -- the loop sees nothing meanwhile
+          os.execute("sleep 0.01")
+          tries = tries + 1
+        end
         p:kill()
         assert.equal(3, p:wait())
       end
