@@ -120,8 +120,14 @@ static lua_Integer field(lua_State *L, int arg, int i, bool optional) {
 
 static const char *any_host(int family) { return family == AF_INET6 ? "::" : "0.0.0.0"; }
 
-static void look_up(lua_State *L, al_ctx *ctx, const char *host, uint16_t port, int family, al_addr *addr) {
-  struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_DGRAM}, *found;
+const char *al_check_host(lua_State *L, al_ctx *ctx, int idx) {
+  const char *host = lua_tostring(L, idx);
+  if (host && strlen(host) != lua_rawlen(L, idx)) al_raise(L, ctx, AL_C_ValueError, "a host has a NUL in it");
+  return host;
+}
+
+static void look_up(lua_State *L, al_ctx *ctx, const char *host, uint16_t port, int family, int flags, al_addr *addr) {
+  struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_flags = flags}, *found;
   int code = getaddrinfo(host, NULL, &hints, &found);
   if (code) al_raise_os(L, ctx, code == EAI_SYSTEM ? -errno : AL_EAI(code), NULL, host);
   addr->len = found->ai_addrlen;
@@ -133,31 +139,37 @@ static void look_up(lua_State *L, al_ctx *ctx, const char *host, uint16_t port, 
     ((struct sockaddr_in *)&addr->ss)->sin_port = htons(port);
 }
 
-static void check_ip(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr) {
+static void check_ip(lua_State *L, al_ctx *ctx, int arg, int family, int flags, al_addr *addr) {
   if (!lua_istable(L, arg)) al_typeerror(L, arg, "address {host, port}");
   lua_geti(L, arg, 1);
   if (lua_type(L, -1) != LUA_TSTRING) al_typeerror(L, arg, "address {host, port}");
-  const char *host = lua_tostring(L, -1);
+  const char *host = al_check_host(L, ctx, -1);
   uint16_t port = check_port(L, ctx, field(L, arg, 2, false));
   uint32_t flowinfo = (uint32_t)field(L, arg, 3, true), scope_id = (uint32_t)field(L, arg, 4, true);
   if (!*host) host = any_host(family);
   bool numeric = al_addr_ip(addr, host, port, flowinfo, scope_id) == 0;
-  if (!numeric || (family != AF_UNSPEC && addr->ss.ss_family != family)) look_up(L, ctx, host, port, family, addr);
+  if (!numeric || (family != AF_UNSPEC && addr->ss.ss_family != family)) look_up(L, ctx, host, port, family, flags, addr);
   lua_pop(L, 1);
+}
+
+void al_check_numeric_addr(lua_State *L, al_ctx *ctx, int arg, al_addr *addr) {
+  check_ip(L, ctx, arg, AF_UNSPEC, AI_NUMERICHOST, addr);
 }
 
 void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr) {
   bool path = family == AF_UNIX || (family == AF_UNSPEC && lua_type(L, arg) == LUA_TSTRING);
   if (!path) {
-    check_ip(L, ctx, arg, family, addr);
+    check_ip(L, ctx, arg, family, 0, addr);
     return;
   }
   if (lua_type(L, arg) != LUA_TSTRING) al_typeerror(L, arg, "path");
   al_check_unix_path(L, ctx, arg, addr);
 }
 
-/* A port written as a string: too large a one the system would cut off. */
-static const char *check_written(lua_State *L, al_ctx *ctx, const char *service) {
+/* A port written as a string: too large a one the system would cut off, as it would what stands behind a NUL. */
+static const char *check_written(lua_State *L, al_ctx *ctx, int idx) {
+  const char *service = lua_tostring(L, idx);
+  if (strlen(service) != lua_rawlen(L, idx)) al_raise(L, ctx, AL_C_ValueError, "a service has a NUL in it");
   if (!service[strspn(service, "0123456789")]) check_port(L, ctx, strtol(service, NULL, 10));
   return service;
 }
@@ -176,7 +188,7 @@ const char *al_check_service(lua_State *L, al_ctx *ctx, int arg) {
     return lua_tostring(L, -1);
   case LUA_TSTRING:
     lua_pushvalue(L, arg);
-    return lua_rawlen(L, arg) ? check_written(L, ctx, lua_tostring(L, arg)) : NULL;
+    return lua_rawlen(L, arg) ? check_written(L, ctx, arg) : NULL;
   default: lua_pushnil(L); return NULL;
   }
 }

@@ -18,6 +18,12 @@ void al_addr_adopt(lua_State *L);
  * block, as in Python's sockets. Raises type errors, ValueError for what is no address, gaierror. */
 void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr);
 
+/* The same for an address with a numeric host, as the system gives them: never blocks; gaierror for a name. */
+void al_check_numeric_addr(lua_State *L, al_ctx *ctx, int arg, al_addr *addr);
+
+/* The host at idx, a string or nil (NULL); raises ValueError for one that the system would not read to its end. */
+const char *al_check_host(lua_State *L, al_ctx *ctx, int idx);
+
 /* The Unix path at idx, which is a string; raises ValueError or OSError for one that can't be. */
 void al_check_unix_path(lua_State *L, al_ctx *ctx, int idx, al_addr *addr);
 

@@ -52,7 +52,8 @@ static l_buffer *check_self(lua_State *L) { return al_check(L, al_ctx_of(L), 1, 
 static char *check_place(lua_State *L, l_buffer *b, int arg, size_t n) {
   lua_Integer pos = al_checkinteger(L, arg);
   size_t first = first_of(pos, b->size);
-  if ((pos == 0) || first - 1 > b->size || n > b->size - (first - 1))
+  bool before = pos == 0 || pos < -(lua_Integer)b->size;
+  if (before || first - 1 > b->size || n > b->size - (first - 1))
     al_raise(L, al_ctx_of(L), AL_C_ValueError, "position %I is out of range: %I bytes in a buffer of %I", pos,
              (lua_Integer)n, (lua_Integer)b->size);
   return b->data + first - 1;

@@ -203,11 +203,11 @@ static int ask_script(lua_State *L, l_question *q, int host) {
 
 /* Begins to look up; the task waits for q->wait. */
 static void begin(lua_State *L, al_ctx *ctx, l_loop *loop, l_question *q, int host) {
-  const char *service = al_check_service(L, ctx, host + 1);
+  const char *name = al_check_host(L, ctx, host), *service = al_check_service(L, ctx, host + 1);
   q->host = host;
   q->asked_ns = al_loop_debug(loop->loop) ? al_time_ns() : 0;
   q->answered_ns = 0;
-  int err = al_getaddrinfo(loop->loop, lua_tostring(L, host), service, &q->hints, q, on_resolved, &q->request);
+  int err = al_getaddrinfo(loop->loop, name, service, &q->hints, q, on_resolved, &q->request);
   lua_pop(L, 1);
   if (err) al_raise_os(L, ctx, err, NULL, NULL);
 }
@@ -340,7 +340,7 @@ static int loop_getnameinfo(lua_State *L) {
   if (!lua_istable(L, 2)) return al_typeerror(L, 2, "address {host, port}");
   int flags = (int)al_optinteger(L, 3, 0);
   al_addr addr;
-  al_check_addr(L, ctx, 2, AF_UNSPEC, &addr);
+  al_check_numeric_addr(L, ctx, 2, &addr);
   getnameinfo_op *op = al_op_new(L, ctx, sizeof *op, getnameinfo_dispose);
   int err = al_getnameinfo(loop->loop, &addr, flags, op, on_named, &op->request);
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);

@@ -31,6 +31,7 @@ typedef struct run {
   char **argv;
   int script;                                         /* index of the script's name; argc: none */
   bool runs, interactive, version, help, no_env, dev; /* runs: there is a -e */
+  bool leaves;                                        /* nothing is run: only asked for --help or --version */
   char problem[128];                                  /* what is wrong with the options */
   const char *machine;                                /* -X selector, -X proactor */
   bool debug;
@@ -136,12 +137,8 @@ static bool parse(run *r) {
       i++;
       break;
     }
-    if (strcmp(option, "--help") == 0) return r->help = true;
-    if (strcmp(option, "--version") == 0) {
-      r->version = r->runs = true;
-      i = r->argc;
-      break;
-    }
+    if (strcmp(option, "--help") == 0) return r->help = r->leaves = true;
+    if (strcmp(option, "--version") == 0) return r->version = r->leaves = true;
     if (!parse_option(r, &i)) return false;
   }
   r->script = i;
@@ -385,6 +382,7 @@ int main(int argc, char **argv) {
   }
   if (r.help) return fputs(usage, stdout) < 0;
   if (r.version || r.interactive) print_version();
+  if (r.leaves) return EXIT_SUCCESS;
   al_alloc *alloc;
   lua_State *L = al_alloc_newstate(&alloc);
   if (!L) {

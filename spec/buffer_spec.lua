@@ -63,7 +63,8 @@ describe("buffer", function()
 
   it("set writes nothing beyond its ends", function()
     local b = buffer_of("abc")
-    for _, case in ipairs { { 2, "xyz" }, { 4, "x" }, { 0, "x" }, { 5, "" }, { math.maxinteger, "x" } } do
+    for _, case in ipairs { { 2, "xyz" }, { 4, "x" }, { 0, "x" }, { 5, "" }, { math.maxinteger, "x" }, { -4, "x" },
+      { math.mininteger, "" } } do
       raises(aloop.ValueError, "out of range", b.set, b, case[1], case[2])
     end
     assert.equal("abc", tostring(b))
@@ -94,7 +95,9 @@ describe("buffer", function()
     b:move(3, 6, 1)
     assert.equal("abcdcdgh", tostring(b))
     b:move(5, 4, 8)
-    raises(aloop.ValueError, "out of range", b.move, b, 1, 4, 6)
+    for _, pos in ipairs { 6, 0, -3, -9 } do
+      raises(aloop.ValueError, "out of range", b.move, b, 1, 4, pos)
+    end
     assert.equal("abcdcdgh", tostring(b))
   end)
 

@@ -103,7 +103,33 @@ helper.each_loop(function(kind, new_loop)
     end)
   end)
 
+  it("nowhere takes a name with a NUL for what stands before it", function()
+    with_loop(function(loop)
+      local nul, P = "127.0.0.1\0.example", aloop.Protocol
+      local udp <close> = S.socket(S.AF_INET, S.SOCK_DGRAM)
+      for _, f in ipairs {
+        function() loop:getaddrinfo(nul, 80) end,
+        function() loop:getaddrinfo("127.0.0.1", "80\0") end,
+        function() loop:getnameinfo { nul, 80 } end,
+        function() loop:create_connection(P, nul, 80) end,
+        function() loop:create_connection(P, "127.0.0.1", 80, { local_addr = { nul, 0 } }) end,
+        function() loop:create_server(P, { "127.0.0.1", nul }, 0) end,
+        function() loop:create_datagram_endpoint(P, { nul, 0 }) end,
+        function() udp:sendto("x", { nul, 9 }) end,
+      } do
+        raises(aloop.ValueError, "has a NUL in it", f)
+      end
+    end)
+  end)
+
   describe("getnameinfo", function()
+    it("looks no name up, which would block", function() -- row: getnameinfo
+      with_loop(function(loop)
+        local e = raises(aloop.gaierror, nil, loop.getnameinfo, loop, { "localhost", 80 })
+        assert.equal("EAI_NONAME", e.code)
+      end)
+    end)
+
     it("names addresses of both families", function() -- row: getnameinfo
       with_loop(function(loop)
         local numeric = S.NI_NUMERICHOST | S.NI_NUMERICSERV

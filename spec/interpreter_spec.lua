@@ -138,6 +138,12 @@ describe("the interpreter", function()
     end
   end)
 
+  it("--version runs nothing, whatever stands beside it", function()
+    local version = output { "--version" }
+    for _, rest in ipairs { "-e", "-l", "nosuch.lua" } do assert.equal(version, output { "--version", rest }) end
+    assert.equal(version, output { "-e", "print(1)", "--version" })
+  end)
+
   it("--help shows every option", function()
     local text = output { "--help" }
     for _, option in ipairs { "-e", "-l", "-i", "-v", "-E", "-W", "-X debug", "-X selector=", "-X proactor", "--" } do
