@@ -148,7 +148,8 @@ static void check_ip(lua_State *L, al_ctx *ctx, int arg, int family, int flags, 
   uint32_t flowinfo = (uint32_t)field(L, arg, 3, true), scope_id = (uint32_t)field(L, arg, 4, true);
   if (!*host) host = any_host(family);
   bool numeric = al_addr_ip(addr, host, port, flowinfo, scope_id) == 0;
-  if (!numeric || (family != AF_UNSPEC && addr->ss.ss_family != family)) look_up(L, ctx, host, port, family, flags, addr);
+  if (!numeric || (family != AF_UNSPEC && addr->ss.ss_family != family))
+    look_up(L, ctx, host, port, family, flags, addr);
   lua_pop(L, 1);
 }
 
@@ -186,9 +187,7 @@ const char *al_check_service(lua_State *L, al_ctx *ctx, int arg) {
   case LUA_TNUMBER:
     lua_pushfstring(L, "%d", (int)check_port(L, ctx, lua_tointeger(L, arg)));
     return lua_tostring(L, -1);
-  case LUA_TSTRING:
-    lua_pushvalue(L, arg);
-    return lua_rawlen(L, arg) ? check_written(L, ctx, arg) : NULL;
+  case LUA_TSTRING: lua_pushvalue(L, arg); return lua_rawlen(L, arg) ? check_written(L, ctx, arg) : NULL;
   default: lua_pushnil(L); return NULL;
   }
 }

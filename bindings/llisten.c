@@ -211,7 +211,8 @@ static void bind_path(lua_State *L, al_ctx *ctx, l_loop *loop, const al_listen_o
   if (!err) return;
   al_server_drop(s);
   if (err != -EADDRINUSE) al_raise_os(L, ctx, err, NULL, lua_tostring(L, PATH));
-  lua_pushfstring(L, "Address '%s' is already in use", lua_tostring(L, PATH));
+  char text[AL_ADDR_STRLEN];
+  lua_pushfstring(L, "Address '%s' is already in use", al_addr_format(&addr, text, sizeof text));
   al_raise_os(L, ctx, err, lua_tostring(L, -1), NULL);
 }
 

@@ -322,6 +322,9 @@ static const char *const unix_connection_options[] = {
 static int connect_to_path(lua_State *L, al_ctx *ctx, connecting *c) {
   al_addr addr;
   al_check_unix_path(L, ctx, PATH, &addr);
+  char text[AL_ADDR_STRLEN];
+  lua_pushstring(L, al_addr_format(&addr, text, sizeof text)); /* for errors: an abstract name would end at once */
+  lua_replace(L, PATH);
   c->path = lua_tostring(L, PATH);
   return begin_connecting(L, ctx, c, &(al_connect_options){.addr = &addr});
 }

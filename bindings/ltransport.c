@@ -111,13 +111,33 @@ static void on_closed(al_transport *transport, void *data) {
 
 static const al_transport_owner owner = {.activity = on_activity, .closed = on_closed};
 
+static const char *describe(const char *class, al_transport *transport, int fd, char *buf, size_t size) {
+  if (al_transport_fd(transport) < 0) {
+    snprintf(buf, size, "<%s closed fd=%d>", class, fd);
+    return buf;
+  }
+  size_t unsent = al_transport_write_buffer_size(transport);
+  snprintf(buf, size, "<%s%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", class,
+           al_transport_is_tls(transport) ? " TLS" : "", al_transport_is_closing(transport) ? " closing" : "", fd,
+           al_transport_is_reading(transport) ? "polling" : "idle", unsent ? "polling" : "idle", unsent);
+  return buf;
+}
+
+const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size) {
+  return describe("Transport", transport, fd, buf, size);
+}
+
+static const char *describe_box(const l_transport *t, char *buf, size_t size) {
+  const char *class = t->class == AL_C_DatagramTransport ? "DatagramTransport" : "Transport";
+  return describe(class, t->t, t->fd, buf, size);
+}
+
 static int transport_gc(lua_State *L) {
   l_transport *t = al_test(L, al_ctx_of(L), 1, AL_C_BaseTransport);
   char text[AL_TRANSPORT_STRLEN];
   if (!t || !t->t) return 0;
   if (!t->closed) {
-    if (!al_transport_is_closing(t->t))
-      al_warn_unclosed(L, t->ctx, 1, "transport", al_transport_describe(t->t, t->fd, text, sizeof text));
+    if (!al_transport_is_closing(t->t)) al_warn_unclosed(L, t->ctx, 1, "transport", describe_box(t, text, sizeof text));
     if (al_transport_is_tls(t->t)) al_tls_forget(t->t);
     al_transport_set_owner(t->t, NULL, NULL);
     al_transport_set_protocol(t->t, NULL);
@@ -229,18 +249,6 @@ void al_transport_keep(lua_State *L, int transport, int idx) { set_extra(L, tran
 
 /* ---- as text ----------------------------------------------------------------------------------------------------- */
 
-const char *al_transport_describe(al_transport *transport, int fd, char *buf, size_t size) {
-  if (al_transport_fd(transport) < 0) {
-    snprintf(buf, size, "<Transport closed fd=%d>", fd);
-    return buf;
-  }
-  size_t unsent = al_transport_write_buffer_size(transport);
-  snprintf(buf, size, "<Transport%s%s fd=%d read=%s write=<%s, bufsize=%zu>>",
-           al_transport_is_tls(transport) ? " TLS" : "", al_transport_is_closing(transport) ? " closing" : "", fd,
-           al_transport_is_reading(transport) ? "polling" : "idle", unsent ? "polling" : "idle", unsent);
-  return buf;
-}
-
 typedef struct place {
   al_ctx *ctx;
   char text[128];
@@ -274,11 +282,34 @@ void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd) {
 
 /* ---- methods ----------------------------------------------------------------------------------------------------- */
 
+/* A transport that a script made of one of the classes has only the methods that it brings. */
+void al_transport_refuse(lua_State *L, int arg) {
+  al_ctx *ctx = al_ctx_of(L);
+  if (arg != 1 || !lua_istable(L, 1) || !al_isinstance(L, ctx, 1, AL_C_BaseTransport))
+    al_typeerror(L, arg, "Transport");
+  luaL_getmetafield(L, 1, "__name");
+  al_raise(L, ctx, AL_C_NotImplementedError, "%s has no such method of its own", lua_tostring(L, -1));
+}
+
 static al_transport *self(lua_State *L) { return al_check_transport(L, 1)->t; }
 
 static int transport_close(lua_State *L) {
   al_transport_close(self(L));
   return 0;
+}
+
+static int left(lua_State *L, int status, lua_KContext extra) {
+  (void)L, (void)status, (void)extra;
+  return 0;
+}
+
+/* __close: a script's own transport has a close of its own. */
+static int transport_leave(lua_State *L) {
+  if (!lua_istable(L, 1)) return transport_close(L);
+  lua_getfield(L, 1, "close");
+  lua_pushvalue(L, 1);
+  lua_callk(L, 1, 0, 0, left);
+  return left(L, LUA_OK, 0);
 }
 
 static int transport_abort(lua_State *L) {
@@ -528,13 +559,17 @@ static void push_pipe_text(lua_State *L, const l_transport *t) {
 }
 
 static int transport_tostring(lua_State *L) {
+  if (lua_istable(L, 1) && luaL_getmetafield(L, 1, "__name") == LUA_TSTRING) { /* a script's */
+    lua_pushfstring(L, "%s: %p", lua_tostring(L, -1), lua_topointer(L, 1));
+    return 1;
+  }
   l_transport *t = al_check_transport(L, 1);
   char text[AL_TRANSPORT_STRLEN];
   if (t->class == AL_C_ReadTransport || t->class == AL_C_WriteTransport) {
     push_pipe_text(L, t);
     return 1;
   }
-  lua_pushstring(L, al_transport_describe(t->t, t->fd, text, sizeof text));
+  lua_pushstring(L, describe_box(t, text, sizeof text));
   return 1;
 }
 
@@ -544,7 +579,7 @@ static const luaL_Reg base_methods[] = {{"close", transport_close},
                                         {"get_extra_info", transport_get_extra_info},
                                         {"set_protocol", transport_set_protocol},
                                         {"get_protocol", transport_get_protocol},
-                                        {"__close", transport_close},
+                                        {"__close", transport_leave},
                                         {"__gc", transport_gc},
                                         {"__tostring", transport_tostring},
                                         {NULL, NULL}};

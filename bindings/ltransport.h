@@ -33,12 +33,14 @@ typedef struct l_transport {
 
 extern const char al_transport_tag;
 
+/* Raises what al_check_transport does for the value at arg, which is none. */
+void al_transport_refuse(lua_State *L, int arg);
+
 /* The transport at arg, or a type error. On the way of every write, so it doesn't ask for the class first: no other
  * userdata of this size has both the tag and its own address in it. */
 static inline l_transport *al_check_transport(lua_State *L, int arg) {
   l_transport *t = lua_type(L, arg) == LUA_TUSERDATA ? lua_touserdata(L, arg) : NULL;
-  if (!t || lua_rawlen(L, arg) != sizeof *t || t->tag != &al_transport_tag || t->self != t)
-    al_typeerror(L, arg, "Transport");
+  if (!t || lua_rawlen(L, arg) != sizeof *t || t->tag != &al_transport_tag || t->self != t) al_transport_refuse(L, arg);
   return t;
 }
 

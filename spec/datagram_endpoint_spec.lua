@@ -105,6 +105,7 @@ helper.each_loop(function(_, new_loop)
         local there = { "localhost", tostring(sockname(at).port) }
         local client, transport = endpoint(loop, nil, there, { family = S.AF_INET })
         transport:sendto("x")
+        assert.matches("^<DatagramTransport fd=", tostring(transport))
         assert.same({ "x" }, server:wait_got(1))
         raises(aloop.gaierror, nil, loop.create_datagram_endpoint, loop, nop, nil, { "no-such-host.invalid", 9 })
         client:close()

@@ -434,3 +434,41 @@ helper.each_loop(function(_, new_loop)
     end)
   end)
 end)
+
+describe("a script's own transport", function()
+  local function extend()
+    local Mock = aloop.Transport:extend("Mock")
+    function Mock:write(data) self.data = (self.data or "") .. data end
+    function Mock:close()
+      aloop.sleep(0)
+      self.is_closed = true
+    end
+    return Mock
+  end
+
+  it("has the methods that it brings, and no other", function()
+    local mock = extend()()
+    mock:write("a")
+    mock:write("b")
+    assert.equal("ab", mock.data)
+    for _, name in ipairs { "abort", "is_closing", "pause_reading", "get_extra_info", "get_write_buffer_size" } do
+      raises(aloop.NotImplementedError, "Mock", mock[name], mock, "peername")
+    end
+    type_error("Transport expected, got Protocol", aloop.Transport.abort, aloop.Protocol())
+  end)
+
+  it("has a text", function()
+    assert.matches("^Mock: ", tostring(extend()()))
+    assert.matches("^BaseTransport: ", tostring(aloop.BaseTransport()))
+  end)
+
+  it("is closed by its own close at the end of a scope", function()
+    helper.as_task(function()
+      local mock = extend()()
+      do
+        local _ <close> = mock
+      end
+      assert.is_true(mock.is_closed)
+    end)
+  end)
+end)
