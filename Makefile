@@ -7,7 +7,7 @@
 
 VERSION := $(shell sed -n 's/^.define AL_VERSION "\(.*\)"/\1/p' core/aloop.h)
 
-# ---- what may be set ----------------------------------------------------------------------------------------------
+# ---- what may be set -------------------------------------------------------------------------------------------------
 
 VARIANT ?= release#     release, debug (ASan, UBSan, assertions) or tsan
 PREFIX  ?= /usr/local#  where install puts things, below DESTDIR
@@ -29,7 +29,7 @@ CC := gcc
 endif
 AR ?= ar
 
-# ---- libraries ----------------------------------------------------------------------------------------------------
+# ---- libraries -------------------------------------------------------------------------------------------------------
 
 ifneq ($(LUA_SRC),)
 LUA_INC := $(LUA_SRC)
@@ -49,7 +49,7 @@ ssl_libs    := $(or $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null),-
 ring_c  := $(wildcard core/io_uring.c core/uring_*.c)
 plain_c := core/io_noring.c
 
-# ---- flags --------------------------------------------------------------------------------------------------------
+# ---- flags -----------------------------------------------------------------------------------------------------------
 
 warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes
 defines  := -D_GNU_SOURCE=
@@ -72,7 +72,7 @@ lua_libs = -Wl,-E -Wl,--whole-archive $(LUA_LIB) -Wl,--no-whole-archive -lm $(ts
 comma := ,
 tsan_wrap := $(if $(filter tsan,$(VARIANT)),-Wl$(comma)--wrap=__longjmp_chk)
 
-# ---- files --------------------------------------------------------------------------------------------------------
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 core_c     := $(filter-out $(ring_c) $(plain_c),$(wildcard core/*.c)) $(if $(have_uring),$(ring_c),$(plain_c))
 bindings_c := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
@@ -105,13 +105,13 @@ programs := $(filter-out $(embeds),$(foreach c,$(program_c),$(call program,$(c))
 benches  := $(patsubst scripts/bench/c/%.c,$(BUILD)/bench/%,$(bench_c))
 bench_o  := $(call obj,$(filter-out $(bench_c),$(bench_all)))# what the programs share
 
-# ---- targets ------------------------------------------------------------------------------------------------------
+# ---- targets ---------------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: all lib module programs run test debug debug-test tsan tsan-test bench bench-programs install uninstall deps \
-        clean help lint lint-gcc lint-clang lint-format lint-cppcheck lint-luacheck lint-layers format \
+        clean help lint lint-gcc lint-clang lint-format lint-lines lint-cppcheck lint-luacheck lint-layers format \
         check-build FORCE
 self = $(MAKE) --no-print-directory
 # Hands in what may have been pointed elsewhere. What is installed is seen by the make that is started after it.
@@ -175,7 +175,7 @@ help: ## show this list
 	@echo "make [target] [VARIANT=release|debug|tsan] [BUILD=dir] [CC=...] [CFLAGS=...] [SPEC='files of spec/']"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-# ---- compiling ----------------------------------------------------------------------------------------------------
+# ---- compiling -------------------------------------------------------------------------------------------------------
 
 # What must be there before anything can be compiled; installs nothing.
 check-build:
@@ -253,13 +253,14 @@ $(stamps)/prefix: FORCE
 installed := bin/aloop include/aloop.h include/aloop_lua.h lib/libaloop.a lib/libaloop_lua.a lib/lua/5.4/aloop.so \
              lib/pkgconfig/aloop.pc lib/pkgconfig/aloop-lua.pc
 
-# ---- lint ---------------------------------------------------------------------------------------------------------
+# ---- lint ------------------------------------------------------------------------------------------------------------
 
 # gcc sees the release's code, clang that of the debug build; both see the stand-in for the ring as well as the ring.
 lint_c     := $(filter-out $(if $(have_uring),,$(ring_c) %_uring.c),$(filter %.c,$(c_files)))
 lint_flags  = -std=gnu11 -pthread $(warnings) -Werror $(defines) $(includes)
 has_clang  := $(shell command -v clang 2>/dev/null)
 lints      := lint-gcc $(if $(has_clang),lint-clang) lint-format lint-cppcheck lint-luacheck lint-layers
+sources    := core bindings lua scripts spec Makefile .ci/run README.md
 
 lint-gcc: $(patsubst %.c,$(BUILD)/lint/gcc/%.o,$(lint_c))
 lint-clang: $(patsubst %.c,$(BUILD)/lint/clang/%.o,$(lint_c))
@@ -273,6 +274,8 @@ lint-format:
 	@status=0; for file in $(c_files); do \
 	  clang-format $$file | diff -u --label $$file --label "$$file, formatted" $$file - || status=1; \
 	done; exit $$status
+lint-lines:
+	@$(LUA) scripts/dev/lines.lua $(sort $(shell find $(sources) -type f))
 lint-cppcheck:
 	@cppcheck -q -j 2 --std=c11 --language=c --inline-suppr --error-exitcode=1 --enable=warning,performance,portability \
 	  --library=scripts/dev/cppcheck.cfg --suppressions-list=scripts/dev/cppcheck.txt \

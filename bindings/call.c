@@ -18,7 +18,7 @@ int al_pcall_c(lua_State *L, lua_CFunction f, void *arg, int nresults) {
   return al_pcall(L, 1, nresults);
 }
 
-/* ---- tracebacks: those of error objects stand in them; that of another value is remembered until the next one */
+/* ---- tracebacks: those of error objects stand in them; that of another value is remembered until the next one ---- */
 
 static bool is_error_object(lua_State *L, al_ctx *ctx, int idx) {
   return lua_istable(L, idx) && al_isinstance(L, ctx, idx, AL_C_BaseError);
@@ -73,7 +73,8 @@ bool *al_reraised(al_ctx *ctx) { return ctx->current ? &ctx->current->reraised :
 
 enum { MAX_TRACEBACK = 16 * 1024 }; /* bytes: of a chain of many tasks, the innermost are told */
 
-/* Adds the stack of L to the traceback on top, as that of the current task, to which the error came from another one. */
+/* Adds the stack of L to the traceback on top, as that of the current task, to which the
+ * error came from another one. */
 static void add_stack(lua_State *L, al_ctx *ctx) {
   lua_pushliteral(L, "\nawaited in ");
   al_task_pushname(L, ctx->current);
@@ -106,7 +107,7 @@ int al_traceback(lua_State *L) {
   return 1;
 }
 
-/* ---- reports */
+/* ---- reports ----------------------------------------------------------------------------------------------------- */
 
 typedef struct report {
   al_ctx *ctx;

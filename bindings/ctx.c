@@ -1,5 +1,5 @@
-/* ctx.c - the context of a Lua state: made once by whoever opens the module first, found through the registry, and torn down
- * by its finalizer, the last of ours to run. Anchors keep alive what has an operation in flight.
+/* ctx.c - the context of a Lua state: made once by whoever opens the module first, found through the registry, and torn
+ * down by its finalizer, the last of ours to run. Anchors keep alive what has an operation in flight.
  *
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
@@ -41,8 +41,8 @@ static int do_nothing(lua_State *L) {
   return 0;
 }
 
-/* Pushes a thread for upcalls: [1] anchors, [2] traceback handler. Its first call takes memory that it then keeps, so that
- * later a callback in C, as a timer's loop.stop, needs none. */
+/* Pushes a thread for upcalls: [1] anchors, [2] traceback handler. Its first call takes memory that it then keeps, so
+ * that later a callback in C, as a timer's loop.stop, needs none. */
 static void new_thread(lua_State *L, al_ctx *ctx, int depth) {
   lua_State *thread = lua_newthread(L);
   lua_pushcfunction(thread, do_nothing);
@@ -143,8 +143,8 @@ void *al_allocate(al_ctx *ctx, void *block, size_t old, size_t new) {
 
 void al_ctx_anchors(lua_State *L, al_ctx *ctx) { lua_rawgeti(L, LUA_REGISTRYINDEX, ctx->anchors_ref); }
 
-/* Room for each slot in the list of free ones, so that giving one back never allocates. It is Lua's memory, for finalizers may
- * come after the context's own. */
+/* Room for each slot in the list of free ones, so that giving one back never allocates. It is Lua's memory, for
+ * finalizers may come after the context's own. */
 static void grow_free_slots(lua_State *L, al_ctx *ctx) {
   int size = ctx->size_free ? ctx->size_free * 2 : 64;
   int *slots = lua_newuserdatauv(L, (size_t)size * sizeof(int), 0);

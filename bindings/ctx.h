@@ -19,8 +19,8 @@ typedef struct l_loop l_loop;     /* lloop.h */
 typedef struct l_future l_future; /* lfuture.h */
 typedef struct l_task l_task;     /* ltask.h */
 
-/* Every class that C knows. A class is a Lua table that is the metatable of its instances too: __index is itself, __name its
- * name, __base its base class. AL_CLASSES(X) lists X(id, name, base): bases before their subclasses. */
+/* Every class that C knows. A class is a Lua table that is the metatable of its instances too: __index is itself,
+ * __name its name, __base its base class. AL_CLASSES(X) lists X(id, name, base): bases before their subclasses. */
 #define AL_CLASSES(X)                                                     \
   X(Object, "Object", Object)                                             \
   X(AbstractEventLoop, "AbstractEventLoop", Object)                       \
@@ -116,7 +116,7 @@ typedef enum al_class {
       AL_C_COUNT
 } al_class;
 
-/* ---- the context: one per Lua state (not per coroutine) ------------------------------------------------------------- */
+/* ---- the context: one per Lua state (not per coroutine) ---------------------------------------------------------- */
 
 #define AL_MAX_DEPTH 64 /* nested upcalls: a callback that makes C call back at once, and so on */
 
@@ -191,8 +191,8 @@ al_ctx *al_ctx_open(lua_State *L);
 void al_ctx_setfuncs(lua_State *L, al_ctx *ctx, const luaL_Reg *functions);
 void al_ctx_pushfunction(lua_State *L, al_ctx *ctx, lua_CFunction f);
 
-/* The state's own allocator, as a lua_Alloc, for what C keeps for long or asks for often: it has blocks at hand where malloc
- * may take them from the kernel each time. Doesn't throw. */
+/* The state's own allocator, as a lua_Alloc, for what C keeps for long or asks for often: it has blocks at hand where
+ * malloc may take them from the kernel each time. Doesn't throw. */
 void *al_allocate(al_ctx *ctx, void *block, size_t old, size_t new);
 
 /* Pushes the anchor table. */
@@ -206,24 +206,25 @@ int al_anchor(lua_State *L, al_ctx *ctx, int idx);
 int al_anchor_top(lua_State *L, al_ctx *ctx, int anchors);
 void al_pushanchored(lua_State *L, al_ctx *ctx, int slot); /* doesn't throw, given a free stack slot */
 void al_unanchor(al_ctx *ctx, int slot);                   /* 0: nothing. Doesn't throw */
-/* The same in two steps, for a value that the stack keeps in between: often the slot is taken again meanwhile, and then there
- * is nothing to clear. */
+/* The same in two steps, for a value that the stack keeps in between: often the slot is taken again meanwhile, and
+ * then there is nothing to clear. */
 void al_unanchor_begin(al_ctx *ctx, int slot);
 void al_unanchor_clear(al_ctx *ctx);
 static inline void al_unanchor_end(al_ctx *ctx) {
   if (ctx->stale) al_unanchor_clear(ctx);
 }
 
-/* ---- call.c: the gate from C to Lua ------------------------------------------------------------------------------------- */
+/* ---- call.c: the gate from C to Lua ------------------------------------------------------------------------------ */
 
-/* Begins an upcall: a Lua thread of its own at base level, with anchors at [1], traceback handler at [2] and at least 20 free
- * stack slots. NULL when upcalls nest too deeply or there is no memory (the event is then dropped and logged). Never throws.
- * Each al_enter has its al_leave, which empties the thread again. */
+/* Begins an upcall: a Lua thread of its own at base level, with anchors at [1], traceback handler at [2] and at least
+ * 20 free stack slots. NULL when upcalls nest too deeply or there is no memory (the event is then dropped and logged).
+ * Never throws. Each al_enter has its al_leave, which empties the thread again. */
 lua_State *al_enter(al_ctx *ctx);
 lua_State *al_try_enter(al_ctx *ctx); /* the same without the log: nothing is dropped */
 void al_leave(al_ctx *ctx, lua_State *L);
 
-/* lua_pcall with the handler at [2]: an error gets its traceback. LUA_OK, or the error is on top. L is from al_enter. */
+/* lua_pcall with the handler at [2]: an error gets its traceback. LUA_OK, or the error is on
+ * top. L is from al_enter. */
 int al_pcall(lua_State *L, int nargs, int nresults);
 
 /* Runs a C function of ours under al_pcall with one light userdata as argument: for upcalls that have to allocate. */
@@ -240,7 +241,8 @@ void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, con
 
 /* The message handler: sets e.traceback of an aloop error that has none; remembers the traceback of any other value. */
 int al_traceback(lua_State *L);
-/* The flag that an error raised from here came from an awaited task, of the current task or of who is outside of tasks. */
+/* The flag that an error raised from here came from an awaited task, of the current task or
+ * of who is outside of tasks. */
 bool *al_reraised(al_ctx *ctx);
 /* Sets the traceback on top (popped) for the error value at idx. */
 void al_settraceback(lua_State *L, al_ctx *ctx, int idx);
@@ -253,13 +255,14 @@ void al_debug_line(al_ctx *ctx, const char *format, ...) __attribute__((format(p
 /* A warning, to the function in AL_SLOT_LOG (aloop.set_log_handler), or else to al_log. Never throws. */
 void al_warn(al_ctx *ctx, const char *category, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* ---- lclass.c --------------------------------------------------------------------------------------------------------------- */
+/* ---- lclass.c ---------------------------------------------------------------------------------------------------- */
 
-/* Makes all classes of AL_CLASSES. Each has extend([name]), is callable (if it may be made by scripts), and shows its name.
- * Methods are added by each binding with al_class_methods. */
+/* Makes all classes of AL_CLASSES. Each has extend([name]), is callable (if it may be made by scripts), and shows its
+ * name. Methods are added by each binding with al_class_methods. */
 void al_class_open(lua_State *L, al_ctx *ctx);
 void al_pushclass(lua_State *L, al_ctx *ctx, al_class class);
-/* Adds functions to a class (metamethods too; they are inherited by copying, so add before making subclasses elsewhere). */
+/* Adds functions to a class (metamethods too; they are inherited by copying, so add before
+ * making subclasses elsewhere). */
 void al_class_methods(lua_State *L, al_ctx *ctx, al_class class, const luaL_Reg *functions);
 /* Is the value at idx an instance of class or of a subclass of it? Doesn't throw. */
 bool al_isinstance(lua_State *L, al_ctx *ctx, int idx, al_class class);
@@ -269,8 +272,8 @@ void *al_check(lua_State *L, al_ctx *ctx, int arg, al_class class);
 void *al_test(lua_State *L, al_ctx *ctx, int arg, al_class class);
 /* Makes a userdata with size bytes (zeroed), nuv user values and the class as metatable; pushes it. */
 void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv);
-/* The same with the class table at index class, for the __new functions of classes that scripts may extend: a C function
- * __new in a class is called as __new(class, ...) when the class or a subclass is called. */
+/* The same with the class table at index class, for the __new functions of classes that scripts may extend: a C
+ * function __new in a class is called as __new(class, ...) when the class or a subclass is called. */
 void *al_new_instance(lua_State *L, int class, size_t size, int nuv);
 void al_class_openlib(lua_State *L, al_ctx *ctx);
 /* For an __index of C: what the class of the object at 1 has at the key at 2. */
@@ -281,13 +284,13 @@ bool al_class_is_call(lua_CFunction f);
 void al_check_callable(lua_State *L, int arg);
 bool al_iscallable(lua_State *L, int idx);
 
-/* ---- lerror.c ----------------------------------------------------------------------------------------------------------------- */
+/* ---- lerror.c ---------------------------------------------------------------------------------------------------- */
 
 /* Push an error object / raise it (with position-free message; traceback is added by the gate). */
 void al_pusherror(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...); /* lua_pushfstring's formats */
 int al_raise(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...);
-/* From an error of the core: -errno → OSError's subclass with errno, code and filename; AL_EAI → gaierror; AL_ECLOSED... →
- * RuntimeError. message NULL: al_strerror. filename may be NULL. */
+/* From an error of the core: -errno → OSError's subclass with errno, code and filename; AL_EAI → gaierror;
+ * AL_ECLOSED... → RuntimeError. message NULL: al_strerror. filename may be NULL. */
 void al_pushoserror(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
 int al_raise_os(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
 /* Pushes all that there is to say of the error value at idx: message, traceback, members of a group, causes. What is
@@ -299,17 +302,18 @@ bool al_isinterrupt(lua_State *L, al_ctx *ctx, int idx);
 
 void al_group_openlib(lua_State *L, al_ctx *ctx); /* lgroup.c: parts of an ExceptionGroup */
 
-/* ---- loptions.c: wrong arguments ---------------------------------------------------------------------------------------------------- */
+/* ---- loptions.c: wrong arguments --------------------------------------------------------------------------------- */
 
-/* luaL_argerror and its kin for our functions: arguments are numbered as Lua numbers those of methods, and the method is
- * named, even if the call was pcall(loop.call_later, loop, ...). A table of options among positional arguments is told. */
+/* luaL_argerror and its kin for our functions: arguments are numbered as Lua numbers those of methods, and
+ * the method is named, even if the call was pcall(loop.call_later, loop, ...). A table of options among
+ * positional arguments is told. */
 int al_argerror(lua_State *L, int arg, const char *text);
 int al_typeerror(lua_State *L, int arg, const char *expected);
 lua_Number al_checknumber(lua_State *L, int arg);
 lua_Integer al_checkinteger(lua_State *L, int arg);
 lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise);
 
-/* ---- options: keyword tables ------------------------------------------------------------------------------------------------------ */
+/* ---- options: keyword tables ------------------------------------------------------------------------------------- */
 
 /* The option table at arg (nil or none: no options) of function f: raises "unknown option 'k' to 'f'" unless every key
  * stands in names (ended by NULL), and a type error if it is no table. Returns whether there is one. */

@@ -1,5 +1,5 @@
-/* lcancel.c - how a request to cancel finds its way: from the task that is asked, along what it waits for. It is told to
- * the task at its next step (ltask.c). Called by task:cancel(), timeouts, and whoever cancels a future.
+/* lcancel.c - how a request to cancel finds its way: from the task that is asked, along what it waits for. It is told
+ * to the task at its next step (ltask.c). Called by task:cancel(), timeouts, and whoever cancels a future.
  *
  * SPDX-License-Identifier: MIT */
 #include "lloop.h"

@@ -1,5 +1,5 @@
-/* lcontext.c - ContextVar, Context and Token. A context holds an immutable map; set makes a new map. What a callback or task
- * sees stands in AL_SLOT_CONTEXT of the anchors, and is no more than `empty` until a variable is set.
+/* lcontext.c - ContextVar, Context and Token. A context holds an immutable map; set makes a new map. What a callback or
+ * task sees stands in AL_SLOT_CONTEXT of the anchors, and is no more than `empty` until a variable is set.
  *
  * SPDX-License-Identifier: MIT */
 #include "lcontext.h"
@@ -24,7 +24,7 @@ typedef struct token {
 
 static const char nil_value; /* stands for nil in a map */
 
-/* ---- the current context */
+/* ---- the current context ----------------------------------------------------------------------------------------- */
 
 int al_context_swap(lua_State *L, al_ctx *ctx, int kind) {
   int former = ctx->context_kind;
@@ -94,7 +94,7 @@ static void push_current_object(lua_State *L, al_ctx *ctx) {
   lua_pop(L, 1);
 }
 
-/* ---- variables */
+/* ---- variables --------------------------------------------------------------------------------------------------- */
 
 /* ContextVar(name, {default}) */
 static int var_new(lua_State *L) {
@@ -153,8 +153,8 @@ static int var_get(lua_State *L) {
   return 1;
 }
 
-/* Replaces the map of the Context at context_idx by a copy in which the variable at var_idx has the value on top (popped;
- * nil: &nil_value), or none if remove. */
+/* Replaces the map of the Context at context_idx by a copy in which the variable at var_idx has the value on top
+ * (popped; nil: &nil_value), or none if remove. */
 static void change(lua_State *L, int context_idx, int var_idx, bool remove) {
   if (lua_isnil(L, -1) && !remove) {
     lua_pop(L, 1);
@@ -238,7 +238,7 @@ static int var_tostring(lua_State *L) {
   return 1;
 }
 
-/* ---- variables in pieces */
+/* ---- variables in pieces ----------------------------------------------------------------------------------------- */
 
 void al_var_push_name(lua_State *L, int idx) { lua_getiuservalue(L, idx, VAR_NAME); }
 
@@ -274,7 +274,7 @@ void al_var_set(lua_State *L, al_ctx *ctx, int idx) {
   lua_pop(L, 1);
 }
 
-/* ---- contexts */
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
 
 static int copy_context(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);

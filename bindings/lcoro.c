@@ -1,6 +1,6 @@
-/* lcoro.c - the coroutine library for scripts that wait. A user's coroutine may wait inside a task: aloop's own yields carry a
- * tag, and resume and wrap pass them outward until they reach the loop; what scripts yield stays theirs. While a coroutine
- * waits, the tag stays on top of its stack: to others it looks `normal`, for only its task may resume it.
+/* lcoro.c - the coroutine library for scripts that wait. A user's coroutine may wait inside a task: aloop's own yields
+ * carry a tag, and resume and wrap pass them outward until they reach the loop; what scripts yield stays theirs. While
+ * a coroutine waits, the tag stays on top of its stack: to others it looks `normal`, for only its task may resume it.
  *
  * SPDX-License-Identifier: MIT */
 #include "lcontext.h"
@@ -170,7 +170,8 @@ static int coro_yield(lua_State *L) {
   return lua_yieldk(L, lua_gettop(L), (lua_KContext)ctx, yielded);
 }
 
-/* For what is written in Lua. check_wait(name): raises unless the Lua function of this name, which calls it, may wait. */
+/* For what is written in Lua. check_wait(name): raises unless the Lua function of this name,
+ * which calls it, may wait. */
 static int check_wait(lua_State *L) {
   al_check_wait(L, al_ctx_of(L), luaL_checkstring(L, 1));
   return 0;
@@ -197,8 +198,8 @@ static int generator_throw(lua_State *L) {
   return start(L, 2, AS_RESUME);
 }
 
-/* generator_raise(error): an error that came out of a generator's coroutine goes on in the one that runs it, and so does
- * its traceback. */
+/* generator_raise(error): an error that came out of a generator's coroutine goes on in the one that runs
+ * it, and so does its traceback. */
 static int generator_raise(lua_State *L) {
   lua_settop(L, 1);
   *al_reraised(al_ctx_of(L)) = true;

@@ -101,8 +101,8 @@ static void check_coroutine(lua_State *L, int arg) {
 
 static const char *const create_task_options[] = {"name", "context", "eager_start", NULL};
 
-/* eager_task_factory(loop, coro, [options]): tasks take their first step at once. create_task knows it, so that a task has
- * its name in that step. */
+/* eager_task_factory(loop, coro, [options]): tasks take their first step at once. create_task knows it, so that a
+ * task has its name in that step. */
 static int eager_task_factory(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_open(L, ctx, 1);
@@ -217,7 +217,7 @@ static int ensure_future(lua_State *L) {
   return 1;
 }
 
-/* ---- await */
+/* ---- await ------------------------------------------------------------------------------------------------------- */
 
 /* A coroutine runs as part of the current task, as in Python; so does an object's __await. */
 static int await(lua_State *L) {
@@ -254,7 +254,8 @@ static int future_await(lua_State *L) {
   return al_await(L, ctx, 1);
 }
 
-/* keep_cancellation(): the CancelledError that the current task has just caught isn't lost: it is raised again later. */
+/* keep_cancellation(): the CancelledError that the current task has just caught isn't lost:
+ * it is raised again later. */
 static int keep_cancellation(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   if (ctx->current) ctx->current->told = false;

@@ -13,7 +13,9 @@
 #include <netinet/in.h>
 #include <string.h>
 
-/* ---- senders: who wrote lately, so that an answer needs neither a new array nor a look at the text of an address - */
+/* ---- senders ----------------------------------------------------------------------------------------------------- */
+
+/* Who wrote lately, so that an answer needs neither a new array nor a look at the text of an address. */
 
 #define SENDERS 64 /* a power of two; a place for each, by port */
 
@@ -239,7 +241,7 @@ static int try_found(lua_State *L, al_ctx *ctx, making *m) {
   return raise_attempt(L, ctx, &first);
 }
 
-/* ---- looking up */
+/* ---- looking up -------------------------------------------------------------------------------------------------- */
 
 static int look_up_remote(lua_State *L, al_ctx *ctx, making *m);
 
@@ -281,7 +283,7 @@ static int on_local(lua_State *L, al_ctx *ctx, l_op *op) {
   return look_up_remote(L, ctx, making_of(op));
 }
 
-/* ---- ways to a socket */
+/* ---- ways to a socket -------------------------------------------------------------------------------------------- */
 
 static int make_unix(lua_State *L, al_ctx *ctx, making *m) {
   attempt first = {.error = 0};

@@ -71,7 +71,7 @@ static struct {
   struct termios modes;
 } terminal;
 
-/* ---- the terminal ----------------------------------------------------------------------------------------------- */
+/* ---- the terminal ------------------------------------------------------------------------------------------------ */
 
 static void save_terminal(void) {
   terminal.flags = fcntl(STDIN_FILENO, F_GETFL);

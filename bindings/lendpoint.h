@@ -32,9 +32,9 @@ void al_endpoint_dispose(l_endpoint *e);
 int al_endpoint_make(lua_State *L, al_ctx *ctx, l_endpoint *e, int factory, const l_transport_kind *kind,
                      const void *how, const l_given *given);
 
-/* The last steps of that, for who makes the transport otherwise: waits for al_endpoint_done (a TLS transport's `done`, with
- * e as its data). The kind's abandon is al_endpoint_abandon; its finish lets al_endpoint_finish raise what the handshake of the
- * transport at idx failed with. */
+/* The last steps of that, for who makes the transport otherwise: waits for al_endpoint_done (a TLS transport's `done`,
+ * with e as its data). The kind's abandon is al_endpoint_abandon; its finish lets al_endpoint_finish raise what the
+ * handshake of the transport at idx failed with. */
 int al_endpoint_wait(lua_State *L, al_ctx *ctx, l_endpoint *e, al_transport *made, const l_wait_kind *kind);
 void al_endpoint_done(al_transport *transport, void *data, int error);
 void al_endpoint_abandon(al_ctx *ctx, l_wait *wait);

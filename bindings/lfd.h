@@ -21,8 +21,8 @@ void al_watch_commit(lua_State *L, al_ctx *ctx);
 void al_watch_undo(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, int handle);
 void al_watch_end(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key);
 
-/* The handle at idx, which stays with its loop, was cancelled by a script (an exception handler gets to see it): what called it
- * is removed, as asyncio does. */
+/* The handle at idx, which stays with its loop, was cancelled by a script (an exception handler gets to see it): what
+ * called it is removed, as asyncio does. */
 void al_watch_cancel(lua_State *L, al_ctx *ctx, const l_handle *h, int idx);
 
 void al_fd_openlib(lua_State *L, al_ctx *ctx);

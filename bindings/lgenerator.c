@@ -1,6 +1,6 @@
 /* lgenerator.c - loop:shutdown_asyncgens(), and what else asynchronous generators (generators.lua) ask of C besides the
- * resuming, which is lcoro.c's. The Lua file is loaded by the first generator: without one, there is nothing to shut down
- * but the door.
+ * resuming, which is lcoro.c's. The Lua file is loaded by the first generator: without one, there is
+ * nothing to shut down but the door.
  *
  * SPDX-License-Identifier: MIT */
 #include "lgenerator.h"

@@ -1,5 +1,5 @@
-/* lhandle.c - Handle and TimerHandle. One userdata holds the core's handle (or timer), the callback, its arguments and its
- * context; while it is queued it is anchored, and that is all that keeps it.
+/* lhandle.c - Handle and TimerHandle. One userdata holds the core's handle (or timer), the callback, its arguments and
+ * its context; while it is queued it is anchored, and that is all that keeps it.
  *
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"
@@ -46,8 +46,8 @@ static void call(al_ctx *ctx, lua_State *L, l_handle *h, int idx) {
   if (al_pcall(L, h->nargs, 0) != LUA_OK) report_failure(ctx, L, h, idx);
 }
 
-/* Runs in the handle's context. What it becomes of it stays with the handle, for watches and timers that run again; an error is
- * reported in it, too. */
+/* Runs in the handle's context. What it becomes of it stays with the handle, for watches and timers that run again; an
+ * error is reported in it, too. */
 static void call_in_context(al_ctx *ctx, lua_State *L, l_handle *h, int idx) {
   lua_getiuservalue(L, idx, UV_CONTEXT(h));
   int former = al_context_swap(L, ctx, h->context_kind);
@@ -174,7 +174,7 @@ void al_handle_drop(al_ctx *ctx, l_handle *h) {
   forget_anchor(ctx, h);
 }
 
-/* ---- methods */
+/* ---- methods ----------------------------------------------------------------------------------------------------- */
 
 static int handle_cancel(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);

@@ -20,7 +20,7 @@
 
 #include <string.h>
 
-/* ---- finding loops */
+/* ---- finding loops ----------------------------------------------------------------------------------------------- */
 
 l_loop *al_test_loop(lua_State *L, al_ctx *ctx, int arg) {
   l_loop *loop = lua_touserdata(L, arg);
@@ -55,7 +55,7 @@ void al_pushloop(lua_State *L, l_loop *loop) {
   lua_pop(L, 1);
 }
 
-/* ---- making */
+/* ---- making ------------------------------------------------------------------------------------------------------ */
 
 static void discard(al_loop *loop, al_handle *handle) {
   (void)loop;
@@ -190,7 +190,7 @@ static int selector_loop_new(lua_State *L) {
 
 static int proactor_loop_new(lua_State *L) { return new_loop(L, al_ctx_of(L), "uring"); }
 
-/* ---- life */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 static int loop_is_closed(lua_State *L) {
   lua_pushboolean(L, al_loop_is_closed(al_check_loop(L, al_ctx_of(L), 1)->loop));
@@ -292,7 +292,7 @@ static int loop_tostring(lua_State *L) {
   return 1;
 }
 
-/* ---- debug mode */
+/* ---- debug mode -------------------------------------------------------------------------------------------------- */
 
 static int loop_get_debug(lua_State *L) {
   lua_pushboolean(L, al_loop_debug(al_check_loop(L, al_ctx_of(L), 1)->loop));
@@ -307,7 +307,7 @@ static int loop_set_debug(lua_State *L) {
   return 0;
 }
 
-/* ---- the module's functions */
+/* ---- the module's functions -------------------------------------------------------------------------------------- */
 
 static int set_quiet(lua_State *L) {
   al_check_loop(L, al_ctx_of(L), 1)->quiet = lua_toboolean(L, 2);

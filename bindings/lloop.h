@@ -40,13 +40,13 @@ l_loop *al_check_loop(lua_State *L, al_ctx *ctx, int arg);
 l_loop *al_test_loop(lua_State *L, al_ctx *ctx, int arg);
 /* ... that is open: raises RuntimeError("Event loop is closed"). In debug mode also checks the thread. */
 l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg);
-/* Raises RuntimeError("Event loop is closed") if it is, or was even collected: what outlives the loop at the end of a state has
- * only its address. */
+/* Raises RuntimeError("Event loop is closed") if it is, or was even collected: what outlives the loop at the end of
+ * a state has only its address. */
 void al_check_alive(lua_State *L, l_loop *loop);
 /* Pushes the loop's userdata. */
 void al_pushloop(lua_State *L, l_loop *loop);
 
-/* ---- lloopcurrent.c */
+/* ---- lloopcurrent.c ---------------------------------------------------------------------------------------------- */
 
 /* The running loop, else raises RuntimeError("no running event loop"). */
 l_loop *al_running_loop(lua_State *L, al_ctx *ctx);
@@ -57,14 +57,14 @@ l_loop *al_default_loop(lua_State *L, al_ctx *ctx);
 /* get_event_loop() outside of a running loop: pushes the current loop; makes it if a factory was set; or raises. */
 l_loop *al_current_loop(lua_State *L, al_ctx *ctx);
 
-/* ---- llooprun.c */
+/* ---- llooprun.c -------------------------------------------------------------------------------------------------- */
 
 /* Runs the loop, nothing raised: an error of the core, or 0. */
 int al_turn_forever(al_ctx *ctx, l_loop *loop);
 /* Raises the interrupt that left the loop (ctx->exiting). */
 int al_raise_exit(lua_State *L, al_ctx *ctx);
 
-/* ---- lloopdebug.c */
+/* ---- lloopdebug.c ------------------------------------------------------------------------------------------------ */
 
 #define AL_SLOW_CALLBACK 0.1 /* slow_callback_duration of a new loop, in seconds */
 void al_loop_set_slow_callback(l_loop *loop, double seconds);

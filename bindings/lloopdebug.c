@@ -1,5 +1,5 @@
-/* lloopdebug.c - what a loop does in debug mode: it tells of callbacks that took too long, and has garbage collected now and
- * then, so that errors which nobody took show.
+/* lloopdebug.c - what a loop does in debug mode: it tells of callbacks that took too long, and has garbage collected
+ * now and then, so that errors which nobody took show.
  *
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"
@@ -8,7 +8,7 @@
 #include "lrepr.h"
 #include "ltask.h"
 
-/* ---- slow callbacks */
+/* ---- slow callbacks ---------------------------------------------------------------------------------------------- */
 
 static void slow_io(al_loop *core, al_handle *handle, int64_t took_ns) {
   if (handle && (al_handle_is_ours(handle) || al_task_is_step(handle))) return; /* they tell it themselves */
@@ -61,7 +61,7 @@ void al_loop_set_slow_callback(l_loop *loop, double seconds) {
   al_loop_set_slow(loop->loop, loop->slow_ns, slow_io);
 }
 
-/* ---- errors that nobody took show when their futures are collected, so collect now and then */
+/* ---- errors that nobody took show when their futures are collected, so collect now and then ---------------------- */
 
 #define COLLECT_INTERVAL_NS INT64_C(1000000000)
 

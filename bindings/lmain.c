@@ -1,5 +1,5 @@
-/* lmain.c - the main chunk as a task: it is stepped at once, and its loop, settled by the first call that needs one, runs
- * from its first wait until it is done.
+/* lmain.c - the main chunk as a task: it is stepped at once, and its loop, settled by the first call that needs one,
+ * runs from its first wait until it is done.
  *
  * SPDX-License-Identifier: MIT */
 #include "lloop.h"

@@ -1,5 +1,5 @@
-/* lmaywait.c - may a function wait where it is called? If not, the error says what is in the way, and the way out. In debug
- * mode those are told of, too, who wait again though they were cancelled. Called at the begin of all that waits
+/* lmaywait.c - may a function wait where it is called? If not, the error says what is in the way, and the way out. In
+ * debug mode those are told of, too, who wait again though they were cancelled. Called at the begin of all that waits
  * (al_check_wait); how one then waits is ltask.c's and lcoro.c's.
  *
  * SPDX-License-Identifier: MIT */
@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-/* ---- what is in the way */
+/* ---- what is in the way ------------------------------------------------------------------------------------------ */
 
 /* Pushes "string.gsub" if the module's table on top (popped) has the function at f; else false, and pushes nothing. */
 static bool push_name_in(lua_State *L, int f, const char *module) {
@@ -87,8 +87,8 @@ static void push_complaint(lua_State *L, const char *name) {
                   name, name);
 }
 
-/* Pushes what stands in blocked between the caller L and its task. Lua functions and the functions that can be suspended are
- * passed over. False, and pushes nothing, if there is nothing. */
+/* Pushes what stands in blocked between the caller L and its task. Lua functions and the functions that can be
+ * suspended are passed over. False, and pushes nothing, if there is nothing. */
 static bool find_culprit(lua_State *L, lua_State *blocked) {
   static const char *const fine[] = {"pcall", "xpcall", "dofile", "pairs", "require", "error", NULL};
   lua_Debug ar;
@@ -120,7 +120,7 @@ static void push_culprit(lua_State *L, lua_State *resumer) {
   push_complaint(L, "something");
 }
 
-/* ---- debug mode: who waits again though it was cancelled */
+/* ---- debug mode: who waits again though it was cancelled --------------------------------------------------------- */
 
 static bool holds_cancellation(lua_State *co, al_ctx *ctx, lua_Debug *ar) {
   for (int n = 1; lua_getlocal(co, ar, n); n++) {
@@ -132,8 +132,8 @@ static bool holds_cancellation(lua_State *co, al_ctx *ctx, lua_Debug *ar) {
 }
 
 /* Is a cancellation on its way through this coroutine, and the wait one of a <close> variable, or of aloop's own, which
- * raises it again? While a C function (pcall, the task's own) closes the variables of what failed under it, it keeps the
- * error on its stack. */
+ * raises it again? While a C function (pcall, the task's own) closes the variables of what failed under it, it
+ * keeps the error on its stack. */
 static bool is_unwinding(lua_State *co, al_ctx *ctx) {
   lua_Debug ar;
   if (!lua_checkstack(co, LUA_MINSTACK)) return true;
@@ -156,7 +156,7 @@ static void check_swallowed(lua_State *L, al_ctx *ctx, l_task *t) {
   lua_pop(L, 2);
 }
 
-/* ---- the question itself */
+/* ---- the question itself ----------------------------------------------------------------------------------------- */
 
 l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f) {
   l_task *t = ctx->current;

@@ -7,7 +7,7 @@
 #include <limits.h>
 #include <string.h>
 
-/* ---- wrong arguments ----------------------------------------------------------------------------------------- */
+/* ---- wrong arguments --------------------------------------------------------------------------------------------- */
 
 /* Pushes the name under which the table on top (popped) has the function at f; false, and nothing, if it has it not. */
 static bool push_key_of(lua_State *L, int f) {
@@ -117,7 +117,7 @@ lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise) {
   return lua_isnoneornil(L, arg) ? otherwise : al_checkinteger(L, arg);
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 static bool is_known(lua_State *L, int key, const char *const *names) {
   if (lua_type(L, key) != LUA_TSTRING) return false;

@@ -6,8 +6,8 @@
 
 #include "ltask.h"
 
-/* What stands for a task that sleeps, or waits in a list of tasks. It is not part of the task, for few tasks of many wait in
- * this way at one time; and no userdata, for the same few serve again and again. */
+/* What stands for a task that sleeps, or waits in a list of tasks. It is not part of the task, for few tasks of many
+ * wait in this way at one time; and no userdata, for the same few serve again and again. */
 typedef struct l_pause l_pause;
 struct l_pause {
   al_timer timer; /* sleep()'s; otherwise its handle is the place in a list */

@@ -464,8 +464,8 @@ static void set_ops(lua_State *L, l_methods *set, int idx) {
   if (ops->get_buffer && !ops->buffer_updated) ops->buffer_updated = on_buffer_updated_unwanted;
 }
 
-/* In the registry: a Lua function that gets all methods of a protocol, in the order of al_method, which takes half the time
- * of as many calls of lua_getfield; and a weak table of method sets, by a hash of the methods. */
+/* In the registry: a Lua function that gets all methods of a protocol, in the order of al_method, which takes half the
+ * time of as many calls of lua_getfield; and a weak table of method sets, by a hash of the methods. */
 static const char getter_key, sets_key;
 
 static const char getter_text[] =

@@ -13,8 +13,8 @@
 
 /* ---- the log ----------------------------------------------------------------------------------------------------- */
 
-/* The states that have a log handler. What the core logs in a thread goes to the one that was last given a handler there,
- * or has run a loop there; a state may move to another thread, and end there. */
+/* The states that have a log handler. What the core logs in a thread goes to the one that was last given a handler
+ * there, or has run a loop there; a state may move to another thread, and end there. */
 static al_ctx *log_states;
 static pthread_mutex_t log_mutex = PTHREAD_MUTEX_INITIALIZER; /* for log_states, their log_next and log_thread */
 static bool takes_core;                                       /* atomic */

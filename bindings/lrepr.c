@@ -10,12 +10,13 @@
 
 enum { MAX_FRAMES = 10, MAX_STRING = 60 };
 
-/* ---- where an object was made */
+/* ---- where an object was made ------------------------------------------------------------------------------------ */
 
 /* Pushes the table of what is known of objects without keeping them alive. */
 static void push_traces(lua_State *L, al_ctx *ctx) { al_pushanchored(L, ctx, AL_SLOT_TRACES); }
 
-/* Each path of ours is "aloop/" and a name. This is asked for each new task: the first letter tells most names apart. */
+/* Each path of ours is "aloop/" and a name. This is asked for each new task: the first letter
+ * tells most names apart. */
 bool al_is_own_source(const char *source) {
   static const char folder[] = "aloop/";
   const char *slash = *source == '@' ? strrchr(source, '/') : NULL;
@@ -91,7 +92,7 @@ static void add_place(lua_State *L, al_ctx *ctx, luaL_Buffer *b, int idx) {
   luaL_addvalue(b);
 }
 
-/* ---- values */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 /* Pushes the key under which the table on top (kept) has the function at f; false, and nothing, if it has it not. */
 static bool push_key_of(lua_State *L, int f) {
@@ -164,7 +165,7 @@ void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
   }
 }
 
-/* ---- handles */
+/* ---- handles ----------------------------------------------------------------------------------------------------- */
 
 /* f(1, 'a') */
 static void add_call(lua_State *L, luaL_Buffer *b, l_handle *h, int idx) {
@@ -244,7 +245,7 @@ void al_handle_describe(lua_State *L, l_handle *h, int idx, const char *prefix, 
   lua_pop(L, 1);
 }
 
-/* ---- futures and tasks */
+/* ---- futures and tasks ------------------------------------------------------------------------------------------- */
 
 static const char *const state_names[] = {"pending", "finished", "cancelled"};
 

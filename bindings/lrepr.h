@@ -13,7 +13,8 @@ void al_remember_place(lua_State *L, al_ctx *ctx, int idx);
 void al_push_place(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes " created at x.lua:3", or "". */
 void al_push_place_text(lua_State *L, al_ctx *ctx, int idx);
-/* Is it the source (lua_Debug's) of one of aloop's own Lua files, which are no place that a script's author looks for? */
+/* Is it the source (lua_Debug's) of one of aloop's own Lua files, which are no place that a
+ * script's author looks for? */
 bool al_is_own_source(const char *source);
 
 /* Adds a short text for any value: strings quoted and cut, functions as `function <file:line>`. */

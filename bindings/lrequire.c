@@ -14,8 +14,8 @@
 /* Upvalues besides the context. A guard stands on the stack of the task that loads a module: a table with
  *   [1]    the coroutine that loads; false once it has ended
  *   [2...] the futures of the other tasks that wait for it
- *   task   (light userdata), name of the module, outer: the guard of the load within which this one is, of the same module,
- *   depth: how many of those there are */
+ *   task (light userdata), name of the module, outer: the guard of the load within which this one is, of the same
+ *   module, depth: how many of those there are */
 #define UP_PACKAGE lua_upvalueindex(2)
 #define UP_LOADING lua_upvalueindex(3) /* module → guard, weak: a coroutine that loads may be forgotten */
 #define UP_GUARD lua_upvalueindex(4)   /* metatable of guards */
@@ -68,8 +68,8 @@ static l_task *task_of(lua_State *L, int idx) {
   return t;
 }
 
-/* Is the loader of the guard at idx suspended in a task that will go on? One that runs is further down in this very stack
- * of calls, and one that a script's yield has suspended may never go on. */
+/* Is the loader of the guard at idx suspended in a task that will go on? One that runs is further down in this very
+ * stack of calls, and one that a script's yield has suspended may never go on. */
 static bool is_waiting(lua_State *L, int idx) {
   lua_rawgeti(L, idx, 1);
   lua_State *co = lua_tothread(L, -1);
@@ -134,8 +134,8 @@ static int wait_for_loader(lua_State *L) {
   return require_again(L, LUA_OK, 0);
 }
 
-/* Makes the load at hand the inner one of another of the same module, if there is one that hasn't ended; the guard is on
- * top. */
+/* Makes the load at hand the inner one of another of the same module, if there is one that
+ * hasn't ended; the guard is on top. */
 static void nest(lua_State *L) {
   int guard = lua_gettop(L);
   lua_Integer depth = 0;
@@ -171,7 +171,8 @@ static void push_guard(lua_State *L) {
 
 /* ---- searching and loading --------------------------------------------------------------------------------------- */
 
-/* The loader has run; its result is on top, or its error, which must not leave the guard to a coroutine that dies of it. */
+/* The loader has run; its result is on top, or its error, which must not leave the guard to a
+ * coroutine that dies of it. */
 static int loaded(lua_State *L, int status, lua_KContext extra) {
   (void)extra;
   if (status != LUA_OK && status != LUA_YIELD) {

@@ -1,5 +1,5 @@
-/* lschedule.c - what a loop is asked to call: call_soon, call_later, call_at and their kin. They make handles (lhandle.c) and
- * hand them to the core; each call of them counts.
+/* lschedule.c - what a loop is asked to call: call_soon, call_later, call_at and their kin. They make handles
+ * (lhandle.c) and hand them to the core; each call of them counts.
  *
  * SPDX-License-Identifier: MIT */
 #include "lfuture.h"

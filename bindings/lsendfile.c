@@ -1,6 +1,6 @@
-/* lsendfile.c - what loop:sendfile and sock_sendfile are made of, for lua/aloop/sendfile.lua, which puts it together: the
- * kernel's sendfile over a socket or a transport; and for what that can't send, reading a file in a thread, and the hold
- * on a transport. All functions here get the loop first, for they wait.
+/* lsendfile.c - what loop:sendfile and sock_sendfile are made of, for lua/aloop/sendfile.lua, which puts it together:
+ * the kernel's sendfile over a socket or a transport; and for what that can't send, reading a file in a thread, and the
+ * hold on a transport. All functions here get the loop first, for they wait.
  *
  * A file is read at offsets, through a duplicate of its descriptor, so that a script may close it meanwhile. Its
  * position is set afterwards, also after an error or a cancellation.

@@ -356,8 +356,10 @@ static int server_start_serving(lua_State *L) {
   return 0;
 }
 
-/* ---- serve_forever: forever_body waits until it is cancelled or the server is closed, both of which raise; then
- * forever_ended closes the server, waits for its end and raises the same error again. */
+/* ---- serve_forever ----------------------------------------------------------------------------------------------- */
+
+/* forever_body waits until it is cancelled or the server is closed, both of which raise; then forever_ended closes the
+ * server, waits for its end and raises the same error again. */
 
 typedef struct forever {
   l_op base;

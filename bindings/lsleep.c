@@ -38,7 +38,7 @@ static int sleep_turn_done(lua_State *L, int status, lua_KContext extra) {
   return lua_gettop(L) - 1;
 }
 
-/* ---- a loop whose class makes its own futures is slept on with one of these */
+/* ---- a loop whose class makes its own futures is slept on with one of these -------------------------------------- */
 
 static int set_result_unless_done(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);

@@ -36,10 +36,10 @@ void al_push_server_socket(lua_State *L, al_ctx *ctx, al_server *server, int fd)
 /* Adds what tostring gives for the TransportSocket of this descriptor, without making one. */
 void al_socket_addtext(lua_State *L, luaL_Buffer *b, int fd);
 
-/* ---- option `sock`: a socket that a transport or server is to take over: a Socket, or an object of another module
- * with a method fileno() or getfd() */
+/* ---- option `sock` ----------------------------------------------------------------------------------------------- */
 
-/* Is the value at idx of such a kind? */
+/* Is the value at idx a socket that a transport or server may take over: a Socket, or an object of another module with
+ * a method fileno() or getfd()? */
 bool al_may_be_socket(lua_State *L, int idx);
 
 typedef struct l_given {

@@ -8,7 +8,7 @@
 #include "ctx.h"
 #include "openssl.h"
 
-/* ---- contexts (lssl.c, lssldefault.c, lsslfields.c, lsslname.c) ---- */
+/* ---- contexts (lssl.c, lssldefault.c, lsslfields.c, lsslname.c) -------------------------------------------------- */
 
 /* User values of an SSLContext. */
 enum {
@@ -55,12 +55,12 @@ int al_ssl_set_servername_callback(lua_State *L);
 /* Sets the function (nil: none) at idx as that of the context at box. */
 void al_ssl_set_servername(lua_State *L, l_ssl_context *c, int box, int idx);
 
-/* ---- constants (lsslconstants.c) ---- */
+/* ---- constants (lsslconstants.c) --------------------------------------------------------------------------------- */
 
 /* Adds Python's constants to the table on top. */
 void al_ssl_constants(lua_State *L);
 
-/* ---- errors (lsslerror.c) ---- */
+/* ---- errors (lsslerror.c) ---------------------------------------------------------------------------------------- */
 
 /* Push / raise the error of TLS; an OSError if a file could not be read. filename (may be NULL): whose fault it is. */
 void al_push_tls_error(lua_State *L, al_ctx *ctx, const al_tls_error *why, const char *filename);
@@ -69,12 +69,12 @@ int al_raise_tls(lua_State *L, al_ctx *ctx, const al_tls_error *why, const char 
  * other end is. */
 void al_push_transport_error(lua_State *L, al_ctx *ctx, al_transport *transport, int error);
 
-/* ---- certificates (lsslcert.c) ---- */
+/* ---- certificates (lsslcert.c) ----------------------------------------------------------------------------------- */
 
 /* Pushes the certificate as Python's getpeercert() has it, or (binary) as DER. */
 void al_push_certificate(lua_State *L, al_ctx *ctx, X509 *cert, bool binary);
 
-/* ---- connections (lsslobject.c, lsslsession.c) ---- */
+/* ---- connections (lsslobject.c, lsslsession.c) ------------------------------------------------------------------- */
 
 /* Pushes the SSLObject of the TLS transport at box, always the same; nil: it was closed before anybody asked. */
 void al_push_ssl_object(lua_State *L, al_ctx *ctx, int box);

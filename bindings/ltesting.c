@@ -2,8 +2,9 @@
  * process, and the loop's own list of what is open.
  *
  * Virtual time stands still while there is something to do and jumps to the next timer when there is not. A loop with
- * I/O in flight is first given a moment of real time (patience) for it to arrive; while a thread works for it, time passes
- * no faster than the real one. A loop that nothing can wake any more is stopped, and so is one whose real time is up.
+ * I/O in flight is first given a moment of real time (patience) for it to arrive; while a thread works
+ * for it, time passes no faster than the real one. A loop that nothing can wake any more is stopped, and
+ * so is one whose real time is up.
  *
  * SPDX-License-Identifier: MIT */
 #include "ltesting.h"

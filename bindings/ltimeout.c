@@ -43,8 +43,8 @@ static void on_timeout(al_loop *loop, al_handle *handle) {
   al_leave(owner->ctx, L);
 }
 
-/* Sets the timer; a time that has come expires in the next turn. It is compared in seconds, as a script would: rounded to
- * nanoseconds, "now" may lie ahead. */
+/* Sets the timer; a time that has come expires in the next turn. It is compared in seconds, as a script would: rounded
+ * to nanoseconds, "now" may lie ahead. */
 static void arm(lua_State *L, timeout *t, int64_t now_ns) {
   al_loop *loop = t->scope.task->f.loop->loop;
   al_timer *timer = &t->scope.timer;

@@ -62,7 +62,8 @@ extern const l_transport_kind al_stream_kind;
  * it is still the caller's. */
 l_transport *al_transport_make_kind(lua_State *L, al_ctx *ctx, const l_transport_kind *kind, const void *how,
                                     l_loop *loop, int *fd, int protocol, int last, al_handle *started, int keep);
-/* The same, but when the core can't make it *err tells, and the userdata is on the stack all the same, with nothing in it. */
+/* The same, but when the core can't make it *err tells, and the userdata is on the stack all
+ * the same, with nothing in it. */
 l_transport *al_transport_try_kind(lua_State *L, al_ctx *ctx, const l_transport_kind *kind, const void *how,
                                    l_loop *loop, int *fd, int protocol, int last, al_handle *started, int keep,
                                    int *err);

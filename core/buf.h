@@ -1,6 +1,6 @@
-/* buf.h - the bytes that a stream has yet to send: a chain of owned blocks, which small appends fill up, and of bytes lent by
- * the caller. Bytes in the chain never move, so iovecs made of it stay right until the bytes are consumed, whatever is
- * appended meanwhile. Knows nothing of descriptors.
+/* buf.h - the bytes that a stream has yet to send: a chain of owned blocks, which small appends fill up, and of bytes
+ * lent by the caller. Bytes in the chain never move, so iovecs made of it stay right until the bytes are consumed,
+ * whatever is appended meanwhile. Knows nothing of descriptors.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_BUF_H

@@ -1,5 +1,5 @@
-/* debug.c - what a loop shows of itself: slow callbacks, counts, a list of all that is open, and, in debug builds, a walk over
- * what must hold between turns. Reads everything and changes nothing.
+/* debug.c - what a loop shows of itself: slow callbacks, counts, a list of all that is open, and, in debug builds, a
+ * walk over what must hold between turns. Reads everything and changes nothing.
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"
@@ -9,7 +9,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 
-/* ---- slow callbacks ------------------------------------------------------------------------------------------------------ */
+/* ---- slow callbacks ---------------------------------------------------------------------------------------------- */
 
 void al__slow_report(al_loop *loop, al_handle *handle, int64_t began_ns) {
   int64_t took_ns = al_time_ns() - began_ns;
@@ -26,7 +26,7 @@ void al_loop_set_slow(al_loop *loop, int64_t slow_ns, al_slow_fn *slow) {
   loop->slow = slow;
 }
 
-/* ---- counts and the list of what is open ------------------------------------------------------------------------------------ */
+/* ---- counts and the list of what is open ------------------------------------------------------------------------- */
 
 void al_loop_get_stats(const al_loop *loop, al_loop_stats *stats) {
   *stats = loop->stats;
@@ -73,7 +73,7 @@ void al_loop_dump(const al_loop *loop, int fd) {
   }
 }
 
-/* ---- the walk -------------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 #ifdef AL_DEBUG
 #define CHECK_EVERY 64 /* turns: the walk is O(n), turns are many */

@@ -6,8 +6,8 @@
 
 #include "loop.h"
 
-/* Around a callback: int64_t began = al__slow_begin(loop); ...; al__slow_end(loop, handle or NULL, began); One branch each
- * outside debug mode. Used by al__loop_run, and by the machines around dispatching a completion. */
+/* Around a callback: int64_t began = al__slow_begin(loop); ...; al__slow_end(loop, handle or NULL, began); One branch
+ * each outside debug mode. Used by al__loop_run, and by the machines around dispatching a completion. */
 static inline int64_t al__slow_begin(const al_loop *loop) { return loop->debug ? al_time_ns() : 0; }
 void al__slow_report(al_loop *loop, al_handle *handle, int64_t began_ns);
 static inline void al__slow_end(al_loop *loop, al_handle *handle, int64_t began_ns) {

@@ -1,5 +1,5 @@
-/* executor.c - blocking work in threads: a queue, and threads that are started when a job finds none idle, up to a limit. Its
- * jobs come back to their loop through al_call_soon_threadsafe. Knows nothing of what the jobs do.
+/* executor.c - blocking work in threads: a queue, and threads that are started when a job finds none idle, up to a
+ * limit. Its jobs come back to their loop through al_call_soon_threadsafe. Knows nothing of what the jobs do.
  *
  * A job holds its loop until it is handed back, so that a loop may be closed and released while its jobs run.
  *
@@ -28,7 +28,7 @@ struct al_executor {
   pthread_t threads[];
 };
 
-/* ---- jobs ----------------------------------------------------------------------------------------------------------------- */
+/* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
 static void job_run(al_loop *loop, al_remote *remote) {
   al_job *job = AL_CONTAINER(remote, al_job, remote);
@@ -41,7 +41,8 @@ static void job_drop(al_remote *remote) {
   job->done(job, -ECANCELED);
 }
 
-/* Gives the job back to its owner: in the loop's thread, or here if the loop is closed. The job is not touched any more. */
+/* Gives the job back to its owner: in the loop's thread, or here if the loop is closed. The
+ * job is not touched any more. */
 static void deliver(al_job *job) {
   al_loop *loop = job->loop;
   if (al_call_soon_threadsafe(loop, &job->remote) != 0) job_drop(&job->remote);
@@ -69,7 +70,7 @@ static al_job **find_job(al_executor *executor, const al_job *job) {
   return link;
 }
 
-/* ---- threads --------------------------------------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static void destroy(al_executor *executor) {
   pthread_cond_destroy(&executor->work);
@@ -128,7 +129,7 @@ static bool is_own_thread(const al_executor *executor) {
   return false;
 }
 
-/* ---- the executor ------------------------------------------------------------------------------------------------------------ */
+/* ---- the executor ------------------------------------------------------------------------------------------------ */
 
 int al_executor_new(size_t max_threads, const char *name, al_executor **executor) {
   if (!max_threads || max_threads > SIZE_MAX / 2 / sizeof(pthread_t)) return -EINVAL;

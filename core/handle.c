@@ -1,5 +1,5 @@
-/* handle.c - callbacks that are queued for the next turn, and the lists in which they stand. Called by everybody; knows of the
- * loop only its ready list.
+/* handle.c - callbacks that are queued for the next turn, and the lists in which they stand. Called by everybody; knows
+ * of the loop only its ready list.
  *
  * SPDX-License-Identifier: MIT */
 #include "handle.h"

@@ -1,4 +1,5 @@
-/* heap.c - see heap.h. Four children a node: half the levels of a binary heap, and the four keys to compare lie together.
+/* heap.c - see heap.h. Four children a node: half the levels of a binary heap, and the four
+ * keys to compare lie together.
  *
  * SPDX-License-Identifier: MIT */
 #include "heap.h"

@@ -1,18 +1,19 @@
-/* io.h - the seam: operations on descriptors, and the table of functions of the machine that performs them. Two machines
- * stand behind it: io_ready.c (over selector.h: epoll, poll, select) and io_uring.c. Above it nothing knows which one.
+/* io.h - the seam: operations on descriptors, and the table of functions of the machine that performs
+ * them. Two machines stand behind it: io_ready.c (over selector.h: epoll, poll, select) and io_uring.c.
+ * Above it nothing knows which one.
  *
  * The rules
- *  1. An op is embedded in its owner and belongs to the machine from submit until its one final completion (done without
- *     AL_OP_MORE): exactly one, after cancel and at close of the machine too (-ECANCELED). Its memory stays until then.
- *     It is idle when that calls done, which may submit it again or free it.
+ *  1. An op is embedded in its owner and belongs to the machine from submit until its one final completion (done
+ *     without AL_OP_MORE): exactly one, after cancel and at close of the machine too (-ECANCELED). Its memory stays
+ *     until then. It is idle when that calls done, which may submit it again or free it.
  *  2. done is called from dispatch only, never from inside submit, cancel, wait or close_fd. (At close: from close.)
  *  3. Bytes handed to done are lent until it returns.
  *  4. One op per descriptor and direction (RECV, RECV_INTO, RECVFROM, ACCEPT, POLL for reading | SEND, SENDTO, CONNECT,
  *     POLL for writing).
  *     A cancelled op no longer counts. A POLL gives way to the next op, with -ECANCELED (its user may have closed the
  *     descriptor behind our back); for any other submit may return -EBUSY (the ring need not notice).
- *  5. After cancel, an armed op may still complete with AL_OP_MORE (what had arrived already), then comes the final one.
- *     Datagrams that were received and not delivered yet are lost.
+ *  5. After cancel, an armed op may still complete with AL_OP_MORE (what had arrived already), then comes the final
+ *     one. Datagrams that were received and not delivered yet are lost.
  *  6. dispatch stops after the completion during which the loop was broken (al__loop_broken); the rest comes with the
  *     next dispatch, before anything new.
  *
@@ -64,8 +65,9 @@ struct al_op {
   uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT, perhaps with AL_POLL_ONCE; else 0 or AL_OP_PLAIN */
   uint8_t flags;  /* the machine's */
   union {
-    /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes come in buffers
-     * of its own need not ask. 0 or an error, which then is the op's final one. A piece has at most AL_READ_SIZE bytes. */
+    /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes
+     * come in buffers of its own need not ask. 0 or an error, which then is the op's final one. A piece
+     * has at most AL_READ_SIZE bytes. */
     struct {
       const char *data;
       int (*lend)(al_op *op, char **base, size_t *len);
@@ -117,16 +119,17 @@ typedef struct al_io_ops {
   /* 0, or an error (the op then stays the owner's and done is not called): -EBADF, -EPERM (POLL: cannot be watched),
    * -EINVAL (select: descriptor too large), -EBUSY (rule 4), -ENOMEM, AL_ECLOSED (from inside close). */
   int (*submit)(al_loop *loop, al_op *op);
-  /* A submitted op; repeated: nothing. After the cancel of a POLL its user may close the descriptor behind our back (remove_reader,
-   * close), and the number may come back as another file: the machine must not rely on what the kernel was told before. */
+  /* A submitted op; repeated: nothing. After the cancel of a POLL its user may close the descriptor behind our
+   * back (remove_reader, close), and the number may come back as another file: the machine must not rely on
+   * what the kernel was told before. */
   void (*cancel)(al_loop *loop, al_op *op);
   /* Closes a descriptor on which no op is in flight (asserted), a cancelled ACCEPT aside: it listens no more. */
   void (*close_fd)(al_loop *loop, int fd);
-  /* Hands what is new to the kernel without waiting, for al_loop_timeout_ns. True: completions are at hand already, which
-   * the descriptor of poll_fd doesn't tell. */
+  /* Hands what is new to the kernel without waiting, for al_loop_timeout_ns. True: completions are at hand already,
+   * which the descriptor of poll_fd doesn't tell. */
   bool (*flush)(al_loop *loop);
-  /* Flushes, waits (timeout_ns -1: until something happens), collects. 1 if there is something to dispatch, 0 if there is
-   * nothing (poll_io of loop.c spares polls that find nothing), or an error; EINTR is no error. Returns at once if
+  /* Flushes, waits (timeout_ns -1: until something happens), collects. 1 if there is something to dispatch, 0 if there
+   * is nothing (poll_io of loop.c spares polls that find nothing), or an error; EINTR is no error. Returns at once if
    * completions are left from before. */
   int (*wait)(al_loop *loop, int64_t timeout_ns);
   void (*dispatch)(al_loop *loop); /* calls done for what was collected; timed by al__slow_begin/end (debug.h) */

@@ -1,7 +1,7 @@
 /* loop.c - the loop: its life and its turn. This page is the specification; the rest of core says how.
  *
- * A turn: wait for I/O, collect the timers that are due, run the callbacks that were queued before the wait, then what the I/O
- * completed, then the due timers. What all these add waits for the next turn.
+ * A turn: wait for I/O, collect the timers that are due, run the callbacks that were queued before the wait, then what
+ * the I/O completed, then the due timers. What all these add waits for the next turn.
  *
  * SPDX-License-Identifier: MIT */
 #include "loop.h"
@@ -17,9 +17,9 @@
 
 #define SLOW_NS (100 * INT64_C(1000000))
 
-/* A poll that does not wait costs a system call a turn, more than many a callback. So once this many in a row have found
- * nothing, while callbacks queue callbacks, each is good for so long. The clock isn't free either: it is read every eighth turn.
- * An op submitted or cancelled puts an end to it (al__loop_io_changed). */
+/* A poll that does not wait costs a system call a turn, more than many a callback. So once this many in a row have
+ * found nothing, while callbacks queue callbacks, each is good for so long. The clock isn't free either: it is read
+ * every eighth turn. An op submitted or cancelled puts an end to it (al__loop_io_changed). */
 #define EMPTY_POLLS 16
 #define SPARED_NS 20000
 #define CLOCK_TURNS 8
@@ -28,7 +28,7 @@ static const al_io_ops *const machines[] = {&al__io_epoll, &al__io_poll, &al__io
 
 static _Thread_local al_loop *current; /* the loop that runs in this thread */
 
-/* ---- the turn ----------------------------------------------------------------------------------------------------------- */
+/* ---- the turn ---------------------------------------------------------------------------------------------------- */
 
 void al__loop_run(al_loop *loop, al_handle *handle) {
   int64_t began_ns = al__slow_begin(loop);
@@ -55,8 +55,8 @@ static int poll_io(al_loop *loop, int64_t limit_ns) {
   if (found < 0) return found;
   loop->spared_polls = 0;
   loop->empty_polls = found || timeout_ns ? 0 : loop->empty_polls + 1;
-  /* After a wait in vain too: a signal may have ended it, and the thread sanitizer, which doesn't know all ways to wait, runs
-   * its handler only inside a call that it does know. */
+  /* After a wait in vain too: a signal may have ended it, and the thread sanitizer, which doesn't know all ways to
+   * wait, runs its handler only inside a call that it does know. */
   if (loop->empty_polls >= EMPTY_POLLS || (!found && timeout_ns)) loop->polled_ns = al_time_ns();
   return 0;
 }
@@ -84,7 +84,7 @@ static int turn(al_loop *loop, int64_t limit_ns) {
   return 0;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static int enter(al_loop *loop) {
   if (loop->closed) return AL_ECLOSED;
@@ -134,7 +134,7 @@ int64_t al_loop_timeout_ns(al_loop *loop) {
   return loop->io->flush(loop) ? 0 : wait_ns(loop, -1);
 }
 
-/* ---- birth and death ------------------------------------------------------------------------------------------------------ */
+/* ---- birth and death --------------------------------------------------------------------------------------------- */
 
 static const al_io_ops *find_machine(const char *name) {
   if (!name) return machines[0];
@@ -217,7 +217,7 @@ void al_loop_release(al_loop *loop) {
   al__free(loop);
 }
 
-/* ---- what a loop tells ------------------------------------------------------------------------------------------------------ */
+/* ---- what a loop tells ------------------------------------------------------------------------------------------- */
 
 bool al_loop_is_running(const al_loop *loop) { return __atomic_load_n(&loop->running, __ATOMIC_ACQUIRE); }
 bool al_loop_is_closed(const al_loop *loop) { return loop->closed; }

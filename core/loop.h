@@ -25,8 +25,8 @@ typedef enum al__room_id {
 
 typedef struct al__room {
   void *state; /* NULL: not used yet */
-  /* Ends all and frees state; called by al_loop_close, highest room first, before the machine closes: an op that is still
-   * in flight gets its final completion (-ECANCELED) only then, so its memory must outlive this call. */
+  /* Ends all and frees state; called by al_loop_close, highest room first, before the machine closes: an op that is
+   * still in flight gets its final completion (-ECANCELED) only then, so its memory must outlive this call. */
   void (*close)(al_loop *loop, void *state);
   /* Writes a line for each thing that is open (al__dump_line); may be NULL. */
   void (*dump)(const al_loop *loop, void *state, int fd);

@@ -13,7 +13,7 @@
 
 #include <errno.h>
 
-/* ---- lists, through the ops' own next and prev. All zero: empty ---- */
+/* ---- lists, through the ops' own next and prev. All zero: empty -------------------------------------------------- */
 
 typedef struct al__ops {
   al_op *first, *last;
@@ -42,7 +42,7 @@ static inline al_op *al__ops_take(al__ops *list) { /* the first, or NULL */
 /* Moves all of from to the end of to. */
 void al__ops_move(al__ops *to, al__ops *from);
 
-/* ---- completions ---- */
+/* ---- completions ------------------------------------------------------------------------------------------------- */
 
 /* Each may change all: after it nothing of before holds, save that the machine exists, and op if it is still
  * submitted. */
@@ -59,8 +59,10 @@ static inline void al__op_end(al_loop *loop, al_op *op, int result) {
   al__op_call(loop, op, result, 0);
 }
 
-/* ---- connects to Unix listeners with a full backlog, and some datagrams: nothing to wait for, so they are tried again
- * and again ---- */
+/* ---- retries ----------------------------------------------------------------------------------------------------- */
+
+/* Connects to Unix listeners with a full backlog, and some datagrams: there is nothing to wait for, so they are tried
+ * again and again. */
 
 typedef struct al__retries {
   al__ops ops;
@@ -80,7 +82,7 @@ al__ops al__retries_take(al__retries *retries); /* all, if it is time; else none
 /* The timeout of a wait, with regard to them. */
 int64_t al__retries_limit(const al__retries *retries, int64_t timeout_ns);
 
-/* ---- ops by system calls ---- */
+/* ---- ops by system calls ----------------------------------------------------------------------------------------- */
 
 #define AL_OP_NOT_SOCKET 1u /* op->flags: recv and sendmsg don't work on this descriptor, read and write do */
 
@@ -100,7 +102,7 @@ static inline void al__shared_free(al__shared *shared) { al__free(shared->block)
 ssize_t al__op_read(al_op *op, al__shared *shared);
 ssize_t al__op_write(al_op *op); /* SEND: n > 0, SENDTO: 0; -EAGAIN: not now, or an error */
 
-/* ---- datagrams: received several at a time into memory of the machine, delivered one by one ---- */
+/* ---- datagrams: received several at a time into memory of the machine, delivered one by one ---------------------- */
 
 typedef struct al__datagrams al__datagrams;
 

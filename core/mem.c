@@ -1,7 +1,7 @@
 /* mem.c - the allocator hook, its counters, and allocation failure on demand. Used by all of core; knows nothing of it.
  *
- * The counters are of the process and atomic: loops of several threads share them. One addition for each call is enough,
- * for what is live is what was allocated less what was freed.
+ * The counters are of the process and atomic: loops of several threads share them. One addition for each call is
+ * enough, for what is live is what was allocated less what was freed.
  *
  * SPDX-License-Identifier: MIT */
 #include "mem.h"

@@ -1,5 +1,5 @@
-/* mem.h - memory for all of core: the allocator of al_set_allocator, counted, and made to fail on demand in debug builds.
- * Any thread. The block belongs to the caller. Knows nothing of loops.
+/* mem.h - memory for all of core: the allocator of al_set_allocator, counted, and made to fail on demand in debug
+ * builds. Any thread. The block belongs to the caller. Knows nothing of loops.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_MEM_H

@@ -1,9 +1,9 @@
-/* sendfile.c - files sent over sockets by the kernel: loop:sendfile and sock_sendfile. On each machine by sendfile(2), as
- * much as the socket takes, whenever it is writable.
+/* sendfile.c - files sent over sockets by the kernel: loop:sendfile and sock_sendfile. On each machine by sendfile(2),
+ * as much as the socket takes, whenever it is writable.
  *
  * Over a transport the file comes after what was written before: the sending waits until that is flushed, and while it
- * goes on the transport refuses writes, and isn't read, as in asyncio. The same hold on a transport is lent to those who
- * have to send a file piece by piece (al_feed). Knows transports only by transport.h.
+ * goes on the transport refuses writes, and isn't read, as in asyncio. The same hold on a transport is lent to those
+ * who have to send a file piece by piece (al_feed). Knows transports only by transport.h.
  *
  * Two ends can come at any time: the transport closes, which is an error of the sending; and the one who asked loses
  * interest (al_sendfile_cancel), after which nobody is told. An operation in flight ends later in both cases; only then

@@ -27,7 +27,7 @@
 /* Of a call that can't be interrupted. */
 static inline int check(int result) { return result < 0 ? -errno : result; }
 
-/* ---- sockets ---------------------------------------------------------------------------------------------------------- */
+/* ---- sockets ----------------------------------------------------------------------------------------------------- */
 
 int al__sock_open(int family, int type, int protocol) {
   return check(socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
@@ -107,7 +107,7 @@ static int get_addr(int fd, al_addr *addr, int (*get)(int, struct sockaddr *, so
 int al__sock_name(int fd, al_addr *addr) { return get_addr(fd, addr, getsockname); }
 int al__sock_peer(int fd, al_addr *addr) { return get_addr(fd, addr, getpeername); }
 
-/* ---- options ---------------------------------------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 int al__sock_get_int(int fd, int level, int option, int *value) {
   socklen_t len = sizeof(*value);
@@ -155,7 +155,7 @@ bool al__sock_is_listening(int fd) {
   return al__sock_get_int(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening) == 0 && listening;
 }
 
-/* ---- descriptors of any kind ---------------------------------------------------------------------------------------------- */
+/* ---- descriptors of any kind ------------------------------------------------------------------------------------- */
 
 int al__fd_kind(int fd) {
   struct stat st;

@@ -1,5 +1,6 @@
-/* sock.h - system calls on descriptors, with what all callers want: what they make is non-blocking and close-on-exec from the
- * start, EINTR is handled, no SIGPIPE from sockets, errors come back as -errno. Knows no loop and keeps no state.
+/* sock.h - system calls on descriptors, with what all callers want: what they make is non-blocking and
+ * close-on-exec from the start, EINTR is handled, no SIGPIPE from sockets, errors come back as -errno.
+ * Knows no loop and keeps no state.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_SOCK_H

@@ -62,7 +62,7 @@ int al__tls_take_failure(al_tls *tls);
 /* Ends the connection because of an error. What OpenSSL has to say to the other end (an alert) is sent. */
 void al__tls_fail(al_tls *tls, int error, const char *message);
 
-/* ---- tls_io.c ---- */
+/* ---- tls_io.c ---------------------------------------------------------------------------------------------------- */
 
 /* Makes what the SSL reads and writes through, and the loop's memory for it. The SSL owns the BIO. 0 or -ENOMEM. */
 int al__tls_io_open(al_tls *tls, al_loop *loop);

@@ -9,7 +9,7 @@
 
 #include <liburing.h>
 
-/* ---- uring_setup.c ---- */
+/* ---- uring_setup.c ----------------------------------------------------------------------------------------------- */
 
 #define AL_URING_SQ 512  /* a turn that submits more makes one more system call for each so many */
 #define AL_URING_CQ 4096 /* what doesn't fit is kept by the kernel, at a price */
@@ -18,7 +18,7 @@
  * -errno. */
 int al__uring_setup(struct io_uring *ring, const char **reason);
 
-/* ---- uring_bufs.c ---- */
+/* ---- uring_bufs.c ------------------------------------------------------------------------------------------------ */
 
 #define AL_URING_GROUP 0        /* the buffer group of all receives */
 #define AL_URING_BUF_SIZE 65536 /* the largest piece; small buffers make bulk data slow */

@@ -1,5 +1,5 @@
-/* uring_ops.c - tickets, and the ends of an op. See uring_ops.h. Called by the other files of the ring machine. It makes
- * no system call and knows no kind of op.
+/* uring_ops.c - tickets, and the ends of an op. See uring_ops.h. Called by the other files of the ring machine. It
+ * makes no system call and knows no kind of op.
  *
  * The kernel knows an op by its ticket, a number with a generation, so that nothing it says late reaches a wrong op.
  *

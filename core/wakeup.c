@@ -1,8 +1,8 @@
 /* wakeup.c - see wakeup.h.
  *
- * The order of things makes no wake-up get lost: a thread puts its remote into the inbox and writes the eventfd if the inbox
- * was empty, both under the mutex; the loop first reads the eventfd and then takes the inbox. A write between the two finds
- * the inbox empty or already written for: at worst the loop wakes once for nothing.
+ * The order of things makes no wake-up get lost: a thread puts its remote into the inbox and writes the eventfd if the
+ * inbox was empty, both under the mutex; the loop first reads the eventfd and then takes the inbox. A write between the
+ * two finds the inbox empty or already written for: at worst the loop wakes once for nothing.
  * The write happens under the mutex so that close can't take the descriptor away, and give its number to a stranger,
  * in the midst of it.
  *

@@ -1,5 +1,5 @@
-/* wakeup.h - how other threads and signal handlers reach a loop: an inbox under a mutex, and an eventfd that the loop watches.
- * The struct is part of al_loop; loop.c opens and closes it; signal.c uses al__wakeup_signal and the hook.
+/* wakeup.h - how other threads and signal handlers reach a loop: an inbox under a mutex, and an eventfd that the loop
+ * watches. The struct is part of al_loop; loop.c opens and closes it; signal.c uses al__wakeup_signal and the hook.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_WAKEUP_H
@@ -29,8 +29,8 @@ void al__wakeup_free(al_loop *loop);  /* the last reference is gone */
 /* Whether al_call_soon_threadsafe fails by now. Any thread. */
 bool al__wakeup_is_closed(al_loop *loop);
 
-/* Wakes the loop and has its hook called in its next turn. For signal handlers and any thread: one write(2), errno is kept.
- * The caller sees to it that the loop is not being closed meanwhile. */
+/* Wakes the loop and has its hook called in its next turn. For signal handlers and any thread: one write(2), errno is
+ * kept. The caller sees to it that the loop is not being closed meanwhile. */
 void al__wakeup_signal(al_loop *loop);
 /* Sets what is called, in the loop's thread and its I/O phase, each time the loop was woken (NULL: nothing). */
 void al__wakeup_set_hook(al_loop *loop, al_wakeup_hook_fn *hook);

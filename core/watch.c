@@ -1,9 +1,9 @@
-/* watch.c - add_reader and add_writer: the user's callbacks on the readiness of a descriptor that is not ours; and waiting
- * for it once, for who then does the system call himself. Built on POLL ops.
+/* watch.c - add_reader and add_writer: the user's callbacks on the readiness of a descriptor that is not ours; and
+ * waiting for it once, for who then does the system call himself. Built on POLL ops.
  *
- * A descriptor has at most one watch for each direction. One that is removed or replaced cancels its op and stays with the
- * machine until that has ended, while the next one is submitted at once: whatever file the number stands for by then. Watches
- * that have ended are kept for the next ones, so that waiting takes no memory.
+ * A descriptor has at most one watch for each direction. One that is removed or replaced cancels its op and stays with
+ * the machine until that has ended, while the next one is submitted at once: whatever file the number stands for by
+ * then. Watches that have ended are kept for the next ones, so that waiting takes no memory.
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"
@@ -76,7 +76,7 @@ static void give_back(al_loop *loop, watch *w) {
   room->spare = w;
 }
 
-/* ---- completions ---------------------------------------------------------------------------------------------------------- */
+/* ---- completions ------------------------------------------------------------------------------------------------- */
 
 /* A wait for once is over. If it failed, who waits hears of it by the system call that he tries next. */
 static void run_once(al_loop *loop, watch *w, al_handle *handle) {
@@ -96,13 +96,13 @@ static void watch_on_poll(al_loop *loop, al_op *op, int result, unsigned flags) 
   } else if (op->events & AL_POLL_ONCE) {
     run_once(loop, w, handle);
   } else {
-    /* The descriptor was closed without a remove, and its number may be in use by others: the watch stays, without effect,
-     * until it is removed. */
+    /* The descriptor was closed without a remove, and its number may be in use by others: the watch stays,
+     * without effect, until it is removed. */
     al_log(AL_LOG_WARNING, NULL, "descriptor %d can't be watched any more: %s", op->fd, al_strerror(result));
   }
 }
 
-/* ---- add and remove --------------------------------------------------------------------------------------------------------- */
+/* ---- add and remove ---------------------------------------------------------------------------------------------- */
 
 /* It stands nowhere any more. */
 static al_handle *let_go(al_loop *loop, watch *w) {
@@ -176,7 +176,7 @@ int al_wait_writable(al_loop *loop, int fd, al_handle *handle, al_handle **old) 
 al_handle *al_remove_reader(al_loop *loop, int fd) { return remove_watch(loop, fd, AL_POLL_IN); }
 al_handle *al_remove_writer(al_loop *loop, int fd) { return remove_watch(loop, fd, AL_POLL_OUT); }
 
-/* ---- the room --------------------------------------------------------------------------------------------------------------- */
+/* ---- the room ---------------------------------------------------------------------------------------------------- */
 
 static void watch_room_close(al_loop *loop, void *state) {
   watch_room *room = state;

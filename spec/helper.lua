@@ -14,7 +14,7 @@ local helper = {}
 
 local TIMEOUT_S = tonumber(os.getenv("ALOOP_SPEC_TIMEOUT")) or 30
 
--- ---- kinds of loops ------------------------------------------------------------------------------------------------
+-- ---- kinds of loops -------------------------------------------------------------------------------------------------
 
 local makers = {
   epoll = function() return aloop.SelectorEventLoop(aloop.selectors.EpollSelector()) end,

@@ -11,7 +11,7 @@ local graph = {}
 
 local isinstance, Future, Task = core.isinstance, core.Future, core.Task
 
--- ---- edges --------------------------------------------------------------------
+-- ---- edges ----------------------------------------------------------------------------------------------------------
 
 -- waiter → set of the futures that it was said to wait for; weak, so that nothing lives longer for it.
 local told = setmetatable({}, { __mode = "k" })
@@ -163,7 +163,7 @@ function graph.snapshot()
   return nodes, by_task, waiters
 end
 
--- ---- in words --------------------------------------------------------------------
+-- ---- in words -------------------------------------------------------------------------------------------------------
 
 -- <Queue at 0x5581a0>: without asking the object.
 local function name_of(object)
@@ -215,7 +215,7 @@ function graph.describe(node)
   return "waits for " .. clean(describers[node.kind](node.what))
 end
 
--- ---- asyncio's call graphs --------------------------------------------------------------------
+-- ---- asyncio's call graphs ------------------------------------------------------------------------------------------
 
 --- A future with its stack and those who wait for it. In a graph each future stands once: if two ways lead to it, both
 --- lead to the same table.

@@ -11,7 +11,7 @@ local sendfile = {}
 local TRANSPORT_BLOCK = 16 * 1024 -- asyncio's
 local SOCKET_BLOCK = 256 * 1024
 
--- ---- arguments -----------------------------------------------------------------------------------------------------
+-- ---- arguments ------------------------------------------------------------------------------------------------------
 
 local function has(file, method)
   local kind = type(file)
@@ -44,7 +44,7 @@ local function check_part(name, offset, count)
   end
 end
 
--- ---- without the kernel --------------------------------------------------------------------------------------------
+-- ---- without the kernel ---------------------------------------------------------------------------------------------
 
 local function seek(file, position)
   if has_descriptor(file) then return core.seek_file(file, position) end
@@ -77,7 +77,7 @@ local function copy(loop, file, offset, count, block, send)
   return total
 end
 
--- ---- the functions -------------------------------------------------------------------------------------------------
+-- ---- the functions --------------------------------------------------------------------------------------------------
 
 local OPTIONS = { fallback = "boolean" }
 

@@ -10,7 +10,7 @@ local tools = {}
 local MAX_INDENT = 32 -- deeper ones are not indented further
 local MAX_FRAMES = 10 -- of each task, the newest
 
--- ---- the tree --------------------------------------------------------------------
+-- ---- the tree -------------------------------------------------------------------------------------------------------
 
 local function show_frame(frame)
   local name = frame.name:gsub("^function <.*>$", "function") -- the place follows
@@ -145,7 +145,7 @@ local function count(n)
   return n == 1 and "1 task" or n .. " tasks"
 end
 
--- ---- what is asked for --------------------------------------------------------------------
+-- ---- what is asked for ----------------------------------------------------------------------------------------------
 
 -- The frames of what runs when the question interrupts it, as a list of lines.
 local function add_running(lines, running)

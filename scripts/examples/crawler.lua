@@ -7,7 +7,7 @@ local aloop = require "aloop"
 
 local AT_ONCE, PATIENCE_S = 3, 0.5
 
--- ---- the site: what each page links to ----
+-- ---- the site: what each page links to ------------------------------------------------------------------------------
 
 local SITE = {
   ["/"] = { "/news", "/about", "/archive" },
@@ -34,7 +34,7 @@ local function serve(reader, writer)
   writer:drain()
 end
 
--- ---- the crawler ----
+-- ---- the crawler ----------------------------------------------------------------------------------------------------
 
 -- The page's status and text; TimeoutError if it takes too long.
 local function fetch(port, path)

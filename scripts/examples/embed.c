@@ -1,5 +1,5 @@
-/* embed.c - aloop in a program with a Lua state of its own: the program offers a function to scripts, runs one as a main chunk
- * (a file named on the command line, or the one below), and shows its results or its error.
+/* embed.c - aloop in a program with a Lua state of its own: the program offers a function to scripts, runs one as a
+ * main chunk (a file named on the command line, or the one below), and shows its results or its error.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop_lua.h"

@@ -14,7 +14,7 @@ local SELF_SIGNED = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-2
   .. "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE "
   .. "-keyout %s -out %s 2>/dev/null"
 
--- ---- HTTP ----------------------------------------------------------------------------------------------------------
+-- ---- HTTP -----------------------------------------------------------------------------------------------------------
 
 local function respond(writer, status, body, close, no_body)
   local head = ("HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n%s\r\n"):format(status, #body,
@@ -58,7 +58,7 @@ local function serve(reader, writer)
   if not ok and not its_fault then error(err, 0) end
 end
 
--- ---- TLS -----------------------------------------------------------------------------------------------------------
+-- ---- TLS ------------------------------------------------------------------------------------------------------------
 
 -- A file with a certificate for localhost and its key.
 local function self_signed()

@@ -6,7 +6,7 @@
 
 local aloop = require "aloop"
 
--- ---- what workers run: functions travel by value, so they hold on to nothing that can't ----
+-- ---- what workers run: functions travel by value, so they hold on to nothing that can't -----------------------------
 
 -- Once in each worker: its globals are its own, and stay from job to job.
 local function set_up()
@@ -29,7 +29,7 @@ local function checksum(path)
   return crc ~ 0xFFFFFFFF, size
 end
 
--- ---- the program ----
+-- ---- the program ----------------------------------------------------------------------------------------------------
 
 local function parse(args)
   local options, paths, i = { class = aloop.ThreadPoolExecutor }, {}, 1

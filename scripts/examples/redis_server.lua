@@ -9,7 +9,7 @@ local LONGEST = 512 * 1024 * 1024 -- of a value, as in Redis
 
 local store = {}
 
--- ---- RESP ---------------------------------------------------------------------------------------------------------
+-- ---- RESP -----------------------------------------------------------------------------------------------------------
 
 local OK, NIL, PONG = "+OK\r\n", "$-1\r\n", "+PONG\r\n"
 local byte, match, sub, unpack = string.byte, string.match, string.sub, table.unpack
@@ -76,7 +76,7 @@ local function parse(text, at)
   return words, next_at
 end
 
--- ---- commands: each gets the words behind its name, and returns the reply ------------------------------------------
+-- ---- commands: each gets the words behind its name, and returns the reply -------------------------------------------
 
 local commands = {}
 
@@ -169,7 +169,7 @@ local function reply_to(words)
   return command(unpack(words, 2)), command == commands.QUIT
 end
 
--- ---- connections --------------------------------------------------------------------------------------------------
+-- ---- connections ----------------------------------------------------------------------------------------------------
 
 -- The replies to all commands that are whole in the text, where the rest of it begins, and how many bytes that lacks at
 -- least; quits is set by a QUIT among them.

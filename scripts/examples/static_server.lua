@@ -21,7 +21,7 @@ local TYPES = {
 
 local port, directory, host = tonumber(arg[1]) or 0, arg[2] or ".", arg[3] or "127.0.0.1"
 
--- ---- from a request to a file --------------------------------------------------------------------------------------
+-- ---- from a request to a file ---------------------------------------------------------------------------------------
 
 -- The path that a target names below the directory; nil if it is none, false if it leads out of it.
 local function path_of(target)
@@ -68,7 +68,7 @@ local function range_of(field, size)
   return first, last - first + 1
 end
 
--- ---- answers -------------------------------------------------------------------------------------------------------
+-- ---- answers --------------------------------------------------------------------------------------------------------
 
 local function head_of(status, fields)
   local lines = { ("HTTP/1.1 %d %s"):format(status, REASONS[status]) }
@@ -115,7 +115,7 @@ local function answer(writer, request)
   send_page(writer, request, file, size, path)
 end
 
--- ---- connections ---------------------------------------------------------------------------------------------------
+-- ---- connections ----------------------------------------------------------------------------------------------------
 
 -- The request of a head; nil if it makes no sense. One with a body is the last, for what follows isn't looked at.
 local function parse(head)

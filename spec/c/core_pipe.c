@@ -1,5 +1,5 @@
-/* core_pipe.c - tests of pipe transports, of sendfile over sockets and transports, and of waiting for a descriptor once: in
- * a program that leaves SIGPIPE alone, with and without memory, through the end of the loop.
+/* core_pipe.c - tests of pipe transports, of sendfile over sockets and transports, and of waiting for a descriptor
+ * once: in a program that leaves SIGPIPE alone, with and without memory, through the end of the loop.
  *
  * SPDX-License-Identifier: MIT */
 #include "stream_peers.h"

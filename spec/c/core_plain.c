@@ -1,5 +1,5 @@
-/* core_plain.c - tests of the plain things of core (rung 0): memory, timer heap and output chain against models, errors,
- * addresses, socket calls. The one program of the specs that looks inside core.
+/* core_plain.c - tests of the plain things of core (rung 0): memory, timer heap and output chain against models,
+ * errors, addresses, socket calls. The one program of the specs that looks inside core.
  *
  * SPDX-License-Identifier: MIT */
 #include "check.h"
@@ -24,7 +24,7 @@ static size_t live_blocks(void) {
   return live;
 }
 
-/* ---- mem ------------------------------------------------------------------------------------------------------------------ */
+/* ---- mem --------------------------------------------------------------------------------------------------------- */
 
 static void test_mem_counts(void) {
   size_t live, total, live_after, total_after;
@@ -85,7 +85,7 @@ static void test_array_grow(void) {
   al__free(array);
 }
 
-/* ---- heap ----------------------------------------------------------------------------------------------------------------- */
+/* ---- heap -------------------------------------------------------------------------------------------------------- */
 
 #define TIMERS 200
 
@@ -168,7 +168,7 @@ static void test_heap_many(void) {
   al__free(many);
 }
 
-/* ---- buf ------------------------------------------------------------------------------------------------------------------ */
+/* ---- buf --------------------------------------------------------------------------------------------------------- */
 
 #define MODEL_SIZE (4u << 20)
 
@@ -263,7 +263,7 @@ static void test_buf_without_memory(void) {
   al__buf_clear(&buf);
 }
 
-/* ---- err and log ------------------------------------------------------------------------------------------------------------ */
+/* ---- err and log ------------------------------------------------------------------------------------------------- */
 
 static void test_errors(void) {
   CHECK(!strcmp(al_err_name(-ECONNREFUSED), "ECONNREFUSED"));
@@ -295,7 +295,7 @@ static void test_log(void) {
   al_set_log(NULL, NULL);
 }
 
-/* ---- addr ------------------------------------------------------------------------------------------------------------------- */
+/* ---- addr -------------------------------------------------------------------------------------------------------- */
 
 static void check_ip(const char *host, uint16_t port, const char *shown) {
   char text[AL_ADDR_STRLEN];
@@ -339,7 +339,7 @@ static void test_addr_unix(void) {
   CHECK(strlen(al_addr_format(&other, text, 3)) == 2);
 }
 
-/* ---- sock ------------------------------------------------------------------------------------------------------------------- */
+/* ---- sock -------------------------------------------------------------------------------------------------------- */
 
 static void check_flags(int fd) {
   CHECK(fd >= 0);

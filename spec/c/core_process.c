@@ -64,7 +64,7 @@ static void quiet(void *ud, al_log_level level, const char *message, const char 
   ++*(int *)ud;
 }
 
-/* ---- */
+/* ---- children ---------------------------------------------------------------------------------------------------- */
 
 static void test_exit(void) {
   al_loop *loop = new_loop();
@@ -300,7 +300,8 @@ static void test_release(void) {
   end_loop(loop);
 }
 
-/* The loop closes: what has an owner is killed, what was released goes on, and is reaped later, unless it was killed. */
+/* The loop closes: what has an owner is killed, what was released goes on, and is reaped
+ * later, unless it was killed. */
 static void test_close(void) {
   al_loop *loop = new_loop();
   kid running, ended, released, killed;
@@ -383,7 +384,7 @@ static void test_threads(void) {
   check_no_children();
 }
 
-/* ---- on an old kernel: SIGCHLD */
+/* ---- on an old kernel: SIGCHLD ----------------------------------------------------------------------------------- */
 
 static int user_signals;
 static void on_user_sigchld(int signum) { user_signals += signum == SIGCHLD; }

@@ -1,5 +1,5 @@
-/* embed_api.c - aloop_lua.h as an embedder uses it: main chunks, their results and errors, several states and threads, and that
- * nothing of the process is touched.
+/* embed_api.c - aloop_lua.h as an embedder uses it: main chunks, their results and errors, several states and threads,
+ * and that nothing of the process is touched.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop_lua.h"
@@ -42,7 +42,7 @@ static const char *run_bad(lua_State *L, const char *code, int expected) {
 
 #define HAS(text, part) CHECK(strstr((text), (part)) != NULL)
 
-/* ---- main chunks ------------------------------------------------------------------------------------------------------- */
+/* ---- main chunks ------------------------------------------------------------------------------------------------- */
 
 static void gives_results(void) {
   lua_State *L = new_state();
@@ -127,7 +127,7 @@ static void works_from_a_coroutine(void) {
   lua_close(L);
 }
 
-/* ---- errors ---------------------------------------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 static void tells_errors(void) {
   lua_State *L = new_state();
@@ -158,7 +158,7 @@ static void wants_the_package_library(void) {
   lua_close(L);
 }
 
-/* ---- several states ---------------------------------------------------------------------------------------------------------- */
+/* ---- several states ---------------------------------------------------------------------------------------------- */
 
 /* Runs the string in a state of its own; returns its status. */
 static int run_inner(lua_State *outer) {
@@ -202,7 +202,7 @@ static void states_run_in_threads(void) {
   for (int i = 0; i < 4; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
 }
 
-/* ---- the process ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the process ------------------------------------------------------------------------------------------------- */
 
 static void on_signal(int signum) { (void)signum; }
 

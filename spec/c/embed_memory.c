@@ -1,6 +1,6 @@
-/* embed_memory.c - a state that runs out of memory at any one of its allocations, for good or for once: the main chunk fails
- * with an error, or copes; nothing crashes or hangs, and lua_close finds everything in order (the sanitizers' build looks for
- * what it leaves). CHECK_THOROUGH=1 tries each allocation, else a part of them.
+/* embed_memory.c - a state that runs out of memory at any one of its allocations, for good or for once: the main chunk
+ * fails with an error, or copes; nothing crashes or hangs, and lua_close finds everything in order (the sanitizers'
+ * build looks for what it leaves). CHECK_THOROUGH=1 tries each allocation, else a part of them.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"
@@ -53,7 +53,8 @@ static const char tasks[] = "local aloop = require 'aloop'\n"
                             "aloop.sleep(0.0001)\n"
                             "return result\n";
 
-/* An echo over each way to a connection. A callback that fails for want of memory may leave the rest waiting: a timer stops it. */
+/* An echo over each way to a connection. A callback that fails for want of memory may leave the
+ * rest waiting: a timer stops it. */
 static const char connections[] =
     "local aloop = require 'aloop'\n"
     "local loop = aloop.get_event_loop()\n"
@@ -188,8 +189,8 @@ static void no_child_is_left(void) {
   CHECK_EQ(errno, ECHILD);
 }
 
-/* The n-th allocation and those after it fail, fails in all. Returns whether the script came through. One that hangs ends
- * this program by SIGALRM. */
+/* The n-th allocation and those after it fail, fails in all. Returns whether the script came through. One that hangs
+ * ends this program by SIGALRM. */
 static bool runs_with(long n, long fails) {
   if (getenv("CHECK_VERBOSE")) fprintf(stderr, "%ld\n", n);
   alarm(60);

@@ -1,5 +1,6 @@
-/* embed_threads.c - what scripts see of threads, which they can't make themselves: the running loop is a thread's own, debug
- * mode refuses calls from the wrong thread, signal handlers belong to the main thread, a log handler goes with its state.
+/* embed_threads.c - what scripts see of threads, which they can't make themselves: the running loop is a
+ * thread's own, debug mode refuses calls from the wrong thread, signal handlers belong to the main thread, a
+ * log handler goes with its state.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"
@@ -10,7 +11,7 @@
 #include <lualib.h>
 #include <pthread.h>
 
-/* ---- running Lua in another thread ---------------------------------------------------------------------------------------- */
+/* ---- running Lua in another thread ------------------------------------------------------------------------------- */
 
 typedef struct thread_work {
   lua_State *L;     /* a thread of the caller's state, or NULL: a state is made for it */
@@ -79,7 +80,7 @@ static void run(const char *code) {
   lua_close(L);
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------------------------- */
+/* ---- tests ------------------------------------------------------------------------------------------------------- */
 
 static void debug_mode_refuses_scheduling_from_another_thread(void) {
   run("local aloop = require 'aloop' "
@@ -176,7 +177,7 @@ static void waiting_in_another_thread_is_refused(void) {
       "end)");
 }
 
-/* ---- log handlers, of states that change their thread ---------------------------------------------------------------- */
+/* ---- log handlers, of states that change their thread ------------------------------------------------------------ */
 
 static void run_in(lua_State *L, const char *code) {
   int status = luaL_loadstring(L, code) || lua_pcall(L, 0, 0, 0);

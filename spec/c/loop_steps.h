@@ -1,5 +1,5 @@
-/* loop_steps.h - what the tests of loops share: loops on the machine under test, callbacks and timers that leave a trace of
- * letters and then do what their test wants, and a main that runs all tests on each machine that there is.
+/* loop_steps.h - what the tests of loops share: loops on the machine under test, callbacks and timers that leave a
+ * trace of letters and then do what their test wants, and a main that runs all tests on each machine that there is.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef LOOP_STEPS_H
@@ -49,7 +49,7 @@ static inline void make_pair(int fds[2]) { CHECK_EQ(socketpair(AF_UNIX, SOCK_STR
 
 static inline void put_byte(int fd) { CHECK_EQ(write(fd, "x", 1), 1); }
 
-/* ---- what the callbacks do: they write their letter, then what their test wants ------------------------------------------ */
+/* ---- what the callbacks do: they write their letter, then what their test wants ---------------------------------- */
 
 static char trace[256];
 
@@ -151,7 +151,7 @@ static inline void turns_until(al_loop *loop, const char *expected) {
   CHECK_TRACE(expected);
 }
 
-/* ---- running ----------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 /* Runs the tests on each machine, or on that of argv[1]. */
 static inline int run_on_machines(int argc, char **argv, void (*run_tests)(void)) {

@@ -59,7 +59,7 @@ function examples.with_proxy(name, body, ...)
   end)
 end
 
--- ---- clients -------------------------------------------------------------------------------------------------------
+-- ---- clients --------------------------------------------------------------------------------------------------------
 
 -- Talks to a port over a bare connection: sends, and returns all that comes until the peer ends it.
 function examples.exchange(port, request, half_close)

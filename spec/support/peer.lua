@@ -6,7 +6,7 @@ local aloop = require "aloop"
 
 local peer = {}
 
--- ---- protocols that record -----------------------------------------------------------------------------------------
+-- ---- protocols that record ------------------------------------------------------------------------------------------
 
 -- What every protocol that records can do, whatever it receives: it notes the events and can be waited for.
 ---@class Recording
@@ -148,7 +148,7 @@ function peer.always(protocol)
   return function() return protocol end
 end
 
--- ---- bare sockets --------------------------------------------------------------------------------------------------
+-- ---- bare sockets ---------------------------------------------------------------------------------------------------
 
 -- Waits until add ("add_reader", "add_writer") calls for the descriptor once.
 local function wait_ready(loop, sock, add, remove)
@@ -273,7 +273,7 @@ function peer.reset(sock)
   sock:close()
 end
 
--- ---- transports ----------------------------------------------------------------------------------------------------
+-- ---- transports -----------------------------------------------------------------------------------------------------
 
 -- A transport over one end of a Unix socket pair, with the bare other end: transport, protocol, socket.
 function peer.over_socketpair(loop, protocol)

@@ -9,7 +9,7 @@ local talkers = {}
 
 local PATIENCE_S = 10 -- for how long a program may write nothing
 
--- ---- programs ------------------------------------------------------------------------------------------------------
+-- ---- programs -------------------------------------------------------------------------------------------------------
 
 ---@class Talker
 ---@field output string all that it has written, to stdout and stderr
@@ -67,7 +67,7 @@ function talkers.run(argv, input)
   return code, talker.output
 end
 
--- ---- what they talk to ---------------------------------------------------------------------------------------------
+-- ---- what they talk to ----------------------------------------------------------------------------------------------
 
 -- Writes back what it reads. object: its SSLObject.
 local Echo = helper.recording(helper.Recorder, "Echo")

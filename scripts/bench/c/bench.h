@@ -26,9 +26,9 @@ int bench_listen(const char *where);
 /* Reads what bench_listen printed; ends the program if it is no address. */
 socklen_t bench_parse_addr(const char *text, struct sockaddr_storage *ss);
 
-/* For servers that can't take a port of the kernel's choice: a port that is kept for one as long as this process lives, by
- * a socket that never listens; the server has to set SO_REUSEADDR or SO_REUSEPORT. bench_announce starts a child that
- * prints the address once somebody listens there. */
+/* For servers that can't take a port of the kernel's choice: a port that is kept for one as long as this process lives,
+ * by a socket that never listens; the server has to set SO_REUSEADDR or SO_REUSEPORT. bench_announce starts a child
+ * that prints the address once somebody listens there. */
 uint16_t bench_hold_port(void);
 void bench_announce(uint16_t port);
 

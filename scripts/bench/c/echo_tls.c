@@ -1,6 +1,6 @@
-/* echo_tls.c - the baseline of TLS: a plain echo server, level-triggered epoll and OpenSSL right on the socket. An event
- * reads the records that are there and writes them back; what a write doesn't take is kept until the socket is writable,
- * and nothing is read meanwhile.
+/* echo_tls.c - the baseline of TLS: a plain echo server, level-triggered epoll and OpenSSL right on the socket. An
+ * event reads the records that are there and writes them back; what a write doesn't take is kept until the socket is
+ * writable, and nothing is read meanwhile.
  *
  *   echo_tls CERTIFICATE KEY       prints its address, 127.0.0.1:PORT
  *

@@ -14,8 +14,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-/* What a connection sends is one stream of a prime period, so that no message is like its neighbour; lines have a period
- * of as many messages as fit. */
+/* What a connection sends is one stream of a prime period, so that no message is like its neighbour; lines have a
+ * period of as many messages as fit. */
 #define PERIOD 65521
 #define CHUNK (256 * 1024) /* the most bytes of one send or recv */
 #define EVENTS 1024

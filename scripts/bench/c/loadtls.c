@@ -13,7 +13,8 @@
  * -R: connections resume the sessions of earlier ones; that some don't is an error.
  *
  * Prints what loadgen.c does, and full= and resumed=, the handshakes so far of each kind. cycles: requests errors full
- * resumed, and the server's resident bytes and descriptors before and behind: rss_before rss_after fds_before fds_after.
+ * resumed, and the server's resident bytes and descriptors before and behind: rss_before
+ * rss_after fds_before fds_after.
  *
  * SPDX-License-Identifier: MIT */
 #include "bench.h"
@@ -40,8 +41,10 @@ static SSL_SESSION *sessions[SESSIONS];
 static int session_count;
 static uint64_t full, resumed;
 
-/* ---- sessions: in TLS 1.3 they come after the handshake, and each is used once. Where a server gives none to
- * connections that resume (Node), the last one has to serve them all. ---- */
+/* ---- sessions ---------------------------------------------------------------------------------------------------- */
+
+/* In TLS 1.3 they come after the handshake, and each is used once. Where a server gives none to connections that resume
+ * (Node), the last one has to serve them all. */
 
 static int on_session(SSL *ssl, SSL_SESSION *session) {
   (void)ssl;
@@ -59,7 +62,7 @@ static void session_use(SSL *ssl) {
   if (session == last) session_count--;
 }
 
-/* ---- connections that are given up ---- */
+/* ---- connections that are given up ------------------------------------------------------------------------------- */
 
 static char hello[4096];
 static size_t hello_len;
@@ -108,7 +111,7 @@ static void give_up_all(void) {
   }
 }
 
-/* ---- the wire ---- */
+/* ---- the wire ---------------------------------------------------------------------------------------------------- */
 
 /* What a call of OpenSSL gave, in the words of send and recv. */
 static ssize_t tls_result(struct load_conn *conn, int n) {
@@ -184,7 +187,7 @@ static const struct load_wire wire = {
     .open = tls_open, .send = tls_send, .recv = tls_recv, .goodbye = tls_goodbye, .close = tls_close};
 const struct load_wire *load_wire = &wire;
 
-/* ---- memory over many connections ---- */
+/* ---- memory over many connections -------------------------------------------------------------------------------- */
 
 static int count_fds(void) {
   char path[64];

@@ -3,8 +3,8 @@
  *
  *   loadudp [-c clients] [-s size] [-w seconds of warm-up] [-t seconds] [-P pid of the server] ADDRESS
  *
- * Prints one line of key=value: requests errors seconds rps, with -P the server's cpu_ns in the measured time. Exits 1 if
- * there were errors; a datagram that is lost is one, for on the loopback none should be.
+ * Prints one line of key=value: requests errors seconds rps, with -P the server's cpu_ns in the measured time. Exits 1
+ * if there were errors; a datagram that is lost is one, for on the loopback none should be.
  *
  * SPDX-License-Identifier: MIT */
 #include "bench.h"

@@ -1,5 +1,5 @@
-/* sink.c - the load of programs that send: connects, takes all that comes and throws it away (the kernel copies nothing),
- * and connects again until the time is up.
+/* sink.c - the load of programs that send: connects, takes all that comes and throws it away (the kernel copies
+ * nothing), and connects again until the time is up.
  *
  *   sink [-t seconds] [-P pid of the server] ADDRESS
  *

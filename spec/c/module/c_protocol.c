@@ -1,5 +1,5 @@
-/* c_protocol.c - a Lua module with a protocol in C, for spec/c_protocol_spec.lua: it echoes, and counts what it is told. Uses
- * aloop.h and Lua, nothing of the bindings but the metafield __al_protocol.
+/* c_protocol.c - a Lua module with a protocol in C, for spec/c_protocol_spec.lua: it echoes, and counts what it is
+ * told. Uses aloop.h and Lua, nothing of the bindings but the metafield __al_protocol.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"
