@@ -35,61 +35,29 @@ static void remember_maker(lua_State *L, l_scope *s, int idx, int level) {
 void al_scope_enter(lua_State *L, al_ctx *ctx, l_scope *s, l_task *t, int idx, const char *what, int level) {
   s->what = what;
   remember_maker(L, s, idx, level);
-  al_task_pushself(L, ctx, t);
-  if (t->scopes) {
-    lua_getiuservalue(L, -1, AL_TASK_UV_SCOPE);
-    lua_setiuservalue(L, idx, AL_SCOPE_UV_OUTER);
-  }
-  lua_pushvalue(L, idx);
-  lua_setiuservalue(L, -2, AL_TASK_UV_SCOPE);
-  lua_pop(L, 1);
+  s->slot = al_anchor(L, ctx, idx);
   s->outer = t->scopes;
   s->task = t;
   t->scopes = s;
 }
 
-/* Takes its place in the list that begins at the user value uv of the holder on top (popped). */
-static void unlink_value(lua_State *L, const l_scope *s, int uv) {
-  while (lua_getiuservalue(L, -1, uv) == LUA_TUSERDATA && lua_touserdata(L, -1) != s) {
-    lua_remove(L, -2);
-    uv = AL_SCOPE_UV_OUTER;
-  }
-  if (lua_isuserdata(L, -1)) {
-    lua_getiuservalue(L, -1, AL_SCOPE_UV_OUTER);
-    lua_setiuservalue(L, -3, uv);
-    lua_pushnil(L);
-    lua_setiuservalue(L, -2, AL_SCOPE_UV_OUTER);
-  }
-  lua_pop(L, 2);
-}
-
-static void stop_timer(l_scope *s) {
+void al_scope_leave(al_ctx *ctx, l_scope *s) {
+  if (!s->task) return;
   if (!al_timer_cancel(&s->timer)) al_handle_cancel(&s->timer.handle);
-}
-
-void al_scope_leave(lua_State *L, al_ctx *ctx, l_scope *s) {
-  l_task *t = s->task;
-  if (!t) return;
-  stop_timer(s);
-  l_scope **at = &t->scopes;
+  l_scope **at = &s->task->scopes;
   while (*at != s) at = &(*at)->outer;
   *at = s->outer;
   s->task = NULL;
-  al_task_pushself(L, ctx, t);
-  unlink_value(L, s, AL_TASK_UV_SCOPE);
+  al_unanchor(ctx, s->slot);
 }
 
-void al_scope_forget_all(l_task *t) {
-  for (l_scope *s = t->scopes; s; s = s->outer) {
-    stop_timer(s);
-    s->task = NULL;
-  }
-  t->scopes = NULL;
+void al_scope_forget_all(al_ctx *ctx, l_task *t) {
+  while (t->scopes) al_scope_leave(ctx, t->scopes);
 }
 
-void al_scope_push_place(lua_State *L, l_task *t, int self) {
+void al_scope_push_place(lua_State *L, al_ctx *ctx, const l_task *t) {
   lua_Debug ar;
-  lua_getiuservalue(L, self, AL_TASK_UV_SCOPE);
+  al_pushanchored(L, ctx, t->scopes->slot);
   if (lua_getiuservalue(L, -1, AL_SCOPE_UV_CREATOR) == LUA_TFUNCTION) {
     lua_getinfo(L, ">S", &ar);
     lua_pushfstring(L, "%s() at %s:%d", t->scopes->what, ar.short_src, t->scopes->line);
@@ -118,7 +86,7 @@ static int scope_new(lua_State *L) {
 static int scope_leave(lua_State *L) {
   l_scope *s = lua_touserdata(L, 1);
   luaL_argexpected(L, s, 1, "scope");
-  al_scope_leave(L, al_ctx_of(L), s);
+  al_scope_leave(al_ctx_of(L), s);
   return 0;
 }
 

@@ -64,8 +64,8 @@ static void end_failed(lua_State *L, al_ctx *ctx) {
 static void check_scopes(lua_State *L, ending *e) {
   static const char message[] = "%s was not closed before its task ended: write `local x <close> = ...`";
   if (!e->task->scopes) return;
-  al_scope_push_place(L, e->task, 2);
-  al_scope_forget_all(e->task);
+  al_scope_push_place(L, e->ctx, e->task);
+  al_scope_forget_all(e->ctx, e->task);
   const char *place = lua_tostring(L, -1);
   bool is_error_object = e->failed && lua_istable(L, 3) && al_isinstance(L, e->ctx, 3, AL_C_BaseError);
   if (is_error_object && !al_isinstance(L, e->ctx, 3, AL_C_Error)) {
@@ -131,7 +131,7 @@ static void leave_lists(al_ctx *ctx, l_task *t) {
 }
 
 static void drop_references(lua_State *L, int self) {
-  static const int held[] = {AL_TASK_UV_THREAD, AL_TASK_UV_AWAITED, AL_TASK_UV_SCOPE};
+  static const int held[] = {AL_TASK_UV_THREAD, AL_TASK_UV_AWAITED};
   for (size_t i = 0; i < sizeof held / sizeof *held; i++) {
     lua_pushnil(L);
     lua_setiuservalue(L, self, held[i]);
@@ -185,7 +185,7 @@ static void end_with_outcome(al_ctx *ctx, lua_State *L, l_task *t, int self, int
     lua_insert(L, base);
   }
   if (al_pcall(L, n + 2, 0) != LUA_OK) end_poorly(ctx, L, t, self);
-  al_scope_forget_all(t);
+  al_scope_forget_all(ctx, t);
   if (interrupt) {
     al_report(ctx, L, t->f.loop, "interrupt", NULL);
     al_future_mark_read(ctx, &t->f); /* who runs the loop gets it */
@@ -542,7 +542,7 @@ void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop) {
     al_handle_cancel(&t->step);
     if (t->wait) t->wait->kind->abandon(ctx, t->wait);
     t->wait = NULL;
-    al_scope_forget_all(t);
+    al_scope_forget_all(ctx, t);
     al_pushanchored(L, ctx, AL_SLOT_TASK_GC);
     lua_setmetatable(L, -2);
     leave_lists(ctx, t);

@@ -51,8 +51,7 @@ enum {
   AL_TASK_UV_CORO,    /* what create_task was given */
   AL_TASK_UV_TEXTS,   /* its name (nil: Task-N); or {name, message of the last cancel()} */
   AL_TASK_UV_CREATOR, /* the Lua function that made it, at created_line */
-  AL_TASK_UV_SCOPE,   /* the innermost of its open scopes */
-  AL_TASK_UV_COUNT = AL_TASK_UV_SCOPE
+  AL_TASK_UV_COUNT = AL_TASK_UV_CREATOR
 };
 
 typedef struct l_scope l_scope; /* lscope.h */
@@ -128,9 +127,9 @@ bool al_coro_is_passing(lua_CFunction f); /* one of lcoro.c's that let waits thr
 bool al_coro_is_waiting(lua_State *co);   /* suspended by aloop, not by a script */
 void al_coro_openlib(lua_State *L, al_ctx *ctx);
 
-/* Its open scopes are closed without a word; the place of the innermost one, as text. self: its userdata. */
-void al_scope_forget_all(l_task *task);
-void al_scope_push_place(lua_State *L, l_task *task, int self);
+/* Its open scopes are closed without a word; the place of the innermost one, as text. */
+void al_scope_forget_all(al_ctx *ctx, l_task *task);
+void al_scope_push_place(lua_State *L, al_ctx *ctx, const l_task *task);
 
 /* For the files of tasks. Pushes a new task of the loop for the coroutine (function or thread) at idx, not queued yet; its
  * context is the value on top (popped), of this kind. */

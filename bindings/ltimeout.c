@@ -139,7 +139,7 @@ static int timeout_close(lua_State *L) {
   timeout *t = check(L, ctx);
   l_task *task = t->scope.task;
   if (!task) return 0; /* closed before, or its loop is */
-  al_scope_leave(L, ctx, &t->scope);
+  al_scope_leave(ctx, &t->scope);
   if (t->state == ACTIVE) {
     t->state = FINISHED;
     return 0;
