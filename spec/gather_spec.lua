@@ -74,6 +74,20 @@ describe("gather", function()
     end)
   end)
 
+  it("of what is done already returns or raises without a turn of the loop", function()
+    as_task(function(loop)
+      local done, failed, pending = loop:create_future(), loop:create_future(), loop:create_future()
+      local turned = false
+      done:set_result("done")
+      failed:set_exception("failed")
+      loop:call_soon(function() turned = true end)
+      assert.same({ "done", "done", n = 2 }, table.pack(aloop.gather(done, done)))
+      assert.equal("failed", aloop.gather({ failed, done }, { return_exceptions = true }).value)
+      assert.same({ false, "failed" }, { pcall(aloop.gather, pending, failed) })
+      assert.is_false(turned)
+    end)
+  end)
+
   it("raises the first error at once and lets the others run on", function() -- row: gather
     as_task(function(loop)
       local other = loop:create_task(after(0.002, "later"))

@@ -148,7 +148,11 @@ local function wait_for_all(futures, return_exceptions)
   local _ <close> = finally(function()
     if left > 0 then remove_callbacks(children, on_done) end
   end)
-  for _, child in ipairs(children) do child:add_done_callback(on_done) end
+  local done = {}
+  for _, child in ipairs(children) do
+    if child:done() then done[#done + 1] = child else child:add_done_callback(on_done) end
+  end
+  for _, child in ipairs(done) do on_done(child) end -- if that is all, nothing has to be waited for
   local failed = outer:await()
   if failed then failed:await() end -- raises its error
   if self.cancelled then error(core.CancelledError(self.message), 0) end
