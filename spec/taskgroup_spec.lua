@@ -197,6 +197,25 @@ describe("TaskGroup", function()
     end)
   end)
 
+  it("cancels its tasks in the order in which they were made", function()
+    as_task(function()
+      local made, cancelled = {}, {}
+      group_error(function(group)
+        for i = 1, 50 do
+          made[i] = i
+          group:create_task(function()
+            local ok, e = pcall(aloop.sleep, 1000)
+            if not ok then cancelled[#cancelled + 1] = i end
+            error(e)
+          end)
+        end
+        aloop.sleep(0)
+        error("out")
+      end)
+      assert.same(made, cancelled)
+    end)
+  end)
+
   it("cancelled again while its tasks end goes on waiting for them", function()
     as_task(function(loop)
       local ended = false

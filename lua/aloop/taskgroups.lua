@@ -15,14 +15,14 @@ local taskgroups = {}
 --- of the block are raised there together, as an ExceptionGroup.
 ---@class aloop.TaskGroup
 ---@field private parent aloop.Task
----@field private children table<aloop.Task, true>
+---@field private children table<aloop.Task, integer> which of them it is
 local TaskGroup = core.Object:extend("TaskGroup")
 taskgroups.TaskGroup = TaskGroup
 
 function TaskGroup:init()
   self.scope, self.parent = core.scope("TaskGroup")
   self.loop = self.parent:get_loop()
-  self.children, self.n_children, self.errors = {}, 0, {}
+  self.children, self.n_children, self.n_made, self.errors = {}, 0, 0, {}
   self.on_done = function(task) self:task_done(task) end
 end
 
@@ -44,17 +44,19 @@ function TaskGroup:create_task(coro, options)
   if self.exiting and self.n_children == 0 then error(core.RuntimeError(tostring(self) .. " is finished")) end
   if self.aborting then error(core.RuntimeError(tostring(self) .. " is shutting down")) end
   local task = self.loop:create_task(coro, options)
-  self.children[task] = true
-  self.n_children = self.n_children + 1
+  self.n_children, self.n_made = self.n_children + 1, self.n_made + 1
+  self.children[task] = self.n_made
   task:add_done_callback(self.on_done)
   return task
 end
 
+-- Cancels its tasks, in the order in which they were made: what follows takes the same course each time.
 ---@private
 function TaskGroup:abort()
   self.aborting = true
-  local pending = {}
-  for task in pairs(self.children) do pending[#pending + 1] = task end
+  local pending, children = {}, self.children
+  for task in pairs(children) do pending[#pending + 1] = task end
+  table.sort(pending, function(a, b) return children[a] < children[b] end)
   for _, task in ipairs(pending) do task:cancel() end
 end
 
