@@ -7,7 +7,6 @@
 #include "lcfuture.h"
 
 #include "lhandle.h"
-#include "lloop.h"
 #include "ltask.h"
 
 #include <math.h>
@@ -120,7 +119,8 @@ static int raise_error(lua_State *L, al_ctx *ctx, int idx) {
   return lua_error(L);
 }
 
-int al_cfuture_outcome(lua_State *L, al_ctx *ctx, int idx) {
+/* Pushes the values of the done future at idx, a ConcurrentFuture, and returns their number, or raises its error. */
+static int push_outcome(lua_State *L, al_ctx *ctx, int idx) {
   idx = lua_absindex(L, idx);
   handle *h = lua_touserdata(L, idx);
   if (al_cfuture_state(h->f) == AL_CF_CANCELLED) return al_raise(L, ctx, AL_C_CancelledError, NULL);
@@ -185,7 +185,7 @@ static int result_done(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
   al_ctx *ctx = al_ctx_of(L);
   check_done(L, ctx);
-  return al_cfuture_outcome(L, ctx, 1);
+  return push_outcome(L, ctx, 1);
 }
 
 static int exception_done(lua_State *L, int status, lua_KContext extra) {
@@ -214,7 +214,7 @@ static int cfuture_await(lua_State *L) {
   handle *h = check_handle(L, ctx);
   l_task *task = al_check_wait(L, ctx, "await");
   lua_settop(L, 1);
-  if (al_cfuture_is_done(h->f)) return al_cfuture_outcome(L, ctx, 1);
+  if (al_cfuture_is_done(h->f)) return push_outcome(L, ctx, 1);
   al_wrap_cfuture(L, ctx, task->f.loop, h->f);
   return al_await(L, ctx, 2);
 }

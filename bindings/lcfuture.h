@@ -35,8 +35,6 @@ bool al_cfuture_block(lua_State *L, al_ctx *ctx, al_cfuture *future, int64_t dea
 
 /* Pushes the error of a failed one, whose traceback is known to al_pushtraceback. */
 void al_cfuture_pusherror(lua_State *L, al_ctx *ctx, const al_cfuture *future);
-/* Pushes the values of the done future at idx, a ConcurrentFuture, and returns their number, or raises its error. */
-int al_cfuture_outcome(lua_State *L, al_ctx *ctx, int idx);
 
 void al_mailbox_drain(al_ctx *ctx); /* calls the callbacks that came while no loop would take them. Never throws */
 void al_mailbox_close(al_ctx *ctx); /* the state goes */

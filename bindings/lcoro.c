@@ -4,7 +4,6 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "lcontext.h"
-#include "lloop.h"
 #include "ltask.h"
 
 #include <string.h>

@@ -8,9 +8,7 @@
 #include "lsockops.h"
 #include "ltransport.h"
 
-#include <errno.h>
 #include <limits.h>
-#include <stdio.h>
 
 /* ---- what a value stands for ------------------------------------------------------------------------------------- */
 

@@ -129,7 +129,9 @@ static void reverse(lua_State *L, int array) {
   }
 }
 
-void al_push_frames(lua_State *L, lua_State *co, lua_Integer limit) {
+/* Pushes an array of the Lua frames of a coroutine and of those that it resumes, the oldest first; at most the limit
+ * newest ones (< 0: all). */
+static void push_frames(lua_State *L, lua_State *co, lua_Integer limit) {
   lua_State *chain[MAX_CHAIN];
   luaL_checkstack(L, 8, NULL);
   int n = chain_of(L, co, chain);
@@ -224,7 +226,7 @@ static lua_Integer opt_limit(lua_State *L) {
 /* Pushes the stack of the task at 1. */
 static void push_stack(lua_State *L, al_ctx *ctx, l_task *t, lua_Integer limit) {
   if (t->co && t->f.state == AL_FUTURE_PENDING) {
-    al_push_frames(L, t->co, limit);
+    push_frames(L, t->co, limit);
   } else if (has_failed(t)) {
     push_task_traceback(L, ctx, t);
     push_traced_frames(L);
@@ -492,7 +494,7 @@ static int running_frames(lua_State *L) {
   lua_Integer limit = luaL_optinteger(L, 1, -1);
   lua_State *chain[MAX_CHAIN], *co = ctx->current ? ctx->current->co : NULL;
   int n = chain_of(L, co, chain);
-  al_push_frames(L, n > 0 && chain[n - 1] == L ? co : L, limit);
+  push_frames(L, n > 0 && chain[n - 1] == L ? co : L, limit);
   return 1;
 }
 

@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"
 #include "lloop.h"
-#include "lreport.h"
 #include "lrepr.h"
 #include "ltask.h"
 

@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: MIT */
 #include "lnames.h"
 
-#include <errno.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>

@@ -6,7 +6,6 @@
 #include "lnames.h"
 
 #include <ctype.h>
-#include <string.h>
 
 enum { MAX_STEPS = 8 };
 

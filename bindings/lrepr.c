@@ -4,7 +4,6 @@
 #include "lrepr.h"
 
 #include "embed.h"
-#include "lloop.h"
 
 #include <string.h>
 

@@ -6,7 +6,6 @@
 
 #include "lfd.h"
 
-#include <errno.h>
 #include <math.h>
 
 enum { UV_KEYS = 1 }; /* table: descriptor → its key {fileobj, fd, events, data} */

@@ -8,7 +8,6 @@
  * SPDX-License-Identifier: MIT */
 #include "lsendfile.h"
 
-#include "lbuffer.h"
 #include "lfd.h"
 #include "lresolve.h"
 #include "lsockops.h"

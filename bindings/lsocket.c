@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -48,14 +47,6 @@ static void learn(l_socket *s, int fd) {
 static l_socket *new_socket(lua_State *L, al_ctx *ctx, al_class class) {
   l_socket *s = al_new(L, ctx, class, sizeof *s, 0);
   s->fd = -1;
-  return s;
-}
-
-l_socket *al_push_socket(lua_State *L, al_ctx *ctx, int *fd) {
-  l_socket *s = new_socket(L, ctx, AL_C_Socket);
-  s->fd = *fd;
-  *fd = -1;
-  learn(s, s->fd);
   return s;
 }
 

@@ -22,9 +22,6 @@ typedef struct l_socket {
 /* The descriptor; -1 if it is closed. */
 int al_socket_fd(const l_socket *socket);
 
-/* Pushes a Socket that owns *fd; *fd becomes -1. When this raises it is still the caller's. */
-l_socket *al_push_socket(lua_State *L, al_ctx *ctx, int *fd);
-
 /* Accepts a connection of the listening descriptor: pushes its Socket and the peer's address and returns 0, or pushes
  * nothing and returns -errno. */
 int al_socket_accept(lua_State *L, al_ctx *ctx, int fd);

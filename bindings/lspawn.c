@@ -4,7 +4,6 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "lfd.h"
-#include "lnet.h"
 #include "lprocess.h"
 #include "lprotocol.h"
 #include "lreader.h"
@@ -14,7 +13,6 @@
 #include <grp.h>
 #include <limits.h>
 #include <pwd.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

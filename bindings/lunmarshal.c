@@ -13,7 +13,6 @@
 #include "lnames.h"
 #include "lparcel.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum {

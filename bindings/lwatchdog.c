@@ -12,7 +12,6 @@
 #include "lloop.h"
 #include "lquery.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>

@@ -7,7 +7,6 @@
  * SPDX-License-Identifier: MIT */
 #include "aloop_lua.h"
 #include "lalloc.h"
-#include "lloop.h"
 #include "lprocpool.h"
 #include "lps.h"
 #include "lquery.h"

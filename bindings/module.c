@@ -49,7 +49,6 @@
 #include "ltransport.h"
 #include "lwaitlist.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

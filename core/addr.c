@@ -14,11 +14,9 @@
 #include <sys/un.h>
 
 /* The families' views of an address. Each starts with sa_family_t, as the storage does. */
-static struct sockaddr_in *in4(al_addr *addr) { return (struct sockaddr_in *)&addr->ss; }
-static struct sockaddr_in6 *in6(al_addr *addr) { return (struct sockaddr_in6 *)&addr->ss; }
-static const struct sockaddr_in *in4_const(const al_addr *addr) { return (const struct sockaddr_in *)&addr->ss; }
-static const struct sockaddr_in6 *in6_const(const al_addr *addr) { return (const struct sockaddr_in6 *)&addr->ss; }
-static const struct sockaddr_un *un_const(const al_addr *addr) { return (const struct sockaddr_un *)&addr->ss; }
+static const struct sockaddr_in *in4(const al_addr *addr) { return (const struct sockaddr_in *)&addr->ss; }
+static const struct sockaddr_in6 *in6(const al_addr *addr) { return (const struct sockaddr_in6 *)&addr->ss; }
+static const struct sockaddr_un *un(const al_addr *addr) { return (const struct sockaddr_un *)&addr->ss; }
 
 void al__addr_set(al_addr *addr, const struct sockaddr *sa, socklen_t len) {
   memset(addr, 0, sizeof(*addr));
@@ -78,37 +76,29 @@ bool al__addr_equal(const al_addr *a, const al_addr *b) {
   int family = al__addr_family(a);
   if (family != al__addr_family(b)) return false;
   if (family == AF_INET)
-    return in4_const(a)->sin_port == in4_const(b)->sin_port &&
-           in4_const(a)->sin_addr.s_addr == in4_const(b)->sin_addr.s_addr;
+    return in4(a)->sin_port == in4(b)->sin_port && in4(a)->sin_addr.s_addr == in4(b)->sin_addr.s_addr;
   if (family == AF_INET6)
-    return in6_const(a)->sin6_port == in6_const(b)->sin6_port &&
-           in6_const(a)->sin6_scope_id == in6_const(b)->sin6_scope_id &&
-           !memcmp(&in6_const(a)->sin6_addr, &in6_const(b)->sin6_addr, sizeof(struct in6_addr));
+    return in6(a)->sin6_port == in6(b)->sin6_port && in6(a)->sin6_scope_id == in6(b)->sin6_scope_id &&
+           !memcmp(&in6(a)->sin6_addr, &in6(b)->sin6_addr, sizeof(struct in6_addr));
   return a->len == b->len && !memcmp(&a->ss, &b->ss, a->len);
 }
 
 const char *al__addr_path(const al_addr *addr) {
   if (al__addr_family(addr) != AF_UNIX || addr->len <= offsetof(struct sockaddr_un, sun_path)) return NULL;
-  const char *path = un_const(addr)->sun_path;
+  const char *path = un(addr)->sun_path;
   return path[0] ? path : NULL;
 }
 
-uint16_t al__addr_port(const al_addr *addr) {
+static uint16_t port_of(const al_addr *addr) {
   switch (al__addr_family(addr)) {
-  case AF_INET: return ntohs(in4_const(addr)->sin_port);
-  case AF_INET6: return ntohs(in6_const(addr)->sin6_port);
+  case AF_INET: return ntohs(in4(addr)->sin_port);
+  case AF_INET6: return ntohs(in6(addr)->sin6_port);
   default: return 0;
   }
 }
 
-void al__addr_set_port(al_addr *addr, uint16_t port) {
-  int family = al__addr_family(addr);
-  if (family == AF_INET) in4(addr)->sin_port = htons(port);
-  if (family == AF_INET6) in6(addr)->sin6_port = htons(port);
-}
-
 static void format_ip6(const al_addr *addr, char *buf, size_t size) {
-  const struct sockaddr_in6 *sin6 = in6_const(addr);
+  const struct sockaddr_in6 *sin6 = in6(addr);
   char text[INET6_ADDRSTRLEN], scope[16] = "";
   inet_ntop(AF_INET6, &sin6->sin6_addr, text, sizeof(text));
   if (sin6->sin6_scope_id) snprintf(scope, sizeof(scope), "%%%" PRIu32, sin6->sin6_scope_id);
@@ -118,7 +108,7 @@ static void format_ip6(const al_addr *addr, char *buf, size_t size) {
 static void format_unix(const al_addr *addr, char *buf, size_t size) {
   size_t head = offsetof(struct sockaddr_un, sun_path);
   size_t len = addr->len > head ? AL_MIN(addr->len - head, sizeof(struct sockaddr_un) - head) : 0;
-  const char *path = un_const(addr)->sun_path;
+  const char *path = un(addr)->sun_path;
   if (!len || path[0] != '\0') {
     snprintf(buf, size, "%.*s", (int)len, path); /* empty: an unnamed socket */
     return;
@@ -133,8 +123,8 @@ const char *al_addr_format(const al_addr *addr, char *buf, size_t size) {
   if (!size) return buf;
   switch (al__addr_family(addr)) {
   case AF_INET:
-    inet_ntop(AF_INET, &in4_const(addr)->sin_addr, text, sizeof(text));
-    snprintf(buf, size, "%s:%u", text, al__addr_port(addr));
+    inet_ntop(AF_INET, &in4(addr)->sin_addr, text, sizeof(text));
+    snprintf(buf, size, "%s:%u", text, port_of(addr));
     break;
   case AF_INET6: format_ip6(addr, buf, size); break;
   case AF_UNIX: format_unix(addr, buf, size); break;

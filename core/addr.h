@@ -10,8 +10,6 @@
 void al__addr_set(al_addr *addr, const struct sockaddr *sa, socklen_t len);
 bool al__addr_equal(const al_addr *a, const al_addr *b);
 const char *al__addr_path(const al_addr *addr); /* of a Unix socket in the file system; else NULL */
-uint16_t al__addr_port(const al_addr *addr);    /* 0 if the family has none */
-void al__addr_set_port(al_addr *addr, uint16_t port);
 
 static inline int al__addr_family(const al_addr *addr) { return addr->len ? addr->ss.ss_family : AF_UNSPEC; }
 static inline const struct sockaddr *al__addr_sa(const al_addr *addr) { return (const struct sockaddr *)&addr->ss; }

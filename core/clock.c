@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: MIT */
 #include "clock.h"
 
-#include "handle.h"
 #include "loop.h"
 
 int64_t al_loop_time_ns(const al_loop *loop) { return loop->clock ? loop->clock->now_ns(loop->clock) : al_time_ns(); }

@@ -261,8 +261,8 @@ int al_datagram_new(al_loop *loop, int fd, const al_addr *remote, al_protocol *p
 }
 
 static int set_options(int fd, const al_datagram_options *options) {
-  int err = options->reuse_port ? al__sock_set_reuse_port(fd, true) : 0;
-  if (!err && options->allow_broadcast) err = al__sock_set_broadcast(fd, true);
+  int err = options->reuse_port ? al__sock_set_reuse_port(fd) : 0;
+  if (!err && options->allow_broadcast) err = al__sock_set_broadcast(fd);
   return err;
 }
 

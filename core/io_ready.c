@@ -15,8 +15,6 @@
 #include "selector.h"
 #include "sock.h"
 
-#include <limits.h>
-
 enum { OP_PARKED = AL_OP_IDLE + 1, OP_RETRYING, OP_FINISHED }; /* op->state */
 
 enum { READS, WRITES }; /* the sides of a descriptor */

@@ -3,7 +3,6 @@
  * SPDX-License-Identifier: MIT */
 #include "machine.h"
 
-#include "addr.h"
 #include "sock.h"
 
 #include <limits.h>

@@ -392,10 +392,10 @@ static bool is_repeated(const struct addrinfo *list, const struct addrinfo *ai) 
 
 static int set_options(int fd, const struct addrinfo *ai, const al_listen_options *options) {
   int err = 0;
-  if (!options || !options->no_reuse_address) err = al__sock_set_reuse_address(fd, true);
-  if (!err && options && options->reuse_port) err = al__sock_set_reuse_port(fd, true);
-  if (!err && options && options->keep_alive) err = al__sock_set_keepalive(fd, true);
-  if (!err && ai->ai_family == AF_INET6) err = al__sock_set_v6only(fd, true);
+  if (!options || !options->no_reuse_address) err = al__sock_set_reuse_address(fd);
+  if (!err && options && options->reuse_port) err = al__sock_set_reuse_port(fd);
+  if (!err && options && options->keep_alive) err = al__sock_set_keepalive(fd);
+  if (!err && ai->ai_family == AF_INET6) err = al__sock_set_v6only(fd);
   return err;
 }
 

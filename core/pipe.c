@@ -113,7 +113,7 @@ static int pipe_new(al_loop *loop, const al__transport_ops *ops, int fd, al_prot
   if (kind < 0) return kind;
   al_pipe *pipe = al__calloc(1, sizeof(*pipe));
   if (!pipe) return -ENOMEM;
-  int err = al__fd_set_nonblocking(fd, true);
+  int err = al__fd_set_nonblocking(fd);
   if (!err) err = al__stream_init(&pipe->stream, ops, loop, fd, NULL, protocol);
   if (err) {
     al__free(pipe);

@@ -229,7 +229,7 @@ static void append_listeners(al_server *server, al_listener *first) {
 
 int al_server_add(al_server *server, int fd, int backlog, const char *unlink) {
   if (server->closed) return AL_ECLOSED;
-  int err = al__fd_set_nonblocking(fd, true);
+  int err = al__fd_set_nonblocking(fd);
   if (err) return err;
   al_listener *listener = listener_new(server, fd, backlog, unlink);
   if (!listener) return -ENOMEM;

@@ -4,7 +4,6 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"
-#include "handle.h"
 #include "loop.h"
 #include "mem.h"
 

@@ -92,7 +92,8 @@ int al__sock_shutdown(int fd, int how) { return check(shutdown(fd, how)); }
 
 int al__sock_error(int fd) {
   int error;
-  int err = al__sock_get_int(fd, SOL_SOCKET, SO_ERROR, &error);
+  socklen_t len = sizeof(error);
+  int err = check(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
   return err ? err : -error;
 }
 
@@ -109,22 +110,17 @@ int al__sock_peer(int fd, al_addr *addr) { return get_addr(fd, addr, getpeername
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
-int al__sock_get_int(int fd, int level, int option, int *value) {
-  socklen_t len = sizeof(*value);
-  return check(getsockopt(fd, level, option, value, &len));
+static int set_on(int fd, int level, int option) {
+  return check(setsockopt(fd, level, option, &(int){1}, sizeof(int)));
 }
 
-int al__sock_set_int(int fd, int level, int option, int value) {
-  return check(setsockopt(fd, level, option, &value, sizeof(value)));
-}
+int al__sock_set_nodelay(int fd) { return set_on(fd, IPPROTO_TCP, TCP_NODELAY); }
+int al__sock_set_keepalive(int fd) { return set_on(fd, SOL_SOCKET, SO_KEEPALIVE); }
+int al__sock_set_reuse_address(int fd) { return set_on(fd, SOL_SOCKET, SO_REUSEADDR); }
+int al__sock_set_reuse_port(int fd) { return set_on(fd, SOL_SOCKET, SO_REUSEPORT); }
+int al__sock_set_v6only(int fd) { return set_on(fd, IPPROTO_IPV6, IPV6_V6ONLY); }
 
-int al__sock_set_nodelay(int fd, bool on) { return al__sock_set_int(fd, IPPROTO_TCP, TCP_NODELAY, on); }
-int al__sock_set_keepalive(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, on); }
-int al__sock_set_reuse_address(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_REUSEADDR, on); }
-int al__sock_set_reuse_port(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_REUSEPORT, on); }
-int al__sock_set_v6only(int fd, bool on) { return al__sock_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, on); }
-
-int al__sock_set_broadcast(int fd, bool on) { return al__sock_set_int(fd, SOL_SOCKET, SO_BROADCAST, on); }
+int al__sock_set_broadcast(int fd) { return set_on(fd, SOL_SOCKET, SO_BROADCAST); }
 
 void al__sock_remove_stale(const al_addr *addr) {
   const char *path = al__addr_path(addr);
@@ -135,24 +131,6 @@ void al__sock_remove_stale(const al_addr *addr) {
   if (!err) err = unlink(path);
   if (err && errno != ENOENT)
     al_log(AL_LOG_ERROR, NULL, "Unable to check or remove stale UNIX socket '%s': %s", path, al_strerror(-errno));
-}
-
-int al__sock_info(int fd, int *family, int *type, int *protocol) {
-  int err = 0;
-  if (family) err = al__sock_get_int(fd, SOL_SOCKET, SO_DOMAIN, family);
-  if (!err && type) err = al__sock_get_int(fd, SOL_SOCKET, SO_TYPE, type);
-  if (!err && protocol) err = al__sock_get_int(fd, SOL_SOCKET, SO_PROTOCOL, protocol);
-  return err;
-}
-
-bool al__sock_is_tcp(int fd) {
-  int protocol;
-  return al__sock_info(fd, NULL, NULL, &protocol) == 0 && protocol == IPPROTO_TCP;
-}
-
-bool al__sock_is_listening(int fd) {
-  int listening;
-  return al__sock_get_int(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening) == 0 && listening;
 }
 
 /* ---- descriptors of any kind ------------------------------------------------------------------------------------- */
@@ -170,8 +148,6 @@ int al__fd_kind(int fd) {
   default: return AL_FD_OTHER; /* eventfd, epoll and their kin have no type */
   }
 }
-
-int al__fd_pipe(int fds[2]) { return check(pipe2(fds, O_NONBLOCK | O_CLOEXEC)); }
 
 int al__fd_eventfd(void) { return check(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
 
@@ -241,15 +217,11 @@ ssize_t al__sock_sendfile(int fd, int file, int64_t offset, size_t len) {
   return sent;
 }
 
-static int set_flag(int fd, int get, int set, int flag, bool on) {
-  int flags = fcntl(fd, get);
+int al__fd_set_nonblocking(int fd) {
+  int flags = fcntl(fd, F_GETFL);
   if (flags < 0) return -errno;
-  int wanted = on ? flags | flag : flags & ~flag;
-  return wanted == flags ? 0 : check(fcntl(fd, set, wanted));
+  return flags & O_NONBLOCK ? 0 : check(fcntl(fd, F_SETFL, flags | O_NONBLOCK));
 }
-
-int al__fd_set_nonblocking(int fd, bool on) { return set_flag(fd, F_GETFL, F_SETFL, O_NONBLOCK, on); }
-int al__fd_set_cloexec(int fd, bool on) { return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on); }
 
 bool al__fd_is_open(int fd) { return fd >= 0 && fcntl(fd, F_GETFD) >= 0; }
 

@@ -29,33 +29,24 @@ int al__sock_error(int fd); /* takes SO_ERROR: 0 or -errno */
 int al__sock_name(int fd, al_addr *addr);
 int al__sock_peer(int fd, al_addr *addr); /* -ENOTCONN */
 
-int al__sock_get_int(int fd, int level, int option, int *value);
-int al__sock_set_int(int fd, int level, int option, int value);
-int al__sock_set_nodelay(int fd, bool on);
-int al__sock_set_keepalive(int fd, bool on);
-int al__sock_set_reuse_address(int fd, bool on);
-int al__sock_set_reuse_port(int fd, bool on);
-int al__sock_set_v6only(int fd, bool on);
-int al__sock_set_broadcast(int fd, bool on);
+int al__sock_set_nodelay(int fd);
+int al__sock_set_keepalive(int fd);
+int al__sock_set_reuse_address(int fd);
+int al__sock_set_reuse_port(int fd);
+int al__sock_set_v6only(int fd);
+int al__sock_set_broadcast(int fd);
 
 /* Removes the socket file that an earlier owner of the address left behind. What is no socket stays, and bind tells. */
 void al__sock_remove_stale(const al_addr *addr);
 
-/* What a socket is; each may be NULL. -ENOTSOCK, -EBADF. */
-int al__sock_info(int fd, int *family, int *type, int *protocol);
-bool al__sock_is_tcp(int fd);
-bool al__sock_is_listening(int fd);
-
 /* -- descriptors of any kind */
 typedef enum al_fd_kind { AL_FD_SOCKET, AL_FD_PIPE, AL_FD_CHAR, AL_FD_FILE, AL_FD_OTHER } al_fd_kind;
 
-int al__fd_kind(int fd);     /* an al_fd_kind, or -EBADF */
-int al__fd_pipe(int fds[2]); /* fds[0] reads, fds[1] writes */
+int al__fd_kind(int fd); /* an al_fd_kind, or -EBADF */
 int al__fd_eventfd(void);
 ssize_t al__fd_read(int fd, void *base, size_t len);
 ssize_t al__fd_write(int fd, const struct iovec *iov, int n); /* no SIGPIPE from it, either */
-int al__fd_set_nonblocking(int fd, bool on);
-int al__fd_set_cloexec(int fd, bool on);
+int al__fd_set_nonblocking(int fd);
 bool al__fd_is_open(int fd);
 void al__fd_close(int fd); /* < 0: nothing. Never retried: the descriptor is gone after EINTR too */
 

@@ -415,7 +415,7 @@ int al_stream_new(al_loop *loop, int fd, const al_addr *peer, al_protocol *proto
     return err;
   }
   int family = al__transport_family(&stream->base);
-  if (family == AF_INET || family == AF_INET6) al__sock_set_nodelay(fd, true);
+  if (family == AF_INET || family == AF_INET6) al__sock_set_nodelay(fd);
   al__transport_begin(&stream->base, started);
   *transport = &stream->base;
   return 0;

@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: MIT */
 #include "transport.h"
 
-#include "addr.h"
 #include "debug.h"
 #include "loop.h"
 #include "mem.h"

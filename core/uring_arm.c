@@ -5,7 +5,6 @@
 #include "uring_ops.h"
 
 #include "addr.h"
-#include "sock.h"
 
 #include <limits.h>
 #include <poll.h>

@@ -6,7 +6,6 @@
 #ifndef AL_URING_OPS_H
 #define AL_URING_OPS_H
 
-#include "addr.h"
 #include "machine.h"
 #include "uring.h"
 

@@ -302,7 +302,6 @@ static void check_ip(const char *host, uint16_t port, const char *shown) {
   al_addr addr;
   CHECK_EQ(al_addr_ip(&addr, host, port, 0, 0), 0);
   CHECK(!strcmp(al_addr_format(&addr, text, sizeof(text)), shown));
-  CHECK_EQ(al__addr_port(&addr), port);
 }
 
 static void test_addr_ip(void) {
@@ -317,8 +316,6 @@ static void test_addr_ip(void) {
   CHECK_EQ(al_addr_ip(&addr, "::1", 5, 0, 9), 0);
   CHECK_EQ(al_addr_ip(&other, "::1", 5, 0, 0), 0);
   CHECK(al__addr_equal(&addr, &addr) && !al__addr_equal(&addr, &other));
-  al__addr_set_port(&other, 6);
-  CHECK_EQ(al__addr_port(&other), 6);
 }
 
 static void test_addr_unix(void) {
@@ -357,7 +354,6 @@ static void test_sock_stream(void) {
   CHECK_EQ(al_addr_ip(&addr, "127.0.0.1", 0, 0, 0), 0);
   CHECK_EQ(al__sock_bind(listener, &addr), 0);
   CHECK_EQ(al__sock_listen(listener, 5), 0);
-  CHECK(al__sock_is_listening(listener) && !al__sock_is_listening(client) && al__sock_is_tcp(client));
   CHECK_EQ(al__sock_accept(listener, NULL), -EAGAIN);
   CHECK_EQ(al__sock_peer(client, &peer), -ENOTCONN);
   CHECK_EQ(al__sock_name(listener, &name), 0);
@@ -369,8 +365,8 @@ static void test_sock_stream(void) {
   CHECK_EQ(al__sock_error(client), 0);
   CHECK_EQ(al__sock_name(client, &addr), 0);
   CHECK(al__addr_equal(&addr, &peer));
-  CHECK_EQ(al__sock_set_nodelay(conn, true), 0);
-  CHECK_EQ(al__sock_set_keepalive(conn, true), 0);
+  CHECK_EQ(al__sock_set_nodelay(conn), 0);
+  CHECK_EQ(al__sock_set_keepalive(conn), 0);
   CHECK_EQ(al__sock_recv(conn, bytes, sizeof(bytes)), -EAGAIN);
   CHECK_EQ(al__sock_send(client, iov, 2), 5);
   while (al__sock_recv(conn, bytes, sizeof(bytes)) != 5) continue;
@@ -392,23 +388,20 @@ static void test_sock_no_sigpipe(void) {
 }
 
 static void test_descriptors(void) {
-  int fds[2], family, type, event = al__fd_eventfd(), sock = al__sock_open(AF_UNIX, SOCK_DGRAM, 0);
+  int fds[2], event = al__fd_eventfd(), sock = al__sock_open(AF_UNIX, SOCK_DGRAM, 0);
   char byte;
-  CHECK_EQ(al__fd_pipe(fds), 0);
-  check_flags(fds[0]), check_flags(fds[1]), check_flags(event);
+  CHECK_EQ(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+  check_flags(event);
   CHECK_EQ(al__fd_read(fds[0], &byte, 1), -EAGAIN);
   CHECK_EQ(al__fd_write(fds[1], &(struct iovec){(char *)"z", 1}, 1), 1);
   CHECK_EQ(al__fd_read(fds[0], &byte, 1), 1);
   CHECK_EQ(al__fd_kind(fds[0]), AL_FD_PIPE);
   CHECK_EQ(al__fd_kind(event), AL_FD_OTHER);
   CHECK_EQ(al__fd_kind(sock), AL_FD_SOCKET);
-  CHECK_EQ(al__sock_info(sock, &family, &type, NULL), 0);
-  CHECK(family == AF_UNIX && type == SOCK_DGRAM);
-  CHECK_EQ(al__sock_info(fds[0], &family, NULL, NULL), -ENOTSOCK);
-  CHECK_EQ(al__fd_set_nonblocking(fds[0], false), 0);
-  CHECK(!(fcntl(fds[0], F_GETFL) & O_NONBLOCK));
-  CHECK_EQ(al__fd_set_cloexec(fds[0], false), 0);
-  CHECK(!(fcntl(fds[0], F_GETFD) & FD_CLOEXEC));
+  CHECK_EQ(fcntl(fds[0], F_SETFL, 0), 0);
+  CHECK_EQ(al__fd_set_nonblocking(fds[0]), 0);
+  check_flags(fds[0]);
+  CHECK_EQ(al__fd_set_nonblocking(-1), -EBADF);
   al__fd_close(fds[0]), al__fd_close(fds[1]), al__fd_close(event), al__fd_close(sock), al__fd_close(-1);
   CHECK(!al__fd_is_open(fds[0]) && !al__fd_is_open(-1));
   CHECK_EQ(al__fd_kind(fds[0]), -EBADF);

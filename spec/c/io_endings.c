@@ -352,7 +352,7 @@ static void close_with_all(bool turns, bool elsewhere) {
   int listener = listen_tcp(4, &bound), full = listen_unix(0, &busy), conn = dial(&busy);
   pair(a);
   pair(b);
-  CHECK(al__fd_pipe(c) == 0);
+  CHECK(pipe2(c, O_NONBLOCK | O_CLOEXEC) == 0);
   fill(b[1]);
   probe ops[OPS] = {
       make_probe(AL_OP_RECV, a[0]), make_probe(AL_OP_RECV_INTO, b[0]),

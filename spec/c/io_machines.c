@@ -294,7 +294,7 @@ static void connect_unix_full_backlog(void) {
 static void poll_is_level_triggered(void) {
   int fds[2];
   char byte;
-  CHECK(al__fd_pipe(fds) == 0);
+  CHECK(pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0);
   probe watcher = make_poll(fds[0], AL_POLL_IN);
   CHECK(submit(&watcher) == 0);
   IDLE();
@@ -353,7 +353,7 @@ static void poll_what_can_not_be(void) {
 /* remove_reader, close, and another file under the same number, all between two waits. */
 static void poll_number_changes_hands(void) {
   int old[2], new[2];
-  CHECK(al__fd_pipe(old) == 0 && al__fd_pipe(new) == 0);
+  CHECK(pipe2(old, O_NONBLOCK | O_CLOEXEC) == 0 && pipe2(new, O_NONBLOCK | O_CLOEXEC) == 0);
   probe before = make_poll(old[0], AL_POLL_IN), after = make_poll(old[0], AL_POLL_IN);
   CHECK(submit(&before) == 0);
   IDLE();
@@ -373,7 +373,7 @@ static void poll_number_changes_hands(void) {
 /* The same, and a stream moves in. */
 static void poll_number_goes_to_recv(void) {
   int old[2], new[2];
-  CHECK(al__fd_pipe(old) == 0);
+  CHECK(pipe2(old, O_NONBLOCK | O_CLOEXEC) == 0);
   pair(new);
   probe watcher = make_poll(old[0], AL_POLL_IN), reader = make_probe(AL_OP_RECV, old[0]);
   CHECK(submit(&watcher) == 0);
@@ -391,7 +391,7 @@ static void poll_number_goes_to_recv(void) {
 static void poll_closed_behind_our_back(void) {
   int fds[2];
   if (!on_machine("poll") && !on_machine("select")) return; /* the others can't see it */
-  CHECK(al__fd_pipe(fds) == 0);
+  CHECK(pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0);
   probe watcher = make_poll(fds[0], AL_POLL_IN);
   CHECK(submit(&watcher) == 0);
   IDLE();
@@ -418,7 +418,7 @@ static void one_op_a_side(void) {
 
 static void pipes(void) {
   int fds[2];
-  CHECK(al__fd_pipe(fds) == 0);
+  CHECK(pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0);
   probe reader = make_probe(AL_OP_RECV, fds[0]), writer = make_probe(AL_OP_SEND, fds[1]);
   writer.iov[0] = (struct iovec){(char[]){0, 1, 2}, 3};
   writer.iov[1] = (struct iovec){(char[]){3, 4}, 2};
@@ -441,7 +441,7 @@ static void pipes(void) {
 static void pipe_into(void) {
   int fds[2];
   char byte = 0;
-  CHECK(al__fd_pipe(fds) == 0);
+  CHECK(pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0);
   probe reader = make_probe(AL_OP_RECV_INTO, fds[0]);
   reader.op.u.into.base = &byte;
   reader.op.u.into.len = 1;

@@ -97,7 +97,7 @@ static void conn_reopen(struct load_conn *conn) {
   conn_send(conn);
 }
 
-void load_lost(struct load_conn *conn, const char *why) {
+static void conn_lost(struct load_conn *conn, const char *why) {
   if (load_errors++ == 0) fprintf(stderr, "%s: %s after %" PRIu64 " bytes\n", load_options.name, why, conn->got);
   if (reconnecting)
     conn_reopen(conn);
@@ -117,7 +117,7 @@ static void conn_send(struct load_conn *conn) {
     size_t n = conn->want - conn->sent < CHUNK ? (size_t)(conn->want - conn->sent) : CHUNK;
     ssize_t sent = load_wire->send(conn, pattern + conn->sent % period, n);
     if (sent < 0) {
-      if (errno != EAGAIN) load_lost(conn, strerror(errno));
+      if (errno != EAGAIN) conn_lost(conn, strerror(errno));
       return;
     }
     conn->sent += (uint64_t)sent;
@@ -146,9 +146,9 @@ static void conn_recv(struct load_conn *conn) {
   } else if (n <= 0 && conn->ending) {
     conn_reopen(conn);
   } else if (n <= 0) {
-    load_lost(conn, n == 0 ? "closed by the server" : strerror(errno));
+    conn_lost(conn, n == 0 ? "closed by the server" : strerror(errno));
   } else if (conn->got + (uint64_t)n > conn->sent || memcmp(buffer, pattern + conn->got % period, (size_t)n) != 0) {
-    load_lost(conn, "other bytes came back");
+    conn_lost(conn, "other bytes came back");
   } else {
     uint64_t fresh = conn_count(conn, (size_t)n);
     if (fresh && reconnecting) {

@@ -58,8 +58,7 @@ void load_measure(struct load_conn *conns);
 void load_idle(struct load_conn *conns);
 void load_run(struct load_conn *conns, uint64_t requests);
 
-/* For wires: the connection is lost, and why; it waits to be writable, or no longer; a socket to the server. */
-void load_lost(struct load_conn *conn, const char *why);
+/* For wires: the connection waits to be writable, or no longer; a socket to the server. */
 void load_block(struct load_conn *conn, bool blocked);
 int load_socket(bool nonblocking);
 
