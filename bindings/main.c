@@ -311,14 +311,16 @@ static void print_error(lua_State *L, const run *r) {
   fprintf(stderr, "aloop: %s\n", text ? text : "(no message)");
 }
 
-/* The exit status of the SystemExit on top: its code as a number, a boolean as for os.exit, nil for 0, or a message. */
+/* The exit status of the SystemExit on top: its code as an integer, a boolean as for os.exit, nil for 0; anything else
+ * is a message. */
 static int exit_status(lua_State *L) {
-  switch (lua_getfield(L, -1, "code")) {
-  case LUA_TNIL: return EXIT_SUCCESS;
-  case LUA_TBOOLEAN: return lua_toboolean(L, -1) ? EXIT_SUCCESS : EXIT_FAILURE;
-  case LUA_TNUMBER: return (int)lua_tointeger(L, -1);
-  default: fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL)); return EXIT_FAILURE;
-  }
+  int isint, type = lua_getfield(L, -1, "code");
+  lua_Integer code = lua_tointegerx(L, -1, &isint);
+  if (type == LUA_TNIL) return EXIT_SUCCESS;
+  if (type == LUA_TBOOLEAN) return lua_toboolean(L, -1) ? EXIT_SUCCESS : EXIT_FAILURE;
+  if (type == LUA_TNUMBER && isint) return (int)code;
+  fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL));
+  return EXIT_FAILURE;
 }
 
 /* A main task that died of the cancellation that SIGINT asked for was interrupted: its error on top becomes one that

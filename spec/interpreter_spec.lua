@@ -202,10 +202,12 @@ describe("the interpreter", function()
   end)
 
   it("exits with the code of SystemExit", function()
-    for code, expected in pairs { ["3"] = 3, ["true"] = 0, ["false"] = 1, ["nil"] = 0, ["'a message'"] = 1 } do
+    for code, expected in pairs {
+      ["3"] = { 3, "" }, ["4.0"] = { 4, "" }, ["true"] = { 0, "" }, ["false"] = { 1, "" }, ["nil"] = { 0, "" },
+      ["'a message'"] = { 1, "a message\n" }, ["2.5"] = { 1, "2.5\n" },
+    } do
       local result = helper.run_program { helper.aloop, "-e", ("error(require 'aloop'.SystemExit(%s))"):format(code) }
-      assert.equal(expected, result.code)
-      assert.equal(expected == 1 and code ~= "false" and "a message\n" or "", result.stderr)
+      assert.same(expected, { result.code, result.stderr })
     end
   end)
 
