@@ -136,9 +136,9 @@ static const char *text_option(lua_State *L, const char *f, const char *name) {
 
 /* (class, options), names being those of the options */
 static const char *begin_new(lua_State *L, const char *const *names) {
-  lua_settop(L, 2);
+  lua_settop(L, 3);
   lua_getfield(L, 1, "__name");
-  const char *f = lua_tostring(L, 3);
+  const char *f = lua_tostring(L, 4);
   al_options(L, 2, f, names);
   return f;
 }

@@ -99,10 +99,49 @@ describe("options", function()
   it("before their place are told with function and key", function()
     local message = error_of(function() loop:create_server(aloop.Protocol, "127.0.0.1", { backlog = 3 }) end)
     assert.truthy(message:find("#3 to 'create_server'", 1, true) and message:find("'backlog'", 1, true), message)
+    for name, f in pairs {
+      ["#3 to 'sock_sendfile'"] = function()
+        local sock <close> = aloop.socket.socket()
+        loop:sock_sendfile(sock, io.stdout, { fallback = true })
+      end,
+      ["#1 to 'open_connection'"] = function() aloop.open_connection { fallback = true } end,
+      ["#2 to 'wait_for'"] = function() aloop.wait_for(print, { fallback = true }) end,
+    } do
+      message = error_of(f)
+      assert.truthy(message:find(name, 1, true), message)
+      assert.truthy(message:find("with 'fallback'; options stand behind the last argument", 1, true), message)
+    end
   end)
 
   it("behind their place are told with function and key", function()
     local message = error_of(function() loop:create_server(aloop.Protocol, "127.0.0.1", 0, nil, { backlog = 3 }) end)
     assert.truthy(message:find("#5 to 'create_server'", 1, true) and message:find("'backlog'", 1, true), message)
+  end)
+
+  it("behind their place are told with function and key, also by what is written in Lua", function()
+    local x, task = { x = 1 }, loop:create_task(print)
+    local path = "\0arguments_spec"
+    for name, f in pairs {
+      ["#3 to 'gather'"] = function() aloop.gather({ print }, nil, x) end,
+      ["#3 to 'wait'"] = function() aloop.wait({ task }, nil, x) end,
+      ["#3 to 'as_completed'"] = function() aloop.as_completed({ task }, nil, x) end,
+      ["#3 to 'run'"] = function() aloop.run(print, nil, x) end,
+      ["#2 to 'Runner'"] = function() aloop.Runner(nil, x) end,
+      ["#4 to 'open_connection'"] = function() aloop.open_connection("127.0.0.1", 1, nil, x) end,
+      ["#3 to 'open_unix_connection'"] = function() aloop.open_unix_connection(path, nil, x) end,
+      ["#5 to 'start_server'"] = function() aloop.start_server(print, "127.0.0.1", 0, nil, x) end,
+      ["#4 to 'start_unix_server'"] = function() aloop.start_unix_server(print, path, nil, x) end,
+      ["#6 to 'sendfile'"] = function() loop:sendfile(1, io.stdout, 0, nil, nil, x) end,
+      ["#6 to 'sock_sendfile'"] = function() loop:sock_sendfile(1, io.stdout, 0, nil, nil, x) end,
+      ["#3 to 'capture_call_graph'"] = function() aloop.capture_call_graph(task, nil, x) end,
+      ["#2 to 'ThreadPoolExecutor'"] = function() aloop.ThreadPoolExecutor(nil, x) end,
+      ["#3 to 'shutdown'"] = function()
+        local pool <close> = aloop.ThreadPoolExecutor()
+        pool:shutdown(true, nil, x)
+      end,
+    } do
+      local message = error_of(f)
+      assert.truthy(message:find("bad argument " .. name .. " (option 'x' is out of place", 1, true), message)
+    end
   end)
 end)

@@ -21,13 +21,24 @@ function check.fail(text)
   error(core.where() .. text, 0)
 end
 
+-- The name of an option in what may be a table of options; nil if it is none.
+local function some_option(value)
+  if type(value) ~= "table" or debug.getmetatable(value) then return nil end
+  for key in pairs(value) do
+    if type(key) == "string" then return key end
+  end
+end
+
 --- Raises "bad argument #n to 'name' (...)".
 ---@param n integer
 ---@param name string
 ---@param expected string what is expected
 ---@param value any what was given
 function check.bad_argument(n, name, expected, value)
-  check.fail(("bad argument #%d to '%s' (%s expected, got %s)"):format(n, name, expected, check.typename(value)))
+  local option = some_option(value)
+  local misplaced = option and (" with '%s'; options stand behind the last argument"):format(option) or ""
+  local text = "bad argument #%d to '%s' (%s expected, got %s%s)"
+  check.fail(text:format(n, name, expected, check.typename(value), misplaced))
 end
 
 ---@param value any
@@ -77,8 +88,14 @@ end
 ---@param name string
 ---@param options? table
 ---@param names table<string, string|true> option → its type, or true for any
+---@param behind? any the argument after them, where options would be one place too far
 ---@return table options {} if there are none
-function check.options(n, name, options, names)
+function check.options(n, name, options, names, behind)
+  local misplaced = some_option(behind)
+  if misplaced then
+    local text = "bad argument #%d to '%s' (option '%s' is out of place: options stand one before)"
+    check.fail(text:format(n + 1, name, misplaced))
+  end
   if options == nil then return {} end
   if type(options) ~= "table" then check.bad_argument(n, name, "table", options) end
   for key, value in pairs(options) do

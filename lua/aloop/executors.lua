@@ -139,9 +139,9 @@ end
 --- a task, and blocks elsewhere. cancel_futures: those that have not begun are cancelled.
 ---@param wait? boolean
 ---@param options? {cancel_futures: boolean?}
-function executors.shutdown(self, wait, options)
+function executors.shutdown(self, wait, options, ...)
   if wait ~= nil and type(wait) ~= "boolean" then check.bad_argument(1, "shutdown", "boolean", wait) end
-  options = check.options(2, "shutdown", options, { cancel_futures = "boolean" })
+  options = check.options(2, "shutdown", options, { cancel_futures = "boolean" }, ...)
   local ended = core.pool_shutdown(self, options.cancel_futures)
   if wait ~= false then
     ended:result()

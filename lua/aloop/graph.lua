@@ -269,8 +269,8 @@ local function capture(future, options)
   return top
 end
 
-local function check_graph_arguments(name, future, options)
-  options = check.options(2, name, options, graph_options)
+local function check_graph_arguments(name, future, options, ...)
+  options = check.options(2, name, options, graph_options, ...)
   if future == nil then
     future = core.current_task() or error(core.RuntimeError(name .. "() is called outside of a running task"), 3)
   elseif not isinstance(future, Future) then
@@ -284,8 +284,8 @@ end
 ---@param options? {limit: integer?, depth: integer?} limit: at most so many of the newest frames, < 0: of the oldest;
 --- depth: of the current task, so many newest frames less one are left out
 ---@return aloop.FutureCallGraph
-function graph.capture_call_graph(future, options)
-  future, options = check_graph_arguments("capture_call_graph", future, options)
+function graph.capture_call_graph(future, options, ...)
+  future, options = check_graph_arguments("capture_call_graph", future, options, ...)
   return capture(future, options)
 end
 
@@ -313,8 +313,8 @@ end
 ---@param future? aloop.Future
 ---@param options? {limit: integer?, depth: integer?}
 ---@return string
-function graph.format_call_graph(future, options)
-  future, options = check_graph_arguments("format_call_graph", future, options)
+function graph.format_call_graph(future, options, ...)
+  future, options = check_graph_arguments("format_call_graph", future, options, ...)
   local lines, shown = {}, {}
   local todo = { { entry = capture(future, options), depth = 0 } }
   while #todo > 0 do
@@ -331,8 +331,8 @@ end
 --- Writes the call graph to a file, or to stdout.
 ---@param future? aloop.Future
 ---@param options? {limit: integer?, depth: integer?, file: file*?}
-function graph.print_call_graph(future, options)
-  future, options = check_graph_arguments("print_call_graph", future, options)
+function graph.print_call_graph(future, options, ...)
+  future, options = check_graph_arguments("print_call_graph", future, options, ...)
   local file = options.file or io.stdout
   file:write(graph.format_call_graph(future, { limit = options.limit, depth = options.depth }), "\n")
 end

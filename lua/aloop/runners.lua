@@ -65,8 +65,8 @@ runners.Runner = Runner
 local runner_options = { debug = "boolean", loop_factory = "function" }
 
 ---@param options? {debug: boolean?, loop_factory: (fun(): aloop.EventLoop)?}
-function Runner:init(options)
-  options = check.options(1, "Runner", options, runner_options)
+function Runner:init(options, ...)
+  options = check.options(1, "Runner", options, runner_options, ...)
   self.debug, self.loop_factory = options.debug, options.loop_factory
 end
 
@@ -114,9 +114,9 @@ end
 ---@param coro function|thread|aloop.Future
 ---@param options? {context: aloop.Context?}
 ---@return any ...
-function Runner:run(coro, options)
+function Runner:run(coro, options, ...)
   check.awaitable(1, "run", coro)
-  options = check.options(2, "run", options, { context = true })
+  options = check.options(2, "run", options, { context = true }, ...)
   if core.running_loop_or_nil() then
     error(core.RuntimeError("Runner:run() cannot be called from a running event loop"))
   end
@@ -145,9 +145,9 @@ Runner.__close = Runner.close
 ---@param main function|thread|aloop.Future
 ---@param options? {debug: boolean?, loop_factory: (fun(): aloop.EventLoop)?}
 ---@return any ...
-function runners.run(main, options)
+function runners.run(main, options, ...)
   check.awaitable(1, "run", main)
-  options = check.options(2, "run", options, runner_options)
+  options = check.options(2, "run", options, runner_options, ...)
   if core.running_loop_or_nil() then
     error(core.RuntimeError("aloop.run() cannot be called from a running event loop"))
   end

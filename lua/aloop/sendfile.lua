@@ -89,9 +89,9 @@ local OPTIONS = { fallback = "boolean" }
 ---@param count? integer the most to send
 ---@param options? {fallback?: boolean}
 ---@return integer sent
-function sendfile.sock_sendfile(loop, sock, file, offset, count, options)
+function sendfile.sock_sendfile(loop, sock, file, offset, count, options, ...)
   local name = "sock_sendfile"
-  options = check.options(5, name, options, OPTIONS)
+  options = check.options(5, name, options, OPTIONS, ...)
   offset = offset or 0
   if math.type(sock) ~= "integer" and not has(sock, "fileno") and not has(sock, "getfd") then
     check.bad_argument(1, name, "socket", sock)
@@ -117,9 +117,9 @@ end
 ---@param count? integer the most to send
 ---@param options? {fallback?: boolean}
 ---@return integer sent
-function sendfile.sendfile(loop, transport, file, offset, count, options)
+function sendfile.sendfile(loop, transport, file, offset, count, options, ...)
   local name = "sendfile"
-  options = check.options(5, name, options, OPTIONS)
+  options = check.options(5, name, options, OPTIONS, ...)
   if not core.isinstance(transport, core.BaseTransport) then check.bad_argument(1, name, "Transport", transport) end
   offset = offset or 0
   check_file(name, file)

@@ -97,9 +97,9 @@ end
 ---@param options? table
 ---@return aloop.StreamReader reader
 ---@return aloop.StreamWriter writer
-function streams.open_connection(host, port, options)
+function streams.open_connection(host, port, options, ...)
   if host ~= nil and type(host) ~= "string" then check.bad_argument(1, "open_connection", "string", host) end
-  local limit, rest = split("open_connection", check.options(3, "open_connection", options, CONNECTION))
+  local limit, rest = split("open_connection", check.options(3, "open_connection", options, CONNECTION, ...))
   return connect("open_connection", "create_connection", limit, host, port, rest)
 end
 
@@ -109,10 +109,11 @@ end
 ---@param options? table
 ---@return aloop.StreamReader reader
 ---@return aloop.StreamWriter writer
-function streams.open_unix_connection(path, options)
-  if path ~= nil and type(path) ~= "string" then check.bad_argument(1, "open_unix_connection", "string", path) end
-  local limit, rest = split("open_unix_connection", check.options(2, "open_unix_connection", options, UNIX_CONNECTION))
-  return connect("open_unix_connection", "create_unix_connection", limit, path, rest)
+function streams.open_unix_connection(path, options, ...)
+  local name = "open_unix_connection"
+  if path ~= nil and type(path) ~= "string" then check.bad_argument(1, name, "string", path) end
+  local limit, rest = split(name, check.options(2, name, options, UNIX_CONNECTION, ...))
+  return connect(name, "create_unix_connection", limit, path, rest)
 end
 
 --- Serves on host and port: calls client_connected_cb(reader, writer) as a task for each connection. An error in it is
@@ -123,9 +124,9 @@ end
 ---@param port? integer|string
 ---@param options? table
 ---@return aloop.Server
-function streams.start_server(client_connected_cb, host, port, options)
+function streams.start_server(client_connected_cb, host, port, options, ...)
   check.callable(1, "start_server", client_connected_cb)
-  local limit, rest = split("start_server", check.options(4, "start_server", options, SERVER))
+  local limit, rest = split("start_server", check.options(4, "start_server", options, SERVER, ...))
   local factory = core.stream_factory(client_connected_cb, limit)
   return call("start_server", "create_server", 0, factory, host, port, rest)
 end
@@ -136,9 +137,9 @@ end
 ---@param path? string
 ---@param options? table
 ---@return aloop.Server
-function streams.start_unix_server(client_connected_cb, path, options)
+function streams.start_unix_server(client_connected_cb, path, options, ...)
   check.callable(1, "start_unix_server", client_connected_cb)
-  local limit, rest = split("start_unix_server", check.options(3, "start_unix_server", options, UNIX_SERVER))
+  local limit, rest = split("start_unix_server", check.options(3, "start_unix_server", options, UNIX_SERVER, ...))
   local factory = core.stream_factory(client_connected_cb, limit)
   return call("start_unix_server", "create_unix_server", 0, factory, path, rest)
 end

@@ -162,17 +162,12 @@ local function is_plain_table(value)
   return type(value) == "table" and not check.is_awaitable(value)
 end
 
--- gather(a, b, ..., [options]) or gather({a, b}, [options]) → list, its length, options
+-- gather(a, b, ..., [options]) or gather({a, b}, [options]) → list, its length, options, what stands behind them
 local function gather_arguments(...)
   local list = table.pack(...)
   local first, last, n = list[1], list[list.n], list.n
   if is_plain_table(first) then
-    local key = n > 2 and type(list[3]) == "table" and next(list[3])
-    if key then
-      local text = "bad argument #3 to 'gather' (option '%s' is out of place: options stand one before)"
-      check.fail(text:format(key))
-    end
-    return first, #first, list[2]
+    return first, #first, list[2], list[3]
   end
   if n > 0 and is_plain_table(last) then return list, n - 1, last end
   return list, n, nil
@@ -185,8 +180,8 @@ end
 ---@return any ...
 function tasks.gather(...)
   local loop = core.waiting_loop("gather")
-  local list, n, options = gather_arguments(...)
-  options = check.options(2, "gather", options, { return_exceptions = "boolean" })
+  local list, n, options, behind = gather_arguments(...)
+  options = check.options(2, "gather", options, { return_exceptions = "boolean" }, behind)
   local futures = ensure_futures("gather", list, n, loop)
   if n == 0 then return end
   wait_for_all(futures, options.return_exceptions)
@@ -216,10 +211,10 @@ end
 ---@param options? {timeout: number?, return_when: string?}
 ---@return aloop.Future[] done
 ---@return aloop.Future[] pending
-function tasks.wait(list, options)
+function tasks.wait(list, options, ...)
   local loop = core.waiting_loop("wait")
   check_futures(list, loop)
-  options = check.options(2, "wait", options, { timeout = "number", return_when = true })
+  options = check.options(2, "wait", options, { timeout = "number", return_when = true }, ...)
   local when = options.return_when or tasks.ALL_COMPLETED
   if not (type(when) == "string" and tasks[when] == when) then
     error(core.ValueError("'wait': Invalid return_when value: " .. tostring(when)), 0)
@@ -327,10 +322,10 @@ end
 ---@param list any[] awaitables
 ---@param options? {timeout: number?}
 ---@return fun(): aloop.Future?
-function tasks.as_completed(list, options)
+function tasks.as_completed(list, options, ...)
   local loop = core.waiting_loop("as_completed")
   check_list("as_completed", list)
-  options = check.options(2, "as_completed", options, { timeout = "number" })
+  options = check.options(2, "as_completed", options, { timeout = "number" }, ...)
   check_timeout("as_completed", "timeout", options.timeout)
   local futures = distinct(ensure_futures("as_completed", list, #list, loop))
   local self = setmetatable({ futures = futures, done = {}, waiters = {}, handed = 0, left = #futures }, Completed)
