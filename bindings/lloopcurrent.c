@@ -51,19 +51,6 @@ static int running_loop_or_nil(lua_State *L) {
   return 1;
 }
 
-/* Sets an anchor with a fixed place to the value at 1, or to false. */
-static int set_slot(lua_State *L, al_ctx *ctx, int slot) {
-  lua_settop(L, 1);
-  if (!lua_toboolean(L, 1)) {
-    lua_pushboolean(L, false);
-    lua_replace(L, 1);
-  }
-  al_ctx_anchors(L, ctx);
-  lua_insert(L, 1);
-  lua_rawseti(L, 1, slot);
-  return 0;
-}
-
 /* forked() → is this a child of the process in which the current loops were set? From then on it is not. */
 static int was_forked(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
@@ -78,18 +65,23 @@ static int was_forked(lua_State *L) {
   return 1;
 }
 
+/* set_current_loop([loop]): nil: there is none */
 static int set_current_loop(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   if (!lua_isnoneornil(L, 1)) al_check_loop(L, ctx, 1);
-  return set_slot(L, ctx, AL_SLOT_CURRENT_LOOP);
+  al_ctx_anchors(L, ctx);
+  if (lua_toboolean(L, 1))
+    lua_pushvalue(L, 1);
+  else
+    lua_pushboolean(L, false);
+  lua_rawseti(L, -2, AL_SLOT_CURRENT_LOOP);
+  return 0;
 }
 
 static int get_current_loop(lua_State *L) {
   push_current_loop(L, al_ctx_of(L));
   return lua_toboolean(L, -1);
 }
-
-static int set_loop_factory(lua_State *L) { return set_slot(L, al_ctx_of(L), AL_SLOT_LOOP_FACTORY); }
 
 /* The loop of the current task or callback; of the main chunk, before it turns, too. */
 static int default_loop(lua_State *L) {
@@ -102,7 +94,6 @@ static const luaL_Reg functions[] = {{"get_running_loop", get_running_loop},
                                      {"default_loop", default_loop},
                                      {"get_current_loop", get_current_loop},
                                      {"set_current_loop", set_current_loop},
-                                     {"set_loop_factory", set_loop_factory},
                                      {"forked", was_forked},
                                      {NULL, NULL}};
 
