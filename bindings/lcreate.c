@@ -123,20 +123,8 @@ static int loop_create_task(lua_State *L) {
   return factory_create_task(L);
 }
 
-static int loop_set_task_factory(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  al_check_loop(L, ctx, 1);
-  if (!lua_isnoneornil(L, 2)) al_check_callable(L, 2);
-  lua_settop(L, 2);
-  lua_setiuservalue(L, 1, AL_LOOP_UV_FACTORY);
-  return 0;
-}
-
-static int loop_get_task_factory(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
-  lua_getiuservalue(L, 1, AL_LOOP_UV_FACTORY);
-  return 1;
-}
+static int loop_set_task_factory(lua_State *L) { return al_loop_set_function(L, AL_LOOP_UV_FACTORY); }
+static int loop_get_task_factory(lua_State *L) { return al_loop_get_function(L, AL_LOOP_UV_FACTORY); }
 
 /* Task(coro, {loop, name, context, eager_start}) */
 static int task_new(lua_State *L) {

@@ -70,28 +70,26 @@ static void push_with_message(lua_State *L, al_ctx *ctx, al_class class) {
   lua_setmetatable(L, -2);
 }
 
-void al_pusherror(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...) {
-  if (format) {
-    va_list args;
-    va_start(args, format);
+static void push_formatted(lua_State *L, al_ctx *ctx, al_class class, const char *format, va_list args) {
+  if (format)
     lua_pushvfstring(L, format, args);
-    va_end(args);
-  } else {
+  else
     lua_pushnil(L);
-  }
   push_with_message(L, ctx, class);
 }
 
+void al_pusherror(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  push_formatted(L, ctx, class, format, args);
+  va_end(args);
+}
+
 int al_raise(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...) {
-  if (format) {
-    va_list args;
-    va_start(args, format);
-    lua_pushvfstring(L, format, args);
-    va_end(args);
-  } else {
-    lua_pushnil(L);
-  }
-  push_with_message(L, ctx, class);
+  va_list args;
+  va_start(args, format);
+  push_formatted(L, ctx, class, format, args);
+  va_end(args);
   return lua_error(L);
 }
 

@@ -55,6 +55,20 @@ void al_pushloop(lua_State *L, l_loop *loop) {
   lua_pop(L, 1);
 }
 
+int al_loop_set_function(lua_State *L, int uservalue) {
+  al_check_loop(L, al_ctx_of(L), 1);
+  if (!lua_isnoneornil(L, 2)) al_check_callable(L, 2);
+  lua_settop(L, 2);
+  lua_setiuservalue(L, 1, uservalue);
+  return 0;
+}
+
+int al_loop_get_function(lua_State *L, int uservalue) {
+  al_check_loop(L, al_ctx_of(L), 1);
+  lua_getiuservalue(L, 1, uservalue);
+  return 1;
+}
+
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
 static void discard(al_loop *loop, al_handle *handle) {

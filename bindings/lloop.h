@@ -45,6 +45,9 @@ l_loop *al_check_open(lua_State *L, al_ctx *ctx, int arg);
 void al_check_alive(lua_State *L, l_loop *loop);
 /* Pushes the loop's userdata. */
 void al_pushloop(lua_State *L, l_loop *loop);
+/* Methods of a loop that set and get a function (nil: none) among its user values. */
+int al_loop_set_function(lua_State *L, int uservalue);
+int al_loop_get_function(lua_State *L, int uservalue);
 
 /* ---- lloopcurrent.c ---------------------------------------------------------------------------------------------- */
 

@@ -250,6 +250,14 @@ static int error_body(lua_State *L) {
   return 0;
 }
 
+/* Calls body(answer, what is in its slot). */
+static int call_body(lua_State *L, al_answer *a, lua_CFunction body) {
+  lua_pushcfunction(L, body);
+  lua_pushlightuserdata(L, a);
+  al_pushanchored(L, a->to->ctx, a->slot);
+  return al_pcall(L, 2, 0);
+}
+
 /* The error on top (popped) is the answer. */
 static void fail(lua_State *L, al_answer *a) {
   lua_pushcfunction(L, error_body);
@@ -268,10 +276,7 @@ static void done_run(al_loop *loop, al_handle *handle) {
   al_ctx *ctx = a->to->ctx;
   lua_State *L = al_enter(ctx);
   if (L) {
-    lua_pushcfunction(L, answer_body);
-    lua_pushlightuserdata(L, a);
-    al_pushanchored(L, ctx, a->slot);
-    if (al_pcall(L, 2, 0) != LUA_OK) fail(L, a);
+    if (call_body(L, a, answer_body) != LUA_OK) fail(L, a);
     al_leave(ctx, L);
   }
   al_cfuture_cancel(&a->f); /* if it could not be answered */
@@ -296,11 +301,8 @@ static int task_body(lua_State *L) {
 }
 
 /* Makes the task of the coroutine in the slot. */
-static void start_task(al_ctx *ctx, lua_State *L, al_answer *a) {
-  lua_pushcfunction(L, task_body);
-  lua_pushlightuserdata(L, a);
-  al_pushanchored(L, ctx, a->slot);
-  if (al_pcall(L, 2, 0) == LUA_OK) return;
+static void start_task(lua_State *L, al_answer *a) {
+  if (call_body(L, a, task_body) == LUA_OK) return;
   fail(L, a);
   let_go(a);
 }
@@ -311,7 +313,7 @@ static void begin_run(al_loop *loop, al_handle *handle) {
   al_ctx *ctx = a->to->ctx;
   lua_State *L = al_cfuture_is_done(&a->f) ? NULL : al_enter(ctx);
   if (L) {
-    start_task(ctx, L, a);
+    start_task(L, a);
     al_leave(ctx, L);
   } else {
     al_cfuture_cancel(&a->f);
@@ -338,7 +340,7 @@ static void answer_run(al_loop *loop, al_remote *remote) {
     return;
   }
   if (al_pcall_c(L, open_body, a, 0) == LUA_OK) {
-    start_task(ctx, L, a);
+    start_task(L, a);
   } else {
     fail(L, a);
     let_go(a);

@@ -341,19 +341,8 @@ static int call_exception_handler(lua_State *L) {
   return 0;
 }
 
-static int loop_set_exception_handler(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
-  if (!lua_isnoneornil(L, 2)) al_check_callable(L, 2);
-  lua_settop(L, 2);
-  lua_setiuservalue(L, 1, AL_LOOP_UV_HANDLER);
-  return 0;
-}
-
-static int loop_get_exception_handler(lua_State *L) {
-  al_check_loop(L, al_ctx_of(L), 1);
-  lua_getiuservalue(L, 1, AL_LOOP_UV_HANDLER);
-  return 1;
-}
+static int loop_set_exception_handler(lua_State *L) { return al_loop_set_function(L, AL_LOOP_UV_HANDLER); }
+static int loop_get_exception_handler(lua_State *L) { return al_loop_get_function(L, AL_LOOP_UV_HANDLER); }
 
 static const luaL_Reg methods[] = {{"set_exception_handler", loop_set_exception_handler},
                                    {"get_exception_handler", loop_get_exception_handler},

@@ -75,6 +75,15 @@ static void push_key(lua_State *L, int fd) {
   lua_setfield(L, -2, "data");
 }
 
+/* Watches what the arguments of register or modify say, and remembers its key in the table at 5; returns the key. */
+static int watch(lua_State *L, l_selector *s, int fd, unsigned events) {
+  push_key(L, fd);
+  set_events(L, s, fd, events);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, 5, fd);
+  return 1;
+}
+
 /* register(fd, events, [data]) → key */
 static int selector_register(lua_State *L) {
   l_selector *s = check_open(L);
@@ -85,11 +94,7 @@ static int selector_register(lua_State *L) {
   if (lua_rawgeti(L, 5, fd) != LUA_TNIL)
     return al_raise(L, al_ctx_of(L), AL_C_LookupError, "%s (FD %d) is already registered", luaL_tolstring(L, 2, NULL),
                     fd);
-  push_key(L, fd);
-  set_events(L, s, fd, events);
-  lua_pushvalue(L, -1);
-  lua_rawseti(L, 5, fd);
-  return 1;
+  return watch(L, s, fd, events);
 }
 
 /* modify(fd, events, [data]) → key */
@@ -98,11 +103,7 @@ static int selector_modify(lua_State *L) {
   lua_settop(L, 4);
   unsigned events = check_events(L, 3);
   int fd = check_key(L);
-  push_key(L, fd);
-  set_events(L, s, fd, events);
-  lua_pushvalue(L, -1);
-  lua_rawseti(L, 5, fd);
-  return 1;
+  return watch(L, s, fd, events);
 }
 
 /* unregister(fd) → key */

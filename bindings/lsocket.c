@@ -317,14 +317,18 @@ static int socket_index(lua_State *L) {
 
 /* ---- methods of Socket ------------------------------------------------------------------------------------------- */
 
-static int socket_bind(lua_State *L) {
+/* bind(2) or connect(2) of the Socket at 1 with the address at 2. */
+static int call_with_address(lua_State *L, int (*f)(int fd, const struct sockaddr *addr, socklen_t len)) {
   l_socket *s = check_socket(L);
   int fd = check_fd(L);
   al_addr addr;
   al_check_addr(L, al_ctx_of(L), 2, s->family, &addr);
-  if (bind(fd, (struct sockaddr *)&addr.ss, addr.len) == 0) return 0;
+  if (f(fd, (const struct sockaddr *)&addr.ss, addr.len) == 0) return 0;
   return al_raise_os(L, al_ctx_of(L), -errno, NULL, s->family == AF_UNIX ? lua_tostring(L, 2) : NULL);
 }
+
+static int socket_bind(lua_State *L) { return call_with_address(L, bind); }
+static int socket_connect(lua_State *L) { return call_with_address(L, connect); }
 
 static int socket_listen(lua_State *L) {
   int fd = check_fd(L);
@@ -347,15 +351,6 @@ int al_socket_accept(lua_State *L, al_ctx *ctx, int fd) {
 static int socket_accept(lua_State *L) {
   int err = al_socket_accept(L, al_ctx_of(L), check_fd(L));
   return err ? al_raise_os(L, al_ctx_of(L), err, NULL, NULL) : 2;
-}
-
-static int socket_connect(lua_State *L) {
-  l_socket *s = check_socket(L);
-  int fd = check_fd(L);
-  al_addr addr;
-  al_check_addr(L, al_ctx_of(L), 2, s->family, &addr);
-  if (connect(fd, (struct sockaddr *)&addr.ss, addr.len) == 0) return 0;
-  return al_raise_os(L, al_ctx_of(L), -errno, NULL, s->family == AF_UNIX ? lua_tostring(L, 2) : NULL);
 }
 
 /* send(data, [flags]) → bytes sent */
