@@ -1,6 +1,6 @@
-/* epoll_server.h - a plain server over level-triggered epoll: one recv and one send an event; what a send doesn't take
- * is kept until the socket is writable, and nothing is read meanwhile. The baselines echo_epoll.c and http_epoll.c are
- * made of it; knows nothing of what they say.
+/* epoll_server.h - plain servers over level-triggered epoll. epoll_serve: one recv and one send an event; what a send
+ * doesn't take is kept until the socket is writable, and nothing is read meanwhile. The baselines echo_epoll.c and
+ * http_epoll.c are made of it, echo_tls.c of the turning alone, which is below it; knows nothing of what they say.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef EPOLL_SERVER_H
@@ -8,6 +8,22 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+/* ---- turning ----------------------------------------------------------------------------------------------------- */
+
+/* Turns for ever: connects are given to `accepted`, non-blocking; an event of what epoll_watch was told goes to `ready`,
+ * and if that returns false to `closed`. */
+struct epoll_turner {
+  void (*accepted)(int fd);
+  bool (*ready)(void *conn);
+  void (*closed)(void *conn);
+};
+
+void epoll_turn(int listener, const struct epoll_turner *turner) __attribute__((noreturn));
+void epoll_watch(int ctl, int fd, uint32_t events, void *conn); /* ctl: EPOLL_CTL_ADD, EPOLL_CTL_MOD */
+
+/* ---- serving ----------------------------------------------------------------------------------------------------- */
 
 struct conn {
   int fd;

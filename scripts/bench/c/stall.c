@@ -7,15 +7,12 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "bench.h"
+#include "take.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-#define PIECE (1024 * 1024)
-
-static char buffer[PIECE]; /* MSG_TRUNC leaves it alone */
 
 /* From here on the server's peak is counted anew. */
 static void reset_peak(pid_t pid) {
@@ -38,26 +35,15 @@ static int64_t peak(pid_t pid) {
 }
 
 int main(int argc, char **argv) {
-  double seconds = 0.5;
-  pid_t pid = 0;
-  for (int opt; (opt = getopt(argc, argv, "t:P:")) != -1;) {
-    if (opt == 't') seconds = atof(optarg);
-    if (opt == 'P') pid = (pid_t)atoi(optarg);
-    if (opt == '?') exit(2);
-  }
-  struct sockaddr_storage addr;
-  if (!argv[optind] || !pid) exit(2);
-  socklen_t len = bench_parse_addr(argv[optind], &addr);
+  struct take take = {.seconds = 0.5};
+  take_options(&take, argc, argv);
+  if (!take.pid) exit(2);
   usleep(200000); /* the server has started in full */
-  int64_t before = bench_rss(pid);
-  reset_peak(pid);
-  int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0 || connect(fd, (struct sockaddr *)&addr, len) < 0) bench_die("connect");
-  usleep((useconds_t)(seconds * 1e6));
-  uint64_t bytes = 0;
-  ssize_t n;
-  while ((n = recv(fd, buffer, sizeof buffer, MSG_TRUNC)) > 0) bytes += (uint64_t)n;
-  if (n < 0) bench_die("recv");
-  printf("bytes=%" PRIu64 " before=%" PRId64 " most=%" PRId64 "\n", bytes, before, peak(pid));
+  int64_t before = bench_rss(take.pid);
+  reset_peak(take.pid);
+  int fd = take_connect(&take);
+  usleep((useconds_t)(take.seconds * 1e6));
+  uint64_t bytes = take_rest(fd);
+  printf("bytes=%" PRIu64 " before=%" PRId64 " most=%" PRId64 "\n", bytes, before, peak(take.pid));
   return 0;
 }

@@ -123,16 +123,14 @@ end
 add_idle("idle", "echo", "10,000", "", { groups = "net targets quick", most = 1024, baseline = false })
 add_idle("idlestr", "streams", "10,000", " of streams, its task and reader included",
   { groups = STREAMS, most = 2560, baseline = false })
-add {
-  name = "drain",
-  kind = "drain",
-  title = "growth while a GiB is written with drain to a peer that reads nothing for a while, then all",
-  groups = "streams net targets",
-  unit = "B",
-  rounds = 2,
-  baseline = false,
-  most = (64 + 512) * 1024, -- the high-water mark, and 512 KiB
-}
+-- How many bytes a server's memory grows by, at most.
+local function add_growth(name, title, groups, most, more)
+  add({ name = name, kind = name, title = title, groups = groups, unit = "B", rounds = 2, baseline = false,
+    most = most }, more)
+end
+
+add_growth("drain", "growth while a GiB is written with drain to a peer that reads nothing for a while, then all",
+  "streams net targets", (64 + 512) * 1024) -- the high-water mark, and 512 KiB
 
 -- TLS 1.3, TLS_AES_256_GCM_SHA384, X25519, ECDSA over P-256, in all of them; the load sees to it.
 local function add_tls(name, title, load, groups, limit, starts)
@@ -152,18 +150,9 @@ add_tls("tlsresume", "the same, each handshake resumes an earlier session",
   { "-m", "connect", "-R", "-c", "50", "-s", "64" }, "tls targets quick", 1.05)
 add_idle("tlsidle", "tls", "2,000", " of TLS",
   { tls = true, spoken = true, groups = "tls targets quick", most = 20480 })
-add {
-  name = "tlscycles",
-  kind = "cycles",
-  starts = "tls",
-  tls = true,
-  title = "TLS: growth over many connections, half of them given up before the handshake has ended",
-  groups = "tls targets quick",
-  unit = "B",
-  rounds = 1,
-  baseline = false,
-  most = 2 << 20, -- 200 B a connection: a heap that finds its size, not one that grows
-}
+add_growth("tlscycles", "TLS: growth over many connections, half of them given up before the handshake has ended",
+  "tls targets quick", 2 << 20, -- 200 B a connection: a heap that finds its size, not one that grows
+  { kind = "cycles", starts = "tls", tls = true, rounds = 1 })
 
 local function add_work(bench, title, groups, more)
   add({ name = bench, kind = "work", bench = bench, title = title, groups = groups .. " targets quick" }, more)
@@ -180,16 +169,8 @@ add_work("cat", "100 runs of cat with a MiB in and out at once: wall time of one
   limit = 1.8,
   second = { name = "cat.cpu", title = "the same: CPU of the parent for one" },
 })
-add {
-  name = "flood",
-  kind = "flood",
-  title = "growth while a child writes a GiB to stdout and one to stderr at once, and is read after a while",
-  groups = "processes targets",
-  unit = "B",
-  rounds = 2,
-  baseline = false,
-  most = 2 << 20, -- bounded: readers of 64 KiB, pipes, garbage
-}
+add_growth("flood", "growth while a child writes a GiB to stdout and one to stderr at once, and is read after a while",
+  "processes targets", 2 << 20) -- bounded: readers of 64 KiB, pipes, garbage
 add_work("jobs", "200,000 jobs that do nothing in the default executor, 100 in flight: wall time of one", "executors", {
   rounds = 4,
   most = 3000,
