@@ -154,9 +154,21 @@ static void report(upcall *u, const char *message) {
   al_report(u->ctx, u->L, loop_of(u), message, keys);
 }
 
+/* As asyncio's, pipes outlive an error of what takes in their data. (asyncio gives them no buffers to fill.) */
+static bool outlives(const upcall *u) {
+  return u->transport->class == AL_C_ReadTransport &&
+         (u->method == AL_M_data_received || u->method == AL_M_eof_received);
+}
+
 /* The error on top (popped) ends the connection. An interrupt only leaves the loop. */
 static void fatal(upcall *u, const char *message) {
   lua_State *L = u->L;
+  if (outlives(u)) {
+    bool data = u->method == AL_M_data_received;
+    report(u,
+           data ? "Exception in callback protocol.data_received()" : "Exception in callback protocol.eof_received()");
+    return;
+  }
   if (al_isinterrupt(L, u->ctx, -1)) {
     report(u, message);
     return;

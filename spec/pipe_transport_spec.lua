@@ -69,6 +69,37 @@ helper.each_loop(function(kind, new_loop)
       end)
     end)
 
+    it("outlives an error of data_received, and ends without one after eof_received's", function()
+      helper.with_loop(new_loop, function(loop, trial)
+        local r, w = aloop.pipe()
+        local got, lost = {}, loop:create_future()
+        local protocol = {
+          data_received = function(_, data)
+            got[#got + 1] = data
+            error("taking " .. data .. " fails", 0)
+          end,
+          eof_received = function() error("the end fails", 0) end,
+          connection_lost = function(_, e) lost:set_result(e) end,
+        }
+        local transport = loop:connect_read_pipe(function() return protocol end, r)
+        local function reported(what, method)
+          local context = trial:take_error()
+          assert.equal(what, context.exception)
+          assert.equal("Exception in callback protocol." .. method .. "()", context.message)
+          assert.same({ transport, protocol }, { context.transport, context.protocol })
+        end
+        for i, data in ipairs { "a", "b" } do
+          w:write(data)
+          trial:wait_until(function() return #got == i end)
+          reported(("taking %s fails"):format(data), "data_received")
+          assert.is_false(transport:is_closing())
+        end
+        w:close()
+        assert.is_nil(lost:await())
+        reported("the end fails", "eof_received")
+      end)
+    end)
+
     it("pauses and resumes reading, and closes", function()
       helper.with_loop(new_loop, function(loop)
         local r, w = aloop.pipe()
