@@ -8,7 +8,9 @@
 
 #include <string.h>
 
-enum { AS_RESUME, AS_WRAP, AS_BODY }; /* how results are handed on */
+/* How results are handed on. A body that had not begun runs under a task's own protected call, so that its <close>
+ * variables may wait while an error unwinds. */
+enum { AS_RESUME, AS_WRAP, AS_BODY, AS_NEW_BODY };
 
 bool al_coro_is_waiting(lua_State *co) {
   return lua_status(co) == LUA_YIELD && lua_gettop(co) > 0 && lua_touserdata(co, -1) == (const void *)&al_wait_tag;
@@ -82,10 +84,24 @@ static int hand_values(lua_State *L, lua_State *co, int n, int how) {
   return how == AS_RESUME ? n + 1 : n;
 }
 
+/* What a new body returned: true and its results, or false and its error, which has its traceback. Where the body is
+ * not all of its task, it goes on with that of who awaits it. */
+static int hand_outcome(lua_State *L, lua_State *co, int n) {
+  enum { DRIVER_AND_MAIN = 2 };
+  lua_Debug ar;
+  al_ctx *ctx = al_ctx_of(L);
+  bool ok = lua_toboolean(co, -n);
+  lua_remove(co, -n);
+  if (ok) return hand_values(L, co, n - 1, AS_NEW_BODY);
+  lua_xmove(co, L, 1);
+  *(lua_getstack(L, DRIVER_AND_MAIN, &ar) ? al_reraised(ctx) : &ctx->passing) = true;
+  return lua_error(L);
+}
+
 /* A coroutine that is a task's body yields to the loop: nothing gives up one turn, a value is an error told to it. */
-static int yield_from_body(lua_State *L, lua_State *co, int n) {
+static int yield_from_body(lua_State *L, lua_State *co, int n, int how) {
   lua_xmove(co, L, n);
-  return lua_yieldk(L, n, AS_BODY, resumed_outside);
+  return lua_yieldk(L, n, how, resumed_outside);
 }
 
 static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
@@ -101,10 +117,10 @@ static int go_on(lua_State *L, lua_State *co, int nargs, int how) {
   ctx->co_blocked = former_blocked;
   if (status == LUA_YIELD) {
     if (al_coro_is_waiting(co)) return al_suspend(L, how, resumed_outside);
-    if (how == AS_BODY) return yield_from_body(L, co, n);
+    if (how >= AS_BODY) return yield_from_body(L, co, n, how);
     return hand_values(L, co, n, how);
   }
-  if (status == LUA_OK) return hand_values(L, co, n, how);
+  if (status == LUA_OK) return how == AS_NEW_BODY ? hand_outcome(L, co, n) : hand_values(L, co, n, how);
   return hand_error(L, co, how);
 }
 
@@ -119,7 +135,17 @@ static int start(lua_State *L, int first_arg, int how) {
 
 static int coro_resume(lua_State *L) { return start(L, 2, AS_RESUME); }
 static int coro_wrapped(lua_State *L) { return start(L, 1, AS_WRAP); }
-static int coro_body(lua_State *L) { return start(L, 1, AS_BODY); }
+
+static int coro_body(lua_State *L) {
+  lua_Debug ar;
+  lua_State *co = target(L, AS_BODY);
+  bool new = lua_status(co) == LUA_OK && lua_gettop(co) > 0 && !lua_getstack(co, 0, &ar);
+  if (!new || !lua_checkstack(co, 1)) return start(L, 1, AS_BODY);
+  al_pushanchored(L, al_ctx_of(L), AL_SLOT_TASK_MAIN);
+  lua_xmove(L, co, 1);
+  lua_insert(co, 1);
+  return go_on(L, co, lua_gettop(co) - 1, AS_NEW_BODY);
+}
 
 static int coro_wrap(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);

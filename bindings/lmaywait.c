@@ -113,9 +113,20 @@ static bool find_culprit(lua_State *L, lua_State *blocked) {
   return false;
 }
 
+/* Is a coroutine being closed by who resumed it, because it died? Nothing else is in the way of that one then. */
+static bool is_burying(lua_State *resumer) {
+  lua_Debug ar;
+  return lua_isyieldable(resumer) && lua_getstack(resumer, 0, &ar) && is_passed(resumer, &ar);
+}
+
 /* The same, which is sought in the caller's coroutine, and then in the one that resumes or closes it. */
 static void push_culprit(lua_State *L, lua_State *resumer) {
   if (!lua_isyieldable(L) && find_culprit(L, L)) return;
+  if (resumer && is_burying(resumer)) {
+    lua_pushliteral(L, "the coroutine has died of an error, and closing its variables can't be suspended; catch the "
+                       "error inside the coroutine, by pcall");
+    return;
+  }
   if (resumer && find_culprit(L, resumer)) return;
   push_complaint(L, "something");
 }
