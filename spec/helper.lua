@@ -171,6 +171,30 @@ for _, part in ipairs { "spec.support.child", "spec.support.peer" } do
   for name, value in pairs(require(part)) do helper[name] = value end
 end
 
+-- ---- with a peer ----------------------------------------------------------------------------------------------------
+
+-- Runs body(server, wait_for, loop, trial, made) as a task of a fresh loop, see helper.serve.
+function helper.serving(new_loop, body, options)
+  helper.with_loop(new_loop, function(loop, trial)
+    helper.serve(loop, function(server, wait_for, made) body(server, wait_for, loop, trial, made) end, options)
+  end)
+end
+
+-- What runs body(transport, protocol, sock, loop, trial) in a fresh loop over what `make` (over_socketpair, over_tcp)
+-- gives for a Recorder of these options; then ends the transport by its method `finish`, and closes what is open.
+function helper.over(new_loop, make, finish)
+  return function(body, options)
+    helper.with_loop(new_loop, function(loop, trial)
+      local protocol = helper.Recorder(loop, options)
+      local transport, _, sock = make(loop, protocol)
+      body(transport, protocol, sock, loop, trial)
+      transport[finish](transport)
+      if sock:fileno() >= 0 then sock:close() end
+      if not protocol.is_lost then protocol:wait_lost() end
+    end)
+  end
+end
+
 -- The interpreter's own loop is made at first need; now, so that it counts as no leak later.
 pcall(aloop.get_event_loop)
 

@@ -12,11 +12,7 @@ local SP = aloop.subprocess
 local PIPES = { stdin = SP.PIPE, stdout = SP.PIPE, stderr = SP.PIPE }
 
 helper.each_loop(function(_, new_loop)
-  local function with_loop(body, options)
-    helper.with_loop(new_loop, function(loop, trial)
-      subprocesses.leaves_nothing(function() body(loop, trial) end)
-    end, options)
-  end
+  local function with_loop(body, options) subprocesses.with_loop(new_loop, body, options) end
 
   describe("create_subprocess_exec", function()
     it("gives a Process that inherits by default", function() -- row: create_subprocess_exec

@@ -159,7 +159,7 @@ helper.each_loop(function(kind, new_loop)
 
   -- row: create_server.accept_emfile, context.socket; point: 33; bug: 14
   it("out of descriptors a server reports it once, waits a second, and then serves", function()
-    local out = helper.output_of([[
+    local out = helper.output_of(helper.HOARD .. [[
       local aloop = require "aloop"
       local core = require "aloop.core"
       local loop = require("aloop.testing").new_loop { kind = ... }
@@ -172,12 +172,7 @@ helper.each_loop(function(kind, new_loop)
           return {}
         end, "127.0.0.1", 0)
         local client = aloop.socket.socket()
-        local hoard = {}
-        while true do
-          local file = io.open("/dev/null")
-          if not file then break end
-          hoard[#hoard + 1] = file
-        end
+        local hoarded = hoard()
         pcall(client.connect, client, server.sockets[1]:getsockname())
         while #reports == 0 do aloop.sleep(0.001) end
         local turns, began = core.stats(loop).turns, loop:time()
@@ -185,7 +180,7 @@ helper.each_loop(function(kind, new_loop)
         local context = reports[1]
         print(#reports, context.exception.code, context.message ~= nil, context.socket ~= nil,
           core.stats(loop).turns - turns < 10, served:done())
-        for _, file in ipairs(hoard) do file:close() end
+        for _, file in ipairs(hoarded) do file:close() end
         served:await()
         print(loop:time() - began > 0.9)
         client:close()
@@ -198,7 +193,7 @@ helper.each_loop(function(kind, new_loop)
   end)
 
   it("closed while it waits for descriptors, a server stays closed", function() -- point: 33
-    local out = helper.output_of([[
+    local out = helper.output_of(helper.HOARD .. [[
       local aloop = require "aloop"
       local loop = require("aloop.testing").new_loop { kind = ... }
       local reported = false
@@ -206,15 +201,10 @@ helper.each_loop(function(kind, new_loop)
       loop:run_until_complete(function()
         local server = loop:create_server(function() return {} end, "127.0.0.1", 0)
         local client = aloop.socket.socket()
-        local hoard = {}
-        while true do
-          local file = io.open("/dev/null")
-          if not file then break end
-          hoard[#hoard + 1] = file
-        end
+        local hoarded = hoard()
         pcall(client.connect, client, server.sockets[1]:getsockname())
         while not reported do aloop.sleep(0.001) end
-        for _, file in ipairs(hoard) do file:close() end
+        for _, file in ipairs(hoarded) do file:close() end
         server:close()
         server:wait_closed()
         client:close()

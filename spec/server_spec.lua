@@ -11,12 +11,7 @@ local function nop() end
 helper.each_loop(function(_, new_loop)
   local function with_loop(body) helper.with_loop(new_loop, body) end
 
-  -- body(server, wait_for, loop, trial, made), see helper.serve.
-  local function serving(body, options)
-    with_loop(function(loop, trial)
-      helper.serve(loop, function(server, wait_for, made) body(server, wait_for, loop, trial, made) end, options)
-    end)
-  end
+  local function serving(body, options) helper.serving(new_loop, body, options) end
 
   describe("create_server", function()
     it("listens when it returns, and makes a protocol for each connection", function()

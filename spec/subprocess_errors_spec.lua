@@ -17,11 +17,7 @@ local function program(text, mode)
 end
 
 helper.each_loop(function(_, new_loop)
-  local function with_loop(body, options)
-    helper.with_loop(new_loop, function(loop)
-      subprocesses.leaves_nothing(function() body(loop) end)
-    end, options)
-  end
+  local function with_loop(body, options) subprocesses.with_loop(new_loop, body, options) end
 
   -- Both ways to start the program fail alike; returns the error.
   local function refused(loop, class, text, argv, options)
@@ -248,19 +244,14 @@ helper.each_loop(function(_, new_loop)
     end)
 
     it("for want of descriptors is told, and survived", function()
-      local out = helper.output_of([[
+      local out = helper.output_of(helper.HOARD .. [[
         local aloop = require "aloop"
         local SP = aloop.subprocess
         local PIPES = { stdin = SP.PIPE, stdout = SP.PIPE, stderr = SP.PIPE }
         aloop.sleep(0)
-        local hoard = {}
-        while true do
-          local file = io.open("/dev/null")
-          if not file then break end
-          hoard[#hoard + 1] = file
-        end
+        local hoarded = hoard()
         for free = 0, 8 do
-          if free > 0 then table.remove(hoard):close() end
+          if free > 0 then table.remove(hoarded):close() end
           local ok, p = pcall(aloop.create_subprocess_exec, "cat", PIPES)
           if ok then
             print("ok", p:communicate("x"))

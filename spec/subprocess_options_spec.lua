@@ -27,11 +27,7 @@ local function temporary_file(text)
 end
 
 helper.each_loop(function(_, new_loop)
-  local function with_loop(body)
-    helper.with_loop(new_loop, function(loop)
-      subprocesses.leaves_nothing(function() body(loop) end)
-    end)
-  end
+  local function with_loop(body) subprocesses.with_loop(new_loop, body) end
 
   describe("aloop.subprocess", function()
     it("has the constants", function() -- row: subprocess_constants

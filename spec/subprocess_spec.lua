@@ -17,12 +17,7 @@ local function index_of(list, value)
 end
 
 helper.each_loop(function(kind, new_loop)
-  local function with_loop(body, options)
-    helper.with_loop(new_loop, function(...)
-      local args = table.pack(...)
-      subprocesses.leaves_nothing(function() body(table.unpack(args, 1, args.n)) end)
-    end, options)
-  end
+  local function with_loop(body, options) subprocesses.with_loop(new_loop, body, options) end
 
   describe("subprocess_exec", function()
     -- row: subprocess_exec, subprocess_exec.args, subprocess_exec.protocol_factory, subprocess_exec.returns

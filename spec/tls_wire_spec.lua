@@ -41,53 +41,50 @@ helper.each_loop(function(kind, new_loop)
     return client
   end
 
+  local function directly(_, port) return port end
+
+  -- For each version of TLS: body(client), a Recorder that is connected to a server which sends all back. There may be
+  -- something in between: through(loop, port) returns the port to connect to, and what closes it.
+  local function with_echo(body, through)
+    with_loop(function(loop)
+      talkers.serve(loop, certs.server_context(), function(port)
+        local there, _ <close> = (through or directly)(loop, port)
+        for _, version in ipairs(VERSIONS) do
+          local client = connect(loop, there, client_of(version))
+          body(client)
+          client.transport:close()
+          assert.is_nil(client:wait_lost())
+        end
+      end)
+    end)
+  end
+
   describe("TLS", function()
     it("works byte by byte", function()
-      with_loop(function(loop)
-        talkers.serve(loop, certs.server_context(), function(port)
-          local relay, _ <close> = talkers.bytewise(loop, port)
-          for _, version in ipairs(VERSIONS) do
-            local client = connect(loop, relay, client_of(version))
-            local text = ("0123456789"):rep(50)
-            client.transport:write(text)
-            assert.equal(text, client:wait_data(#text))
-            client.transport:close()
-            assert.is_nil(client:wait_lost())
-          end
-        end)
-      end)
+      with_echo(function(client)
+        local text = ("0123456789"):rep(50)
+        client.transport:write(text)
+        assert.equal(text, client:wait_data(#text))
+      end, talkers.bytewise)
     end)
 
     it("keeps all bytes of records full to the brim", function()
-      with_loop(function(loop)
-        talkers.serve(loop, certs.server_context(), function(port)
-          for _, version in ipairs(VERSIONS) do
-            local client, sent = connect(loop, port, client_of(version)), ""
-            for i, size in ipairs { 1, 16383, 16384, 16385, 32768, 32769, 65535, 131072, 131073 } do
-              local text = string.char(i):rep(size)
-              client.transport:write(text)
-              sent = sent .. text
-              assert.is_true(client:wait_data(#sent) == sent, size)
-            end
-            client.transport:close()
-            client:wait_lost()
-          end
-        end)
+      with_echo(function(client)
+        local sent = ""
+        for i, size in ipairs { 1, 16383, 16384, 16385, 32768, 32769, 65535, 131072, 131073 } do
+          local text = string.char(i):rep(size)
+          client.transport:write(text)
+          sent = sent .. text
+          assert.is_true(client:wait_data(#sent) == sent, size)
+        end
       end)
     end)
 
     it("carries 10 MiB in both directions at once", function()
-      with_loop(function(loop)
-        talkers.serve(loop, certs.server_context(), function(port)
-          local block = ("abcdefghijklmnop"):rep(65536)
-          for _, version in ipairs(VERSIONS) do
-            local client = connect(loop, port, client_of(version))
-            for _ = 1, 10 do client.transport:write(block) end
-            assert.is_true(client:wait_data(10 * #block) == block:rep(10))
-            client.transport:close()
-            assert.is_nil(client:wait_lost())
-          end
-        end)
+      local block = ("abcdefghijklmnop"):rep(65536)
+      with_echo(function(client)
+        for _ = 1, 10 do client.transport:write(block) end
+        assert.is_true(client:wait_data(10 * #block) == block:rep(10))
       end)
     end)
   end)

@@ -6,19 +6,8 @@ local helper = require "spec.helper"
 local raises, type_error = helper.raises, helper.type_error
 
 helper.each_loop(function(_, new_loop)
-  local function over(make)
-    return function(body, options)
-      helper.with_loop(new_loop, function(loop, trial)
-        local protocol = helper.Recorder(loop, options)
-        local transport, _, sock = make(loop, protocol)
-        body(transport, protocol, sock, loop, trial)
-        transport:abort()
-        if sock:fileno() >= 0 then sock:close() end
-        if not protocol.is_lost then protocol:wait_lost() end
-      end)
-    end
-  end
-  local unix, tcp = over(helper.over_socketpair), over(helper.over_tcp)
+  local unix = helper.over(new_loop, helper.over_socketpair, "abort")
+  local tcp = helper.over(new_loop, helper.over_tcp, "abort")
 
   describe("write", function()
     it("returns at once and keeps what the peer doesn't take, in order", function() -- row: WriteTransport.write

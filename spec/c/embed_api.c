@@ -2,23 +2,12 @@
  * and that nothing of the process is touched.
  *
  * SPDX-License-Identifier: MIT */
-#include "aloop_lua.h"
-#include "check.h"
+#include "lua_states.h"
 
-#include <lauxlib.h>
-#include <lualib.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
-
-static lua_State *new_state(void) {
-  lua_State *L = luaL_newstate();
-  CHECK(L != NULL);
-  luaL_openlibs(L);
-  al_lua_open(L);
-  return L;
-}
 
 /* Runs code, which must end well, with nresults results; they stand on the stack. */
 static void run_ok(lua_State *L, const char *code, int nresults) {

@@ -3,24 +3,13 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"
-#include "aloop_lua.h"
-#include "check.h"
+#include "lua_states.h"
 
-#include <lauxlib.h>
-#include <lualib.h>
 #include <pthread.h>
 
 enum { THREADS = 4, CALLS = 2000 };
 
 static al_lua_remote *remote;
-
-static lua_State *new_state(void) {
-  lua_State *L = luaL_newstate();
-  CHECK(L != NULL);
-  luaL_openlibs(L);
-  al_lua_open(L);
-  return L;
-}
 
 static void run(lua_State *L, const char *code) {
   int status = al_lua_run_string(L, code, "=spec", 0);

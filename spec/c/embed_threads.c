@@ -4,11 +4,8 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"
-#include "aloop_lua.h"
-#include "check.h"
+#include "lua_states.h"
 
-#include <lauxlib.h>
-#include <lualib.h>
 #include <pthread.h>
 
 /* ---- running Lua in another thread ------------------------------------------------------------------------------- */
@@ -19,10 +16,10 @@ typedef struct thread_work {
   int status;
 } thread_work;
 
-static lua_State *new_state(void);
+static lua_State *threads_state(void);
 
 static void run_in_own_state(thread_work *work) {
-  lua_State *L = new_state();
+  lua_State *L = threads_state();
   work->status = luaL_loadstring(L, work->code) || lua_pcall(L, 0, 0, 0);
   if (work->status) fprintf(stderr, "%s\n", al_lua_pusherror(L, -1));
   lua_close(L);
@@ -62,18 +59,15 @@ static int in_other_state(lua_State *L) {
   return 0;
 }
 
-static lua_State *new_state(void) {
-  lua_State *L = luaL_newstate();
-  CHECK(L != NULL);
-  luaL_openlibs(L);
-  al_lua_open(L);
+static lua_State *threads_state(void) {
+  lua_State *L = new_state();
   lua_register(L, "in_thread", in_thread);
   lua_register(L, "in_other_state", in_other_state);
   return L;
 }
 
 static void run(const char *code) {
-  lua_State *L = new_state();
+  lua_State *L = threads_state();
   int status = luaL_loadstring(L, code) || lua_pcall(L, 0, 0, 0);
   if (status) fprintf(stderr, "%s\n", al_lua_pusherror(L, -1));
   CHECK_EQ(status, LUA_OK);
@@ -203,14 +197,14 @@ static void in_a_thread(void *(*f)(void *), lua_State *L) {
 }
 
 static void a_log_handler_ends_with_its_state_wherever_that_is(void) {
-  lua_State *L = new_state();
+  lua_State *L = threads_state();
   run_in(L, "require('aloop').set_log_handler(function() error('the state is gone') end)");
   in_a_thread(close_state, L);
   al_log(AL_LOG_DEBUG, NULL, "nobody's, so on stderr");
 }
 
 static void a_log_handler_goes_where_its_state_runs_a_loop(void) {
-  lua_State *L = new_state(), *other = new_state();
+  lua_State *L = threads_state(), *other = threads_state();
   run_in(L, "lines = {} require('aloop').set_log_handler(function(_, text) lines[#lines + 1] = text end)");
   al_log(AL_LOG_WARNING, NULL, "from here");
   in_a_thread(run_loop_and_log, L);

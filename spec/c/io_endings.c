@@ -192,18 +192,24 @@ static void break_at_third(probe *self) {
 }
 
 #define READY 10
-static void break_in_the_middle(void) {
-  int fds[READY][2], calls = 0;
-  probe readers[READY];
+
+/* Lets all readers have a byte each; the turn is broken at the third. */
+static void read_until_broken(int (*fds)[2], probe *readers, int *calls) {
   for (int i = 0; i < READY; i++) {
     pair(fds[i]);
     readers[i] = make_probe(AL_OP_RECV, fds[i][0]);
     readers[i].then = break_at_third;
-    readers[i].arg = &calls;
+    readers[i].arg = calls;
     CHECK(submit(&readers[i]) == 0);
     put(fds[i][1], 0, 1);
   }
-  while (calls < 3) turn(LONG_NS);
+  while (*calls < 3) turn(LONG_NS);
+}
+
+static void break_in_the_middle(void) {
+  int fds[READY][2], calls = 0;
+  probe readers[READY];
+  read_until_broken(fds, readers, &calls);
   CHECK(calls == 3);
   turn(LONG_NS);
   CHECK(calls == READY);
@@ -394,15 +400,7 @@ static void close_after_another_thread(void) { close_with_all(true, true); }
 static void close_with_completions_left(void) {
   int fds[READY][2], calls = 0;
   probe readers[READY];
-  for (int i = 0; i < READY; i++) {
-    pair(fds[i]);
-    readers[i] = make_probe(AL_OP_RECV, fds[i][0]);
-    readers[i].then = break_at_third;
-    readers[i].arg = &calls;
-    CHECK(submit(&readers[i]) == 0);
-    put(fds[i][1], 0, 1);
-  }
-  while (calls < 3) turn(LONG_NS);
+  read_until_broken(fds, readers, &calls);
   cancel(&readers[0]);
   CHECK(al_loop_close(loop) == 0);
   for (int i = 0; i < READY; i++) {

@@ -11,11 +11,7 @@ local subprocesses = require "spec.support.subprocesses"
 local SP = aloop.subprocess
 
 helper.each_loop(function(kind, new_loop)
-  local function with_loop(body)
-    helper.with_loop(new_loop, function(loop, trial)
-      subprocesses.leaves_nothing(function() body(loop, trial) end)
-    end)
-  end
+  local function with_loop(body) subprocesses.with_loop(new_loop, body) end
 
   it("21: SIGCHLD may be ignored", function()
     local path = helper.write_file [[

@@ -105,4 +105,11 @@ function subprocesses.leaves_nothing(body)
   error(left, 2)
 end
 
+-- Runs body(loop, trial) as a task of a fresh loop, after which neither children nor descriptors are left.
+function subprocesses.with_loop(new_loop, body, options)
+  helper.with_loop(new_loop, function(loop, trial)
+    subprocesses.leaves_nothing(function() body(loop, trial) end)
+  end, options)
+end
+
 return subprocesses
