@@ -139,8 +139,8 @@ static int coro_wrapped(lua_State *L) { return start(L, 1, AS_WRAP); }
 static int coro_body(lua_State *L) {
   lua_Debug ar;
   lua_State *co = target(L, AS_BODY);
-  bool new = lua_status(co) == LUA_OK && lua_gettop(co) > 0 && !lua_getstack(co, 0, &ar);
-  if (!new || !lua_checkstack(co, 1)) return start(L, 1, AS_BODY);
+  bool begins = lua_status(co) == LUA_OK && lua_gettop(co) > 0 && !lua_getstack(co, 0, &ar);
+  if (!begins || !lua_checkstack(co, 1)) return start(L, 1, AS_BODY);
   al_pushanchored(L, al_ctx_of(L), AL_SLOT_TASK_MAIN);
   lua_xmove(L, co, 1);
   lua_insert(co, 1);
