@@ -69,7 +69,21 @@ void al_settraceback(lua_State *L, al_ctx *ctx, int idx) {
   }
 }
 
-bool *al_reraised(al_ctx *ctx) { return ctx->current ? &ctx->current->reraised : &ctx->reraised; }
+static void put_reraised(al_ctx *ctx, bool reraised) {
+  if (ctx->current)
+    ctx->current->reraised = reraised;
+  else
+    ctx->reraised = reraised;
+}
+
+void al_set_reraised(al_ctx *ctx) { put_reraised(ctx, true); }
+
+/* Was the error that is raised now of an awaited task? Of the next one it is not known yet. */
+static bool take_reraised(al_ctx *ctx) {
+  bool reraised = ctx->current ? ctx->current->reraised : ctx->reraised;
+  put_reraised(ctx, false);
+  return reraised;
+}
 
 enum { MAX_TRACEBACK = 16 * 1024 }; /* bytes: of a chain of many tasks, the innermost are told */
 
@@ -86,8 +100,8 @@ static void add_stack(lua_State *L, al_ctx *ctx) {
 int al_traceback(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_settop(L, 1);
-  bool reraised = *al_reraised(ctx), told = ctx->passing || is_error_object(L, ctx, 1);
-  *al_reraised(ctx) = ctx->passing = false;
+  bool reraised = take_reraised(ctx), told = ctx->passing || is_error_object(L, ctx, 1);
+  ctx->passing = false;
   al_pushtraceback(L, ctx, 1);
   bool has = !lua_isnil(L, -1) && (told || reraised); /* of equal strings an old one's may be left */
   if (has && reraised && ctx->current && lua_isstring(L, -1) && lua_rawlen(L, -1) < MAX_TRACEBACK) {

@@ -241,9 +241,8 @@ void al_report(al_ctx *ctx, lua_State *L, l_loop *loop, const char *message, con
 
 /* The message handler: sets e.traceback of an aloop error that has none; remembers the traceback of any other value. */
 int al_traceback(lua_State *L);
-/* The flag that an error raised from here came from an awaited task, of the current task or
- * of who is outside of tasks. */
-bool *al_reraised(al_ctx *ctx);
+/* The error that is raised next came from an awaited task: to the current task, or to who is outside of tasks. */
+void al_set_reraised(al_ctx *ctx);
 /* Sets the traceback on top (popped) for the error value at idx. */
 void al_settraceback(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes the traceback that belongs to the error value at idx, or nil. */

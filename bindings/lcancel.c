@@ -7,16 +7,15 @@
 
 /* Ends the wait of the task at self, for a plain future or an operation; the message is on top. */
 static void cancel_wait(lua_State *L, al_ctx *ctx, l_task *t, int self) {
-  if (t->awaiting && t->awaiting->state == AL_FUTURE_PENDING && !t->throwing) {
+  const l_future *awaited = al_task_awaited(t);
+  if (awaited && awaited->state == AL_FUTURE_PENDING && !t->throwing) {
     lua_getiuservalue(L, self, AL_TASK_UV_AWAITED);
     lua_pushvalue(L, -2);
     if (!al_future_cancel(L, ctx, lua_gettop(L) - 1)) t->must_cancel = true;
     lua_pop(L, 1);
-  } else if (t->wait && !al_handle_is_queued(&t->step)) {
-    l_wait *wait = t->wait;
-    t->wait = NULL;
+  } else if (al_task_wait(t) && !al_handle_is_queued(&t->step)) {
     t->throwing = true;
-    wait->kind->abandon(ctx, wait);
+    al_task_abandon(ctx, t);
     al_call_soon(t->f.loop->loop, &t->step);
   } else {
     t->must_cancel = true;
@@ -47,7 +46,7 @@ bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx) {
       al_task_set_message(L, self);
     }
     t->cancelling++;
-    l_future *next = t->awaiting;
+    l_future *next = al_task_awaited(t);
     if (!next || !next->is_task || next->state != AL_FUTURE_PENDING || t->throwing) break;
     lua_getiuservalue(L, self, AL_TASK_UV_AWAITED);
     lua_replace(L, self);

@@ -115,7 +115,7 @@ static int raise_error(lua_State *L, al_ctx *ctx, int idx) {
   } else {
     al_settraceback(L, ctx, -2);
   }
-  *al_reraised(ctx) = true;
+  al_set_reraised(ctx);
   return lua_error(L);
 }
 

@@ -227,7 +227,7 @@ static int generator_throw(lua_State *L) {
  * it, and so does its traceback. */
 static int generator_raise(lua_State *L) {
   lua_settop(L, 1);
-  *al_reraised(al_ctx_of(L)) = true;
+  al_set_reraised(al_ctx_of(L));
   return lua_error(L);
 }
 

@@ -12,7 +12,7 @@ static void put_context_aside(lua_State *L, al_ctx *ctx, l_task *current) {
   al_task_pushself(L, ctx, current);
   al_pushanchored(L, ctx, AL_SLOT_CONTEXT);
   lua_setiuservalue(L, -2, AL_TASK_UV_CONTEXT);
-  current->context_kind = (uint8_t)ctx->context_kind;
+  current->context_kind = (unsigned)ctx->context_kind;
   lua_pop(L, 1);
 }
 

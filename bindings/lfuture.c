@@ -216,7 +216,7 @@ void al_future_mark_read(al_ctx *ctx, l_future *f) {
 static int raise_cancelled(lua_State *L, al_ctx *ctx, int idx) {
   lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE);
   if (lua_istable(L, -1) && al_isinstance(L, ctx, -1, AL_C_CancelledError)) {
-    *al_reraised(ctx) = true;
+    al_set_reraised(ctx);
     return lua_error(L);
   }
   al_pusherror(L, ctx, AL_C_CancelledError, NULL);
@@ -240,7 +240,7 @@ static int raise_failure(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
       al_settraceback(L, ctx, -2);
     }
   }
-  if (f->is_task || f->chained) *al_reraised(ctx) = true;
+  if (f->is_task || f->chained) al_set_reraised(ctx);
   return lua_error(L);
 }
 
@@ -376,6 +376,17 @@ static int future_cancel(lua_State *L) {
 
 /* ---- callbacks */
 
+/* Pushes the table of the handles of the pending future at idx. */
+static void push_callbacks(lua_State *L, int idx) {
+  int type = lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE);
+  if (type == LUA_TTABLE) return;
+  lua_createtable(L, 1, type == LUA_TFUNCTION);
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, AL_CALLBACKS_CREATOR);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE);
+}
+
 static int future_add_done_callback(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   static const char *const names[] = {"context", NULL};
@@ -397,11 +408,7 @@ static int future_add_done_callback(lua_State *L) {
     al_handle_soon(L, ctx, 2, h);
     return 0;
   }
-  if (lua_getiuservalue(L, 1, AL_FUTURE_UV_VALUE) == LUA_TNIL) {
-    lua_createtable(L, 1, 0);
-    lua_pushvalue(L, -1);
-    lua_setiuservalue(L, 1, AL_FUTURE_UV_VALUE);
-  }
+  push_callbacks(L, 1);
   lua_pushvalue(L, 2);
   lua_rawseti(L, -2, luaL_len(L, -2) + 1);
   al_list_append(&f->waiters, &h->t.handle);

@@ -12,16 +12,22 @@ enum { AL_FUTURE_PENDING, AL_FUTURE_FINISHED, AL_FUTURE_CANCELLED };
 /* User values of a future. */
 enum {
   AL_FUTURE_UV_LOOP = 1,
-  AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles or nil; finished: the value, the error, or the table of
-                         values; cancelled: the message, or the CancelledError that ended a task */
+  AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles, or nil (of tasks see below); finished: the value, the
+                         error, or the table of values; cancelled: the message, or the CancelledError that ended a task */
   AL_FUTURE_UV_COUNT = AL_FUTURE_UV_VALUE,
   AL_FUTURE_UV_OWNER /* of one with has_owner or chained, and of none else */
 };
 
+/* A pending task keeps the Lua function that made it with its callbacks: in their table, or alone where that would be. */
+enum { AL_CALLBACKS_CREATOR = 0 };
+
 struct l_future {
   l_loop *loop;
   al_list waiters; /* al_handle: steps of tasks and callbacks, in order */
-  int nvalues;     /* finished: how many values; other than 1: they stand in a table */
+  union {
+    int nvalues;      /* finished: how many values; other than 1: they stand in a table */
+    int created_line; /* a pending task: where in its creator, if it has one */
+  };
   uint8_t state;
   bool failed : 1; /* finished with an error */
   bool unread : 1; /* its error was not looked at yet */

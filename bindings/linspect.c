@@ -392,7 +392,7 @@ static void push_operation(lua_State *L, al_ctx *ctx, l_task *t) {
   lua_State *co = innermost_of(L, t->co);
   lua_Debug ar;
   lua_createtable(L, 0, 6);
-  set_string(L, "what", t->wait ? t->wait->kind->what : NULL);
+  set_string(L, "what", al_task_wait(t) ? al_task_wait(t)->kind->what : NULL);
   if (!lua_getstack(co, 0, &ar)) return;
   lua_getinfo(co, "Sn", &ar);
   if (*ar.what != 'C') return;
@@ -406,7 +406,7 @@ static int push_wait(lua_State *L, al_ctx *ctx, l_task *t) {
   if (timer) {
     lua_pushliteral(L, "timer");
     lua_pushnumber(L, (lua_Number)(timer->when_ns - al_loop_time_ns(t->f.loop->loop)) * 1e-9);
-  } else if (t->awaiting) {
+  } else if (t->awaits) {
     lua_pushliteral(L, "future");
     lua_getiuservalue(L, 1, AL_TASK_UV_AWAITED);
   } else if (al_task_push_owner(L, ctx, t)) {
@@ -424,7 +424,8 @@ static const char *state_of(al_ctx *ctx, const l_task *t) {
   if (t == ctx->current) return "running";
   if (!t->started) return "created";
   if (lua_status(t->co) == LUA_OK) return "running"; /* it made another one run */
-  bool waits = t->awaiting ? t->awaiting->state == AL_FUTURE_PENDING : t->wait && !al_handle_is_queued(&t->step);
+  const l_future *awaited = al_task_awaited(t);
+  bool waits = awaited ? awaited->state == AL_FUTURE_PENDING : al_task_wait(t) && !al_handle_is_queued(&t->step);
   return waits ? "waiting" : "ready";
 }
 

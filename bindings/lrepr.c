@@ -358,7 +358,7 @@ void al_future_repr(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
     luaL_pushresult(&part);
     lua_remove(L, coro);
     luaL_addvalue(&b);
-    if (t->awaiting) add_awaited(L, ctx, &b, idx);
+    if (t->awaits) add_awaited(L, ctx, &b, idx);
   }
   if (f->state == AL_FUTURE_FINISHED) add_outcome(L, ctx, &b, f, idx);
   if (f->state == AL_FUTURE_PENDING) add_callbacks(L, &b, idx);

@@ -95,7 +95,7 @@ static bool is_circle(lua_State *L, const l_task *current) {
   for (int i = 0; i < MAX_CHAIN && lua_istable(L, -1); i++) {
     l_task *t = task_of(L, lua_gettop(L));
     found = t == current;
-    if (found || !t || !t->awaiting) break;
+    if (found || !t || !t->awaits) break;
     lua_settop(L, top);
     al_task_pushself(L, ctx, t);
     lua_getiuservalue(L, -1, AL_TASK_UV_AWAITED);

@@ -27,8 +27,9 @@ static void sleep_over(al_loop *loop, al_handle *handle) {
 }
 
 const al_timer *al_sleep_timer(const l_task *t) {
-  if (!t->wait || t->wait->kind != &sleeping) return NULL;
-  const al_timer *timer = &al_pause_of_wait(t->wait)->timer;
+  l_wait *wait = al_task_wait(t);
+  if (!wait || wait->kind != &sleeping) return NULL;
+  const al_timer *timer = &al_pause_of_wait(wait)->timer;
   return al_timer_is_set(timer) ? timer : NULL;
 }
 

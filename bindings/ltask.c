@@ -126,8 +126,7 @@ static void leave_lists(al_ctx *ctx, l_task *t) {
     t->all.next = t->all.prev = NULL;
   }
   al_unanchor(ctx, t->slot);
-  al_unanchor(ctx, t->future_slot);
-  t->slot = t->future_slot = 0;
+  t->slot = 0;
 }
 
 static void drop_references(lua_State *L, int self) {
@@ -154,13 +153,14 @@ static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
  * nothing is done, if it ended in another way. */
 static bool end_simply(lua_State *L, l_task *t, int self, int n) {
   if (n > 1 || t->must_cancel || t->scopes || t->is_main) return false;
-  bool has_callbacks = lua_getiuservalue(L, self, AL_FUTURE_UV_VALUE) != LUA_TNIL;
+  bool has_callbacks = lua_getiuservalue(L, self, AL_FUTURE_UV_VALUE) == LUA_TTABLE;
   lua_pop(L, 1);
   if (has_callbacks) return false;
-  if (n == 1) { /* else the value stays nil */
+  if (n == 1)
     lua_xmove(t->co, L, 1);
-    lua_setiuservalue(L, self, AL_FUTURE_UV_VALUE);
-  }
+  else
+    lua_pushnil(L);
+  lua_setiuservalue(L, self, AL_FUTURE_UV_VALUE);
   t->f.state = AL_FUTURE_FINISHED;
   t->f.nvalues = n;
   if (!al_list_is_empty(&t->f.waiters)) al_call_soon_list(t->f.loop->loop, &t->f.waiters);
@@ -234,14 +234,11 @@ l_task *al_task_resumed(lua_State *L, al_ctx *ctx) {
 /* What cancel() left to be told: ends the wait (whose result, if it came meanwhile, is dropped). */
 static void deliver_cancel(al_ctx *ctx, l_task *t) {
   if (!t->must_cancel) return;
-  if (t->awaiting && t->awaiting->state == AL_FUTURE_CANCELLED) { /* it says so itself */
-    t->must_cancel = false;
-    return;
-  }
   t->must_cancel = false;
+  const l_future *awaited = al_task_awaited(t);
+  if (awaited && awaited->state == AL_FUTURE_CANCELLED) return; /* it says so itself */
   t->throwing = true;
-  if (t->wait) t->wait->kind->abandon(ctx, t->wait);
-  t->wait = NULL;
+  al_task_abandon(ctx, t);
 }
 
 static bool yielded_by_aloop(lua_State *co, int n) {
@@ -277,7 +274,7 @@ static void suspended(al_ctx *ctx, lua_State *L, l_task *t, int n) {
     }
     al_call_soon(t->f.loop->loop, &t->step);
   }
-  bool woken = !t->awaiting && (!t->wait || al_handle_is_queued(&t->step));
+  bool woken = !t->awaits && (!al_task_wait(t) || al_handle_is_queued(&t->step));
   if (!t->must_cancel || woken) return;
   if (al_pcall_c(L, request_cancel, t, 0) != LUA_OK) al_report(ctx, L, t->f.loop, "cancelling a task failed", NULL);
 }
@@ -308,7 +305,7 @@ static void resume_in_context(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   if (t->context_kind == AL_CONTEXT_EMPTY && ctx->context_kind == AL_CONTEXT_EMPTY) {
     resume(ctx, L, t, self);
     if (ctx->context_kind == AL_CONTEXT_EMPTY) return;
-    t->context_kind = (uint8_t)ctx->context_kind; /* it set a variable */
+    t->context_kind = (unsigned)ctx->context_kind; /* it set a variable */
     lua_pushnil(L);
     al_context_swap(L, ctx, AL_CONTEXT_EMPTY);
     lua_setiuservalue(L, self, AL_TASK_UV_CONTEXT);
@@ -317,7 +314,7 @@ static void resume_in_context(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   lua_getiuservalue(L, self, AL_TASK_UV_CONTEXT);
   int former = al_context_swap(L, ctx, t->context_kind), saved = lua_gettop(L);
   resume(ctx, L, t, self);
-  t->context_kind = (uint8_t)ctx->context_kind;
+  t->context_kind = (unsigned)ctx->context_kind;
   lua_pushvalue(L, saved);
   al_context_swap(L, ctx, former);
   lua_setiuservalue(L, self, AL_TASK_UV_CONTEXT);
@@ -379,21 +376,20 @@ int al_suspend(lua_State *L, lua_KContext kctx, lua_KFunction k) {
 static int wait_done(lua_State *L, int status, lua_KContext kctx) {
   (void)status;
   al_ctx *ctx = al_ctx_of(L);
-  l_task *t = al_task_resumed(L, ctx);
-  t->wait = NULL;
+  al_task_set_wait(al_task_resumed(L, ctx), NULL);
   l_wait *wait = (l_wait *)kctx;
   return wait->kind->finish(L, ctx, wait);
 }
 
 int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait, const l_wait_kind *kind) {
   *wait = (l_wait){kind, ctx->current};
-  ctx->current->wait = wait;
+  al_task_set_wait(ctx->current, wait);
   if (ctx->current->f.loop->custom_future) return al_wait_on_future(L, ctx, wait);
   return al_suspend(L, (lua_KContext)wait, wait_done);
 }
 
 void al_wake(l_wait *wait) {
-  if (wait->task->future_slot)
+  if (wait->task->shown)
     al_wake_future(wait);
   else
     al_call_soon(wait->task->f.loop->loop, &wait->task->step);
@@ -403,9 +399,10 @@ static int await_done(lua_State *L, int status, lua_KContext idx) {
   (void)status;
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = ctx->current;
-  if (t->awaiting->state == AL_FUTURE_CANCELLED && t->cancelling > 0) t->told = true;
-  if (t->throwing) al_future_mark_read(ctx, t->awaiting); /* the cancellation takes the place of its error */
-  t->awaiting = NULL;
+  l_future *f = al_task_awaited(t);
+  if (f->state == AL_FUTURE_CANCELLED && t->cancelling > 0) t->told = true;
+  if (t->throwing) al_future_mark_read(ctx, f); /* the cancellation takes the place of its error */
+  al_task_set_wait(t, NULL);
   al_task_resumed(L, ctx);
   return al_future_result(L, ctx, (int)idx);
 }
@@ -421,7 +418,7 @@ int al_await(lua_State *L, al_ctx *ctx, int idx) {
   lua_pushvalue(L, idx);
   lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
   lua_pop(L, 1);
-  t->awaiting = f;
+  al_task_set_awaited(t, f);
   al_list_append(&f->waiters, &t->step);
   return al_suspend(L, idx, await_done);
 }
@@ -467,24 +464,26 @@ static void remember_creator(lua_State *L, l_task *t, int self) {
       lua_pop(L, 1);
       continue;
     }
-    t->created_line = ar.currentline;
-    lua_setiuservalue(L, self, AL_TASK_UV_CREATOR);
+    t->f.created_line = ar.currentline;
+    lua_setiuservalue(L, self, AL_FUTURE_UV_VALUE);
     return;
   }
 }
 
 void al_task_push_creation(lua_State *L, l_task *t) {
   lua_Debug ar;
+  int top = lua_gettop(L);
   al_task_pushself(L, t->f.loop->ctx, t);
-  if (t->created_line == 0 || lua_getiuservalue(L, -1, AL_TASK_UV_CREATOR) != LUA_TFUNCTION) {
+  if (lua_getiuservalue(L, -1, AL_FUTURE_UV_VALUE) == LUA_TTABLE) lua_rawgeti(L, -1, AL_CALLBACKS_CREATOR);
+  if (t->f.state != AL_FUTURE_PENDING || !lua_isfunction(L, -1)) {
     lua_pushliteral(L, "");
   } else {
     lua_getinfo(L, ">S", &ar);
     al_task_pushname(L, t);
-    lua_pushfstring(L, "\n%s was created at %s:%d", lua_tostring(L, -1), ar.short_src, t->created_line);
-    lua_replace(L, -2);
+    lua_pushfstring(L, "\n%s was created at %s:%d", lua_tostring(L, -1), ar.short_src, t->f.created_line);
   }
-  lua_replace(L, -2);
+  lua_replace(L, top + 1);
+  lua_settop(L, top + 1);
 }
 
 /* What runs a coroutine given instead of a function: see lcoro.c. */
@@ -513,7 +512,7 @@ l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int contex
   self--;
   lua_setiuservalue(L, self, AL_TASK_UV_CONTEXT);
   t->f.is_task = true;
-  t->context_kind = (uint8_t)context_kind;
+  t->context_kind = (unsigned)context_kind;
   al_handle_init(&t->step, al_task_step);
   al_future_init(L, ctx, &t->f, loop, self);
   lua_pushvalue(L, idx);
@@ -540,8 +539,8 @@ void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop) {
     l_task *t = al_task_of_link(loop->tasks.next);
     al_task_pushself(L, ctx, t);
     al_handle_cancel(&t->step);
-    if (t->wait) t->wait->kind->abandon(ctx, t->wait);
-    t->wait = NULL;
+    if (t->shown) al_task_set_wait(t, al_take_shown_wait(L, t));
+    al_task_abandon(ctx, t);
     al_scope_forget_all(ctx, t);
     al_pushanchored(L, ctx, AL_SLOT_TASK_GC);
     lua_setmetatable(L, -2);

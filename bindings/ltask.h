@@ -39,9 +39,10 @@ int al_wait(lua_State *L, al_ctx *ctx, l_wait *wait, const l_wait_kind *kind);
 /* The operation has ended: the task goes on in the next turn, with its kind's finish. Never throws. */
 void al_wake(l_wait *wait);
 
-/* lwaitfuture.c: the same in a loop whose class makes its own futures. */
+/* lwaitfuture.c: the same in a loop whose class makes its own futures, by one of which the wait is shown. */
 int al_wait_on_future(lua_State *L, al_ctx *ctx, l_wait *wait);
 void al_wake_future(l_wait *wait);
+l_wait *al_take_shown_wait(lua_State *L, l_task *task); /* it is shown no more */
 
 /* User values of a task, behind those of a future. */
 enum {
@@ -50,27 +51,29 @@ enum {
   AL_TASK_UV_AWAITED, /* the future it waits for; or the lock, queue, ... (lwaitlist.h) */
   AL_TASK_UV_CORO,    /* what create_task was given */
   AL_TASK_UV_TEXTS,   /* its name (nil: Task-N); or {name, message of the last cancel()} */
-  AL_TASK_UV_CREATOR, /* the Lua function that made it, at created_line */
-  AL_TASK_UV_COUNT = AL_TASK_UV_CREATOR
+  AL_TASK_UV_COUNT = AL_TASK_UV_TEXTS
 };
 
 typedef struct l_scope l_scope; /* lscope.h */
 
+/* There may be a million of them: what few tasks have stands elsewhere. */
 struct l_task {
   l_future f;
-  al_handle step;     /* queued: it goes on in the next turn; or it stands in the list of the awaited future */
-  al_link all;        /* the loop's list of unfinished tasks */
-  lua_State *co;      /* NULL once done */
-  l_wait *wait;       /* what it waits for, if it is no future */
-  l_future *awaiting; /* the future it waits for */
-  l_scope *scopes;    /* its open scopes, the innermost first */
-  uint64_t number;    /* Task-N */
-  int slot;           /* anchored until done */
-  int future_slot;    /* lwaitfuture.c: of the future that stands for what it waits for, or 0 */
-  int created_line;
-  int cancelling; /* cancel() requests not taken back */
-  uint8_t context_kind;
-  bool reraised;        /* an error of a task that it awaited was raised in it */
+  al_handle step; /* queued: it goes on in the next turn; or it stands in the list of the awaited future */
+  al_link all;    /* the loop's list of unfinished tasks */
+  lua_State *co;  /* NULL once done */
+  union {
+    l_wait *wait;       /* an operation, a list, ...; or NULL */
+    l_future *future;   /* with awaits */
+  } waits_for;          /* see al_task_wait */
+  l_scope *scopes;      /* its open scopes, the innermost first */
+  int slot;             /* anchored until done */
+  int cancelling;       /* cancel() requests not taken back */
+  uint64_t number : 48; /* Task-N */
+  unsigned context_kind : 2;
+  bool awaits : 1;
+  bool shown : 1;       /* the future that it awaits was made for an operation: lwaitfuture.c */
+  bool reraised : 1;    /* an error of a task that it awaited was raised in it */
   bool must_cancel : 1; /* to be told at the next step */
   bool told : 1;        /* a CancelledError was raised in it, and is not known to be lost */
   bool throwing : 1;    /* a CancelledError is to be raised where it waits */
@@ -81,6 +84,25 @@ struct l_task {
   bool begins : 1;  /* its body is in C, and begins even if it was cancelled before: it has something to end */
   bool exposed : 1; /* its thread was given to a script: it isn't used again */
 };
+
+/* A task waits for a future, or in another way, or (NULL both) for nothing but its turn. */
+static inline l_future *al_task_awaited(const l_task *task) { return task->awaits ? task->waits_for.future : NULL; }
+static inline l_wait *al_task_wait(const l_task *task) { return task->awaits ? NULL : task->waits_for.wait; }
+static inline void al_task_set_awaited(l_task *task, l_future *future) {
+  task->waits_for.future = future;
+  task->awaits = true;
+}
+static inline void al_task_set_wait(l_task *task, l_wait *wait) {
+  task->waits_for.wait = wait;
+  task->awaits = false;
+}
+/* Ends its wait without a result, if it is no future. */
+static inline void al_task_abandon(al_ctx *ctx, l_task *task) {
+  l_wait *wait = al_task_wait(task);
+  if (!wait) return;
+  task->waits_for.wait = NULL;
+  wait->kind->abandon(ctx, wait);
+}
 
 /* task:cancel(message on top (popped)) for the one at idx; false if it was done. */
 bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx);

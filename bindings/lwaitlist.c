@@ -100,8 +100,9 @@ static int wait_over(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = ctx->current;
-  if (t->wait) al_pause_give(ctx, al_pause_of_wait(t->wait)); /* else it was abandoned */
-  t->wait = NULL;
+  l_wait *wait = al_task_wait(t);
+  if (wait) al_pause_give(ctx, al_pause_of_wait(wait)); /* else it was abandoned */
+  al_task_set_wait(t, NULL);
   if (!al_task_take_cancellation(L, ctx)) return 0;
   lua_pushboolean(L, t->woken);
   return 2;
@@ -120,7 +121,7 @@ static int list_wait(lua_State *L) {
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, 1, UV_OWNER);
   lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
-  t->wait = &p->wait;
+  al_task_set_wait(t, &p->wait);
   t->woken = false;
   al_list_append(&list->waiting, &p->timer.handle);
   return al_suspend(L, 0, wait_over);
@@ -172,12 +173,14 @@ static int rethrow(lua_State *L) {
 
 bool al_task_push_owner(lua_State *L, al_ctx *ctx, l_task *t) {
   if (t->slot == 0) return false;
-  bool is_in_list = t->wait && t->wait->kind == &in_list;
-  if (!is_in_list && !(t->awaiting && t->awaiting->has_owner)) return false;
+  const l_wait *wait = al_task_wait(t);
+  const l_future *awaited = al_task_awaited(t);
+  bool is_in_list = wait && wait->kind == &in_list;
+  if (!is_in_list && !(awaited && awaited->has_owner)) return false;
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, -1, AL_TASK_UV_AWAITED);
   if (!is_in_list) {
-    al_future_owner(L, t->awaiting, -1);
+    al_future_owner(L, awaited, -1);
     lua_remove(L, -2);
   }
   lua_remove(L, -2);
