@@ -94,7 +94,10 @@ static int hand_outcome(lua_State *L, lua_State *co, int n) {
   lua_remove(co, -n);
   if (ok) return hand_values(L, co, n - 1, AS_NEW_BODY);
   lua_xmove(co, L, 1);
-  *(lua_getstack(L, DRIVER_AND_MAIN, &ar) ? al_reraised(ctx) : &ctx->passing) = true;
+  if (lua_getstack(L, DRIVER_AND_MAIN, &ar))
+    al_set_reraised(ctx);
+  else
+    ctx->passing = true;
   return lua_error(L);
 }
 
