@@ -28,14 +28,14 @@ bool al_procworker_is_command(int argc, char **argv) { return argc == 2 && strcm
 
 static void ignore(int signum) { (void)signum; }
 
-/* Handlers, unlike SIG_IGN, are not handed down to what a job starts. SIGINT of a terminal is the pool's process's to
- * answer: it ends the workers, if it does. */
+/* SIGINT of a terminal is the pool's process's to answer: it ends the workers, if it does. A handler, unlike SIG_IGN,
+ * is not handed down to what a job starts. */
 static void set_signals(void) {
   struct sigaction action = {.sa_handler = ignore, .sa_flags = SA_RESTART};
   sigset_t none;
+  al_ignore_sigpipe();
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, NULL);
-  sigaction(SIGPIPE, &action, NULL);
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -9,8 +9,6 @@ cd "$(dirname "$0")/../.."
 
 export ALOOP_BUILD=${BUILD:-build} ALOOP_VARIANT=${VARIANT:-release} ALOOP_LUA=${LUA:-lua5.4}
 export ALOOP=$ALOOP_BUILD/aloop
-# What the user has set for scripts of his own is not for the specs.
-unset ALOOPDEBUG ALOOP_EDIT ALOOP_HISTORY ALOOP_PS_TIMEOUT LUA_INIT LUA_INIT_5_4 SSLKEYLOGFILE
 limit=${TEST_TIMEOUT:-1200} # seconds for the whole run, so that a spec that hangs can't hang its caller
 jobs=${TEST_JOBS:-$(($(nproc) + 1))}
 
