@@ -45,15 +45,13 @@ static void on_timeout(al_loop *loop, al_handle *handle) {
 
 /* Sets the timer; a time that has come expires in the next turn. It is compared in seconds, as a script would: rounded
  * to nanoseconds, "now" may lie ahead. */
-static void arm(lua_State *L, timeout *t, int64_t now_ns) {
+static int arm(timeout *t, int64_t now_ns) {
   al_loop *loop = t->scope.task->f.loop->loop;
   al_timer *timer = &t->scope.timer;
-  if (t->when > (double)now_ns / 1e9) {
-    if (al_timer_set(loop, timer, al_seconds_to_ns(t->when)) < 0) luaL_error(L, "not enough memory");
-    return;
-  }
+  if (t->when > (double)now_ns / 1e9) return al_timer_set(loop, timer, al_seconds_to_ns(t->when));
   al_timer_cancel(timer);
   if (!al_handle_is_queued(&timer->handle)) al_call_soon(loop, &timer->handle);
+  return 0;
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
@@ -81,7 +79,10 @@ static int enter(lua_State *L, bool relative) {
   lua_pushvalue(L, lua_upvalueindex(2));
   lua_setmetatable(L, -2);
   al_scope_enter(L, ctx, &t->scope, task, lua_gettop(L), name, 1);
-  if (limited) arm(L, t, now_ns);
+  if (limited && arm(t, now_ns) < 0) {
+    al_scope_leave(ctx, &t->scope);
+    luaL_error(L, "not enough memory");
+  }
   return 1;
 }
 
@@ -178,7 +179,7 @@ static int timeout_reschedule(lua_State *L) {
   t->limited = limited;
   t->when = when;
   if (limited) {
-    arm(L, t, al_loop_time_ns(t->scope.task->f.loop->loop));
+    if (arm(t, al_loop_time_ns(t->scope.task->f.loop->loop)) < 0) luaL_error(L, "not enough memory");
   } else if (!al_timer_cancel(&t->scope.timer)) {
     al_handle_cancel(&t->scope.timer.handle);
   }

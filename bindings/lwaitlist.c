@@ -96,6 +96,9 @@ static void leave(al_ctx *ctx, l_wait *wait) {
 
 static const l_wait_kind in_list = {.abandon = leave, .what = "object"}; /* wait_over does what its finish would */
 
+static int take_cancellation(lua_State *L) { return al_task_take_cancellation(L, lua_touserdata(L, 1)) ? 1 : 0; }
+
+/* Raises nothing, for the Lua part has to count: without memory, that error takes the place of the CancelledError. */
 static int wait_over(lua_State *L, int status, lua_KContext extra) {
   (void)status, (void)extra;
   al_ctx *ctx = al_ctx_of(L);
@@ -103,7 +106,10 @@ static int wait_over(lua_State *L, int status, lua_KContext extra) {
   l_wait *wait = al_task_wait(t);
   if (wait) al_pause_give(ctx, al_pause_of_wait(wait)); /* else it was abandoned */
   al_task_set_wait(t, NULL);
-  if (!al_task_take_cancellation(L, ctx)) return 0;
+  if (!t->throwing) return 0;
+  lua_pushcfunction(L, take_cancellation);
+  lua_pushlightuserdata(L, ctx);
+  lua_pcall(L, 1, 1, 0);
   lua_pushboolean(L, t->woken);
   return 2;
 }

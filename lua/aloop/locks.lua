@@ -50,6 +50,7 @@ function Guard:__tostring()
   return self.owner and ("<Guard of %s>"):format(self.owner) or "<Guard released>"
 end
 
+-- To be made before anything is taken: without memory it raises.
 local function guard_of(owner)
   return setmetatable({ owner = owner }, Guard)
 end
@@ -86,6 +87,7 @@ end
 ---@return aloop.Guard guard releases it on <close>
 function Lock:acquire()
   check_wait("acquire")
+  local guard = guard_of(self)
   if self.held or self.woken > 0 then
     local cancelled, woken = wait(self.waiters)
     if woken or not cancelled then self.woken = self.woken - 1 end
@@ -95,7 +97,7 @@ function Lock:acquire()
     end
   end
   self.held = true
-  return guard_of(self)
+  return guard
 end
 
 --- Lets go of it: of the tasks that wait, the first goes on. Prefer the guard of acquire().
@@ -293,16 +295,17 @@ end
 ---@return aloop.Guard guard gives it back on <close>
 function Semaphore:acquire()
   check_wait("acquire")
+  local guard = guard_of(self)
   if not self:locked() then
     self.value = self.value - 1
-    return guard_of(self)
+    return guard
   end
   local cancelled, woken = wait(self.waiters)
   if woken or not cancelled then self.woken = self.woken - 1 end
   if woken then self.value = self.value + 1 end
   while self.value > 0 and wake_next(self) do end -- also those who came later and had to wait behind this one
   if cancelled then rethrow(cancelled) end
-  return guard_of(self)
+  return guard
 end
 
 --- Gives one back: of the tasks that wait, the first goes on. Prefer the guard of acquire().

@@ -20,10 +20,14 @@ local TaskGroup = core.Object:extend("TaskGroup")
 taskgroups.TaskGroup = TaskGroup
 
 function TaskGroup:init()
-  self.scope, self.parent = core.scope("TaskGroup")
-  self.loop = self.parent:get_loop()
   self.children, self.n_children, self.n_made, self.errors = {}, 0, 0, {}
   self.on_done = function(task) self:task_done(task) end
+  -- With room for what is to come, it is closed even without memory.
+  self.exiting, self.aborting, self.abandoned, self.cancelled_parent = false, false, false, false
+  self.completed, self.interrupt = false, false
+  self.scope, self.parent, self.loop = false, false, false
+  self.scope, self.parent = core.scope("TaskGroup")
+  self.loop = self.parent:get_loop()
 end
 
 function TaskGroup:__tostring()
@@ -44,9 +48,10 @@ function TaskGroup:create_task(coro, options)
   if self.exiting and self.n_children == 0 then error(core.RuntimeError(tostring(self) .. " is finished")) end
   if self.aborting then error(core.RuntimeError(tostring(self) .. " is shutting down")) end
   local task = self.loop:create_task(coro, options)
-  self.n_children, self.n_made = self.n_children + 1, self.n_made + 1
+  self.n_made = self.n_made + 1
   self.children[task] = self.n_made
   task:add_done_callback(self.on_done)
+  self.n_children = self.n_children + 1 -- last: one that doesn't report its end is not waited for
   return task
 end
 
@@ -102,7 +107,7 @@ function TaskGroup:wait_for_tasks()
         self:abort()
       end
     end
-    self.completed = nil
+    self.completed = false
   end
   return cancelled
 end

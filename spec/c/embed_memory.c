@@ -20,19 +20,26 @@ static long left;  /* allocations until one fails; -1: none does */
 static long burst; /* how many fail then. Lua tries each one twice, with a collection between */
 static long count;
 
+static _Thread_local bool limited; /* the main thread is */
+
+static bool must_fail(void) {
+  if (!limited) return false;
+  count++;
+  if (left == 0 && burst-- > 0) return true;
+  if (left > 0) left--;
+  return false;
+}
+
 static void *limited_alloc(void *ud, void *ptr, size_t old, size_t size) {
   (void)ud;
-  if (size == 0) {
-    free(ptr);
-    return NULL;
-  }
-  if (!ptr || size > old) { /* Lua assumes that shrinking works */
-    count++;
-    if (left == 0 && burst-- > 0) return NULL;
-    if (left > 0) left--;
-  }
-  return realloc(ptr, size);
+  bool grows = !ptr || size > old; /* Lua assumes that shrinking works */
+  if (size > 0) return grows && must_fail() ? NULL : realloc(ptr, size);
+  free(ptr);
+  return NULL;
 }
+
+/* The same for what the core takes. */
+static void *limited_core_alloc(void *ud, void *ptr, size_t size) { return limited_alloc(ud, ptr, 0, size); }
 
 static const char tasks[] = "local aloop = require 'aloop'\n"
                             "local loop = aloop.get_event_loop()\n"
@@ -159,7 +166,57 @@ static const char stop[] = "local loop = require('aloop').get_event_loop()\n"
                            "end_memory()\n"
                            "future:await()\n";
 
+/* What is taken in vain is not taken, and who waits is not forgotten: each allocation of a lock, ... fails once. */
+static const char locks[] =
+    "local aloop = require 'aloop'\n"
+    "local TaskGroup = aloop.TaskGroup\n"
+    "aloop.sleep(0)\n"
+    "local function each(body)\n"
+    "  for n = 0, 60 do body(function(...) fail_at(n) local ok = pcall(...) fail_at(-1) return ok end) end\n"
+    "end\n"
+    "each(function(try)\n"
+    "  local lock = aloop.Lock()\n"
+    "  assert(try(lock.acquire, lock) == lock:locked())\n"
+    "end)\n"
+    "each(function(try)\n"
+    "  local semaphore = aloop.Semaphore(1)\n"
+    "  assert(try(semaphore.acquire, semaphore) == semaphore:locked())\n"
+    "end)\n"
+    "each(function(try)\n"
+    "  local lock = aloop.Lock()\n"
+    "  local guard = lock:acquire()\n"
+    "  local function wait() lock:acquire():release() end\n"
+    "  local first, second = aloop.create_task(wait), aloop.create_task(wait)\n"
+    "  aloop.sleep(0)\n"
+    "  guard:release()\n"
+    "  first:cancel()\n"
+    "  try(function() while not first:done() do aloop.sleep(0) end end)\n"
+    "  aloop.wait({ first, second })\n"
+    "  for _, task in ipairs { first, second } do pcall(task.await, task) end\n"
+    "  assert(not lock:locked())\n"
+    "end)\n"
+    "each(function(try)\n"
+    "  try(function()\n"
+    "    local group <close> = TaskGroup()\n"
+    "    group:create_task(function() aloop.sleep(0) end)\n"
+    "  end)\n"
+    "end)\n"
+    "local loop, timeout = aloop.get_running_loop(), aloop.timeout\n"
+    "local function limit() local t <close> = timeout(100) end\n"
+    "for i = 1, 40 do\n"
+    "  for n = 0, 4 do fail_at(n) pcall(limit) fail_at(-1) end\n"
+    "  loop:call_later(100, print)\n"
+    "end\n"
+    "return 'result'\n";
+
 static const char *script; /* one of these */
+
+/* fail_at(n): the n-th allocation from now on fails, and the next one with it; -1: none. */
+static int fail_at(lua_State *L) {
+  left = (long)lua_tointeger(L, 1);
+  burst = 2;
+  return 0;
+}
 
 static int end_memory(lua_State *L) {
   (void)L;
@@ -171,6 +228,7 @@ static int end_memory(lua_State *L) {
 static int set_up(lua_State *L) {
   luaL_openlibs(L);
   lua_register(L, "end_memory", end_memory);
+  lua_register(L, "fail_at", fail_at);
   lua_pushnumber(L, left < 0 ? 30 : 0.05); /* nothing waits in vain where nothing fails */
   lua_setglobal(L, "patience");
   al_lua_open(L);
@@ -200,6 +258,7 @@ static bool runs_with(long n, long fails) {
   if (!L) return false;
   int status = run(L);
   left = -1;
+  if (status != LUA_OK && getenv("CHECK_VERBOSE")) fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL));
   if (status == LUA_OK) CHECK(strcmp(lua_tostring(L, -1), "result") == 0);
   lua_close(L);
   CHECK(al_loop_running() == NULL); /* no error has jumped over the loop */
@@ -229,6 +288,11 @@ static void the_loop_is_stopped_without_memory(void) {
   CHECK(!runs_with(-1, 0));
 }
 
+static void locks_survive_a_failure(void) {
+  script = locks;
+  CHECK(runs_with(-1, 0));
+}
+
 static void threads_survive_the_end_of_memory(void) { sweep(threads, LONG_MAX); }
 static void threads_survive_a_failure(void) { sweep(threads, 2); }
 
@@ -237,6 +301,8 @@ static void no_log(void *ud, al_log_level level, const char *message, const char
 }
 
 int main(void) {
+  limited = true;
+  al_set_allocator(limited_core_alloc, NULL);
   al_set_log(no_log, NULL);
   RUN(tasks_survive_the_end_of_memory);
   RUN(tasks_survive_a_failure);
@@ -245,6 +311,7 @@ int main(void) {
   RUN(children_survive_the_end_of_memory);
   RUN(children_survive_a_failure);
   RUN(the_loop_is_stopped_without_memory);
+  RUN(locks_survive_a_failure);
   RUN(threads_survive_the_end_of_memory);
   RUN(threads_survive_a_failure);
   return check_done();
