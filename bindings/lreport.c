@@ -82,12 +82,29 @@ static int call_log_handler(lua_State *L) {
   return 0;
 }
 
+static int failure_text(lua_State *L) { /* ctx, error */
+  al_pusherrortext(L, lua_touserdata(L, 1), 2);
+  lua_pushfstring(L, "Exception in the log handler: %s", lua_tostring(L, -1));
+  return 1;
+}
+
+/* Calls the handler; false if there is none, or if it failed, which stderr is told. */
+static bool taken_by_handler(lua_State *L, line *l) {
+  lua_rawgeti(L, 1, AL_SLOT_LOG);
+  if (!lua_toboolean(L, -1)) return false;
+  if (al_pcall_c(L, call_log_handler, l, 0) == LUA_OK) return true;
+  lua_pushcfunction(L, failure_text);
+  lua_pushlightuserdata(L, l->ctx);
+  lua_rotate(L, -3, 2);
+  if (al_pcall(L, 2, 1) == LUA_OK) al_log_stderr(NULL, AL_LOG_ERROR, lua_tostring(L, -1), NULL);
+  return false;
+}
+
 void al_log_line(al_ctx *ctx, al_log_level level, const char *category, const char *text) {
   line l = {ctx, level, text, category};
   lua_State *L = al_enter(ctx);
   if (L) {
-    lua_rawgeti(L, 1, AL_SLOT_LOG);
-    bool taken = lua_toboolean(L, -1) && al_pcall_c(L, call_log_handler, &l, 0) == LUA_OK;
+    bool taken = taken_by_handler(L, &l);
     al_leave(ctx, L);
     if (taken) return;
   }

@@ -143,7 +143,7 @@ describe("set_log_handler", function()
     assert.matches("^aloop: warning: ResourceWarning: unclosed event loop <[^\n]*\n$", err)
   end)
 
-  it("that fails itself doesn't lose the line", function()
+  it("that fails itself doesn't lose the line, and not its own error", function()
     local _, err = helper.output_of [[
       local aloop = require "aloop"
       aloop.set_log_handler(function() error("the handler fails") end)
@@ -152,6 +152,7 @@ describe("set_log_handler", function()
       aloop.sleep(0)
     ]]
     assert.matches("aloop: error: .*the callback fails", err)
+    assert.matches("aloop: error: Exception in the log handler: [^\n]*the handler fails\nstack traceback:", err)
   end)
 
   it("wants a function", function()
