@@ -312,7 +312,7 @@ int al_selector_wait(al_selector *selector, al_selected *ready, int max, int64_t
 
 /* ---- signal ------------------------------------------------------------------------------------------------------ */
 
-/* Calls handle->run in the loop once or more after each arrival of the signal. One loop a signal in the process.
+/* Calls handle->run in the loop once for each arrival of the signal, once a turn. One loop a signal in the process.
  * *old as for al_add_reader. Errors: -EINVAL (no such signal, SIGKILL, SIGSTOP), -EBUSY
  * (another loop has it), -errno. */
 int al_add_signal(al_loop *loop, int signum, al_handle *handle, al_handle **old);

@@ -1,6 +1,7 @@
 /* signal.c - Unix signals as callbacks of a loop (al_add_signal). The handler does two things: it marks the signal as
  * pending in a table of the process and wakes the loop that owns it; the wake-up says only "look", so nothing is lost
- * when its channel is full. The loop then queues the watching handle like any other callback. Knows no machine.
+ * when its channel is full. The loop then queues the watching handle like any other callback, for each time that the
+ * signal came: once a turn, for a handle stands in the queue but once. Knows no machine.
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"
@@ -14,7 +15,7 @@
 
 typedef struct sig_slot {
   al_loop *owner;       /* atomic: read by the handler. Written under mutex */
-  bool pending;         /* atomic */
+  int pending;          /* atomic: how often it came, and the handle was not queued for it */
   al_handle *handle;    /* the owner's thread only */
   struct sigaction old; /* what al_remove_signal restores */
 } sig_slot;
@@ -34,20 +35,26 @@ static void on_signal(int signum) {
   __atomic_fetch_add(&handling, 1, __ATOMIC_SEQ_CST);
   al_loop *loop = owner_of(signum);
   if (loop) {
-    __atomic_store_n(&slots[signum].pending, true, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(&slots[signum].pending, 1, __ATOMIC_SEQ_CST);
     al__wakeup_signal(loop);
   }
   __atomic_fetch_sub(&handling, 1, __ATOMIC_SEQ_CST);
 }
 
-static bool take_pending(int signum) { return __atomic_exchange_n(&slots[signum].pending, false, __ATOMIC_SEQ_CST); }
+static int pending_of(int signum) { return __atomic_load_n(&slots[signum].pending, __ATOMIC_SEQ_CST); }
 
 /* The loop was woken, perhaps by a signal. */
 static void signal_on_wakeup(al_loop *loop) {
+  bool more = false;
   for (int signum = 1; signum < NSIG; signum++) {
-    if (owner_of(signum) != loop || !take_pending(signum)) continue;
-    if (!al_handle_is_queued(slots[signum].handle)) al_call_soon(loop, slots[signum].handle);
+    if (owner_of(signum) != loop || pending_of(signum) == 0) continue;
+    if (!al_handle_is_queued(slots[signum].handle)) {
+      __atomic_fetch_sub(&slots[signum].pending, 1, __ATOMIC_SEQ_CST);
+      al_call_soon(loop, slots[signum].handle);
+    }
+    more = more || pending_of(signum) > 0;
   }
+  if (more) al__wakeup_signal(loop); /* look again in the next turn */
 }
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
@@ -58,7 +65,7 @@ static int install(int signum, al_loop *loop) {
   struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
   sigfillset(&action.sa_mask); /* a handler is over soon; al_remove_signal waits for it */
   if (sigaction(signum, NULL, &slot->old)) return -errno;
-  __atomic_store_n(&slot->pending, false, __ATOMIC_SEQ_CST);
+  __atomic_store_n(&slot->pending, 0, __ATOMIC_SEQ_CST);
   __atomic_store_n(&slot->owner, loop, __ATOMIC_SEQ_CST);
   if (!sigaction(signum, &action, NULL)) return 0;
   __atomic_store_n(&slot->owner, NULL, __ATOMIC_SEQ_CST);

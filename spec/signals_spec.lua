@@ -41,6 +41,20 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("calls as often as the signal came", function()
+      helper.drive(new_loop, function(loop)
+        local got = {}
+        loop:add_signal_handler("SIGUSR1", function() got[#got + 1] = 1 end)
+        loop:add_signal_handler("SIGUSR2", function() got[#got + 1] = 2 end)
+        for _ = 1, 3 do aloop.signal.kill(PID, "SIGUSR1") end
+        aloop.signal.kill(PID, "SIGUSR2")
+        helper.turn(loop, 10)
+        assert.same({ 1, 2, 1, 1 }, got)
+        loop:remove_signal_handler("SIGUSR1")
+        loop:remove_signal_handler("SIGUSR2")
+      end)
+    end)
+
     -- row: add_signal_handler.invalid, add_signal_handler.type
     it("refuses signals that don't exist or can't be caught, and wrong types", function()
       helper.drive(new_loop, function(loop)
