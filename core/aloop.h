@@ -10,6 +10,12 @@
  *     turn. From inside a callback everything may be called, closing its own object included; only running the loop
  *     again is refused.
  *   - Times are nanoseconds of the loop's clock (al_loop_time_ns), which is the monotonic one unless it has its own.
+ *   - `data` and `ud` are the caller's, handed back as they are. What a pointer to const points to is copied or done
+ *     with when the function returns, unless it says otherwise; strings are NUL-terminated if no length goes with them.
+ *   - Misuse (a handle queued twice, a NULL where none is allowed) is not an error but a bug: debug builds stop there.
+ *
+ * A program: al_loop_new, timers, handles, servers or connections, al_loop_run_forever, al_loop_release; an echo server
+ * is scripts/examples/echo_server.c.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef ALOOP_H
@@ -84,17 +90,19 @@ typedef enum al_log_level { AL_LOG_DEBUG, AL_LOG_INFO, AL_LOG_WARNING, AL_LOG_ER
 /* category is NULL, "ResourceWarning" or "RuntimeWarning". Called in the thread that has something to say. */
 typedef void al_log_fn(void *ud, al_log_level level, const char *message, const char *category);
 
-/* Sets the place of all of this process's log lines (NULL: stderr, "aloop: warning: ..."). */
+/* Sets the place of all of this process's log lines (NULL: al_log_stderr). */
 void al_set_log(al_log_fn *log, void *ud);
+/* An al_log_fn that writes "aloop: warning: ..." to stderr; ud is not looked at. */
 void al_log_stderr(void *ud, al_log_level level, const char *message, const char *category);
+/* Logs a line, printf's format without a newline at its end; any thread. */
 void al_log(al_log_level level, const char *category, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ---- loop -------------------------------------------------------------------------------------------------------- */
 
 typedef struct al_loop_options {
   const char *machine; /* "epoll" (default), "poll", "select", "uring" */
-  bool debug;
-  void *data; /* al_loop_data */
+  bool debug;          /* al_loop_set_debug */
+  void *data;          /* al_loop_data */
   /* Called at close for each handle that won't run any more: queued ones, those of set timers, and those that watch a
    * descriptor or a signal; it stands in no list then. May be NULL. */
   void (*discard)(al_loop *loop, al_handle *handle);
@@ -128,23 +136,24 @@ int al_loop_close(al_loop *loop);
 void al_loop_hold(al_loop *loop);
 void al_loop_release(al_loop *loop);
 
-bool al_loop_is_running(const al_loop *loop);
-bool al_loop_is_closed(const al_loop *loop);
-bool al_loop_in_thread(const al_loop *loop); /* not running, or running in the calling thread; any thread */
-al_loop *al_loop_running(void);              /* the loop that runs in this thread, or NULL */
+bool al_loop_is_running(const al_loop *loop); /* run_forever or run_once has not returned; any thread */
+bool al_loop_is_closed(const al_loop *loop);  /* al_loop_close was called */
+bool al_loop_in_thread(const al_loop *loop);  /* not running, or running in the calling thread; any thread */
+al_loop *al_loop_running(void);               /* the loop that runs in this thread, or NULL */
 /* In the child of a fork(2) that was called while a loop ran: that one runs in the parent,
  * and this thread may run another. */
 void al_loop_forked(void);
-const char *al_loop_machine(const al_loop *loop);
+const char *al_loop_machine(const al_loop *loop); /* "epoll", "poll", "select", "uring"; static text */
 void *al_loop_data(const al_loop *loop);
 void al_loop_set_data(al_loop *loop, void *data);
+/* In debug mode slow callbacks are told (al_loop_set_slow), and what transports do is logged. Any time. */
 bool al_loop_debug(const al_loop *loop);
 void al_loop_set_debug(al_loop *loop, bool debug);
 
 /* In debug mode: called after each callback that took at least this long (default 100 ms). handle is NULL for I/O; it
  * may be gone if its own callback freed it. */
 typedef void al_slow_fn(al_loop *loop, al_handle *handle, int64_t took_ns);
-void al_loop_set_slow(al_loop *loop, int64_t slow_ns, al_slow_fn *slow);
+void al_loop_set_slow(al_loop *loop, int64_t slow_ns, al_slow_fn *slow); /* slow NULL: a warning in the log */
 
 int64_t al_time_ns(void);                     /* CLOCK_MONOTONIC; any thread */
 int64_t al_loop_time_ns(const al_loop *loop); /* the same, unless the loop has a clock of its own */
@@ -155,7 +164,8 @@ int64_t al_loop_time_ns(const al_loop *loop); /* the same, unless the loop has a
 int al_loop_poll_fd(al_loop *loop);
 int64_t al_loop_timeout_ns(al_loop *loop);
 
-/* How many transports, servers, operations and timers the loop has now; for leak checks. */
+/* How many of each the loop has now, for leak checks: ops are I/O operations in flight, handles those that are queued,
+ * timers those that are set, watchers readers and writers. turns: since it was made. */
 typedef struct al_loop_stats {
   size_t transports, servers, ops, timers, handles, watchers;
   size_t refs; /* the maker's, that of the run in progress, and one for each job and each remote elsewhere */
@@ -163,7 +173,7 @@ typedef struct al_loop_stats {
 } al_loop_stats;
 void al_loop_get_stats(const al_loop *loop, al_loop_stats *stats);
 
-/* Writes a line for each thing that is open. */
+/* Writes a line of text to the descriptor for each thing that is open. From the loop's thread. */
 void al_loop_dump(const al_loop *loop, int fd);
 
 /* ---- handle: call_soon ------------------------------------------------------------------------------------------- */
@@ -175,19 +185,21 @@ typedef struct al_link al_list; /* a ring of links with a head */
 
 typedef void al_handle_fn(al_loop *loop, al_handle *handle);
 
-/* A callback, embedded in its owner's struct. It stands in at most one list; fields are the
- * loop's, run and kind aside. */
+/* A callback, embedded in its owner's struct. It stands in at most one list, and its memory stays as long as it does.
+ * When run is called it stands in none: it may be queued again, or freed. */
 struct al_handle {
-  al_link link; /* next NULL: in no list */
+  al_link link; /* the loop's. next NULL: in no list */
   al_handle_fn *run;
 };
 
+/* To be called once, before anything else is done with it. */
 static inline void al_handle_init(al_handle *handle, al_handle_fn *run) {
   handle->link.next = handle->link.prev = NULL;
   handle->run = run;
 }
 static inline bool al_handle_is_queued(const al_handle *handle) { return handle->link.next != NULL; }
 
+/* Lists of handles of one's own, in order, such as of all that wait for one event: see al_call_soon_list. */
 void al_list_init(al_list *list);
 bool al_list_is_empty(const al_list *list);
 void al_list_append(al_list *list, al_handle *handle); /* the handle must stand in no list */
@@ -203,7 +215,8 @@ bool al_handle_cancel(al_handle *handle);
 
 /* ---- timer: call_at ---------------------------------------------------------------------------------------------- */
 
-/* A timer, embedded in its owner's struct. handle.run is called once it is due, never early. */
+/* A timer, embedded in its owner's struct, which stays as long as it is set. handle.run is called once it is due, never
+ * early; it may set the timer again, or free it. All fields are the loop's. */
 struct al_timer {
   al_handle handle; /* queued while due and not yet run */
   int64_t when_ns;
@@ -212,9 +225,10 @@ struct al_timer {
   size_t index;  /* its place in the heap */
 };
 
-void al_timer_init(al_timer *timer, al_handle_fn *run);
+void al_timer_init(al_timer *timer, al_handle_fn *run); /* once, before anything else is done with it */
 
-/* Sets the timer, or moves it if it is set. Timers of the same time run in the order in which they were set.
+/* Sets the timer to a time of al_loop_time_ns (one that has passed: it is due in the next turn), or moves it if it is
+ * set. Timers of the same time run in the order in which they were set.
  * Errors: -ENOMEM (it then is not set; moving one that waits never fails), AL_ECLOSED. */
 int al_timer_set(al_loop *loop, al_timer *timer, int64_t when_ns);
 bool al_timer_cancel(al_timer *timer); /* false if it was not set */
@@ -302,7 +316,7 @@ typedef struct al_selected {
 
 /* kind: "epoll", "poll" or "select". Errors: -EINVAL, -errno. */
 int al_selector_new(const char *kind, al_selector **selector);
-void al_selector_close(al_selector *selector);
+void al_selector_close(al_selector *selector); /* frees it; the descriptors stay open */
 /* Watches fd for events (0: no longer), level-triggered. On error it isn't watched: -EBADF, -EPERM (epoll: a file that
  * is always ready), -EINVAL (select: too large a number), -ENOMEM. */
 int al_selector_set(al_selector *selector, int fd, unsigned events);
@@ -341,6 +355,7 @@ const char *al_addr_format(const al_addr *addr, char *buf, size_t size);
  * and buffer_updated*), eof_received?, connection_lost; each at most once but the data; nothing after connection_lost.
  * pause_writing and resume_writing alternate, and may come from inside al_transport_write and set_limits. */
 typedef struct al_protocol_ops {
+  /* The transport stays its owner's: who keeps it beyond connection_lost holds it. */
   void (*connection_made)(al_protocol *protocol, al_transport *transport);
   void (*data_received)(al_protocol *protocol, const char *data, size_t len); /* data is lent until it returns */
   /* With get_buffer the protocol is a buffered one: it gives memory for at most *len bytes (hint:
@@ -384,7 +399,7 @@ int al_stream_new(al_loop *loop, int fd, const al_addr *peer, al_protocol *proto
 
 /* If the transport is busy, as it is when it was just made, activity is called at once. owner NULL: nobody. */
 void al_transport_set_owner(al_transport *transport, const al_transport_owner *owner, void *data);
-void *al_transport_data(const al_transport *transport);
+void *al_transport_data(const al_transport *transport); /* of al_transport_set_owner; NULL: none */
 void al_transport_hold(al_transport *transport);
 void al_transport_release(al_transport *transport); /* the memory goes when it is closed and no reference is left */
 
@@ -399,21 +414,27 @@ typedef struct al_keeper {
   void (*unhold)(void *token);
 } al_keeper;
 int al_transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud);
+/* Ends our side once all is sent; what comes is still received. 0 (also if it has ended already), -ENOTSUP (datagrams,
+ * TLS), -EALREADY, -EBUSY as for a write, -errno. */
 int al_transport_write_eof(al_transport *transport);
-bool al_transport_can_write_eof(const al_transport *transport);
+bool al_transport_can_write_eof(const al_transport *transport); /* false: of a kind that gets -ENOTSUP */
 
 void al_transport_close(al_transport *transport);           /* flushes, then connection_lost(0) */
 void al_transport_abort(al_transport *transport);           /* drops what is unsent, connection_lost(0) */
 void al_transport_fail(al_transport *transport, int error); /* drops what is unsent, connection_lost(error) */
 bool al_transport_is_closing(const al_transport *transport);
 
-int al_transport_pause_reading(al_transport *transport); /* idempotent, 0; nothing is delivered from now on */
+/* Nothing is delivered from now on; nothing is lost. Idempotent. 0, -ENOTSUP (a kind that doesn't read, or datagrams),
+ * or what submitting the operation failed with. */
+int al_transport_pause_reading(al_transport *transport);
 int al_transport_resume_reading(al_transport *transport);
 bool al_transport_is_reading(const al_transport *transport);
 
+/* Bytes that are not sent yet, and the marks between which the protocol is told to pause and resume writing. */
 size_t al_transport_write_buffer_size(const al_transport *transport);
 void al_transport_get_limits(const al_transport *transport, size_t *low, size_t *high);
-/* SIZE_MAX for a mark means "derive it"; -EINVAL unless high >= low. May call pause_writing. */
+/* SIZE_MAX for a mark means "derive it" (low is a quarter of high). 0, or -EINVAL unless high >= low. May call
+ * pause_writing or resume_writing. */
 int al_transport_set_limits(al_transport *transport, size_t high, size_t low);
 
 void al_transport_set_protocol(al_transport *transport, al_protocol *protocol); /* NULL: one that does nothing */
@@ -421,7 +442,7 @@ al_protocol *al_transport_protocol(const al_transport *transport);              
 al_loop *al_transport_loop(const al_transport *transport);                      /* NULL once closed */
 int al_transport_fd(const al_transport *transport);                             /* -1 once closed */
 int al_transport_peername(al_transport *transport, al_addr *addr); /* also after close; -ENOTCONN if there is none */
-int al_transport_sockname(al_transport *transport, al_addr *addr);
+int al_transport_sockname(al_transport *transport, al_addr *addr); /* the same of our end */
 
 /* ---- datagram: transports of datagrams --------------------------------------------------------------------------- */
 
@@ -480,8 +501,9 @@ int al_transport_sendfile(al_transport *transport, const al_sendfile_what *what,
                           al_sendfile **request, int64_t *sent);
 int64_t al_sendfile_cancel(al_sendfile *request); /* done won't be called; how much was sent */
 
-/* The same hold on a stream transport for a sender that has the bytes itself. write keeps what it can't send. wait: 1
- * if nothing is unsent; 0: flushed is called when that is so; or an error. free ends the hold. */
+/* The same hold on a stream transport for a sender that has the bytes itself; new has the errors of
+ * al_transport_sendfile. write keeps what it can't send: 0, -ESHUTDOWN (the transport is closing), -ENOMEM. wait: 1 if
+ * nothing is unsent; 0: flushed is called when that is so, or with -ESHUTDOWN; or an error. free ends the hold. */
 int al_feed_new(al_transport *transport, al_sendfile **feed);
 int al_feed_write(al_sendfile *feed, const char *data, size_t len);
 int al_feed_wait(al_sendfile *feed, void *data, al_sendfile_fn *flushed);
@@ -559,7 +581,7 @@ typedef struct al_process_owner {
  * -ENOENT in step CWD and in step EXEC are different things. */
 int al_process_spawn(al_loop *loop, const al_spawn_options *options, const al_process_owner *owner, void *data,
                      al_process **process, int pipes[3], al_spawn_failure *failure);
-pid_t al_process_pid(const al_process *process);
+pid_t al_process_pid(const al_process *process); /* also after its end, when another process may have the number */
 /* Never reaches another process that has the number by now. -ESRCH: it has ended, -EINVAL, -EPERM. */
 int al_process_kill(al_process *process, int signum);
 /* No call to the owner comes from now on. A child that runs goes on, and is reaped all the same. */
@@ -580,20 +602,22 @@ typedef struct al_server_ops {
 /* Makes a server without sockets. Born with one reference. Without sockets it goes with its last reference, in silence;
  * with them it lives until ops->closed has returned. */
 int al_server_new(al_loop *loop, const al_server_ops *ops, void *data, al_server **server);
-void al_server_set_data(al_server *server, void *data);
+void al_server_set_data(al_server *server, void *data); /* what the functions of ops get from then on */
 /* Adds a bound socket, which it owns from then on (on error it stays the caller's) and makes non-blocking. backlog:
  * also the most connections accepted in one turn. unlink (may be NULL): the path of a Unix socket to remove at close
  * if it still is the same file. */
 int al_server_add(al_server *server, int fd, int backlog, const char *unlink);
-int al_server_start(al_server *server);  /* listen(2) and accept; idempotent */
-void al_server_close(al_server *server); /* stops accepting and closes the sockets; idempotent */
+int al_server_start(al_server *server);  /* listen(2) and accept; idempotent. 0, AL_ECLOSED, -errno */
+void al_server_close(al_server *server); /* stops accepting and closes the sockets; idempotent. Clients stay */
 bool al_server_is_serving(const al_server *server);
-bool al_server_is_closed(const al_server *server);                 /* close() was called */
-void al_server_attach(al_server *server, al_transport *transport); /* counts it until it is closed */
-void al_server_close_clients(al_server *server);
-void al_server_abort_clients(al_server *server);
-size_t al_server_clients(const al_server *server);
-size_t al_server_sockets(const al_server *server, int *fds, size_t max); /* how many there are; 0 once closed */
+bool al_server_is_closed(const al_server *server);                 /* al_server_close was called */
+void al_server_attach(al_server *server, al_transport *transport); /* makes it a client, until it is closed */
+void al_server_close_clients(al_server *server);                   /* al_transport_close for each */
+void al_server_abort_clients(al_server *server);                   /* al_transport_abort for each */
+size_t al_server_clients(const al_server *server);                 /* how many there are */
+/* Writes at most max of the listening descriptors, which stay the server's; returns how many there are, 0 once it is
+ * closed. */
+size_t al_server_sockets(const al_server *server, int *fds, size_t max);
 al_loop *al_server_loop(const al_server *server);
 void al_server_hold(al_server *server);
 void al_server_release(al_server *server);
@@ -602,12 +626,14 @@ void al_server_release(al_server *server);
 
 typedef struct al_resolve al_resolve;
 struct addrinfo;
-/* error: 0, AL_EAI(..) or -errno. res is the callback's; free it with freeaddrinfo. */
+/* error: 0, AL_EAI(..) or -errno. res is the callback's; free it with freeaddrinfo. host and service are lent. */
 typedef void al_resolved_fn(void *data, int error, struct addrinfo *res);
 typedef void al_nameinfo_fn(void *data, int error, const char *host, const char *service);
 
-/* Looks up as getaddrinfo(3), in at most 4 threads of the loop's own; a numeric host with a numeric port never waits
- * for a thread. host, service may be NULL. The callback comes once, from a later turn, unless cancelled. */
+/* Look up as getaddrinfo(3) and getnameinfo(3) do, with their hints and flags, in at most 4 threads of the loop's own;
+ * a numeric host with a numeric port never waits for a thread. host or service may be NULL. The callback comes once,
+ * from a later turn, unless cancelled or the loop closes; *request is good until then. Errors: AL_ECLOSED, -ENOMEM, -EAGAIN
+ * (no thread can be started). */
 int al_getaddrinfo(al_loop *loop, const char *host, const char *service, const struct addrinfo *hints, void *data,
                    al_resolved_fn *resolved, al_resolve **request);
 int al_getnameinfo(al_loop *loop, const al_addr *addr, int flags, void *data, al_nameinfo_fn *resolved,
@@ -762,8 +788,9 @@ typedef struct al_connect_options {
 /* fd >= 0: connected, the callback's from then on; peer is its address. Else at least one
  * error, in the order of attempts. */
 typedef void al_connected_fn(void *data, int fd, const al_addr *peer, const al_connect_error *errors, size_t n);
-/* Resolves, then tries the addresses, beginning in their order, until one connects. The callback
- * comes once, from a later turn. */
+/* Resolves, then tries the addresses, beginning in their order, until one connects. The callback comes once, from a
+ * later turn, unless cancelled or the loop closes; *request (request may be NULL) is good until then. Errors:
+ * AL_ECLOSED, -ENOMEM, and those of al_getaddrinfo. */
 int al_connect_start(al_loop *loop, const al_connect_options *options, void *data, al_connected_fn *connected,
                      al_connect **request);
 void al_connect_cancel(al_connect *request); /* its callback won't come; nothing stays open */
@@ -777,6 +804,7 @@ typedef struct al_listen_options {
  * skipped if another binds) and adds them to the server; all or nothing. *failed (may be NULL) gets the
  * address that failed, n if none did. */
 int al_server_bind(al_server *server, const struct addrinfo *list, const al_listen_options *options, al_addr *failed);
+/* The same at the path, or abstract name, of a Unix socket, which replaces a socket file that was left there. */
 int al_server_bind_unix(al_server *server, const al_addr *addr, const al_listen_options *options);
 
 #ifdef __cplusplus
