@@ -178,6 +178,7 @@ enum {
   AL_SLOT_LOOPS,      /* weak table: l_loop pointer to userdata */
   AL_SLOT_COROUTINES, /* array of finished coroutines, for the next tasks */
   AL_SLOT_TASK_MAIN,  /* the function at the bottom of these */
+  AL_SLOT_TEXTS,      /* weak table: task to its name (else it is Task-N); or to {name, message of the last cancel()} */
   AL_SLOT_FIRST_FREE
 };
 

@@ -52,9 +52,7 @@ static int default_create_task(lua_State *L, al_ctx *ctx, l_loop *loop, const ch
   } else if (!al_test(L, ctx, -1, AL_C_Context)) {
     al_option_error(L, f, "context", "Context", -1);
   }
-  l_task *t = al_task_new(L, ctx, loop, 2, kind); /* nothing raises from here on: the task would stay unqueued */
-  lua_pushvalue(L, name);
-  lua_setiuservalue(L, -2, AL_TASK_UV_TEXTS);
+  l_task *t = al_task_new(L, ctx, loop, 2, kind, name); /* nothing raises from here on: the task would stay unqueued */
   if (eager) {
     step_eagerly(L, ctx, t);
   } else {

@@ -100,7 +100,7 @@ static void create_by_script(lua_State *L, al_ctx *ctx, l_loop *loop) {
 
 static void create(lua_State *L, al_ctx *ctx, l_loop *loop) {
   int kind = al_context_capture(L, ctx);
-  l_task *t = al_task_new(L, ctx, loop, CALLBACK, kind); /* nothing raises from here on */
+  l_task *t = al_task_new(L, ctx, loop, CALLBACK, kind, 0); /* nothing raises from here on */
   t->begins = true;
   lua_settop(t->co, 0);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &serve_key);

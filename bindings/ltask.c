@@ -429,6 +429,8 @@ void al_task_prepare(lua_State *L, al_ctx *ctx) {
   al_ctx_anchors(L, ctx);
   lua_newtable(L);
   lua_rawseti(L, -2, AL_SLOT_COROUTINES);
+  al_pushweak(L, "k");
+  lua_rawseti(L, -2, AL_SLOT_TEXTS);
   lua_pushlightuserdata(L, ctx);
   al_ctx_pushfunction(L, ctx, al_traceback);
   lua_pushcclosure(L, task_main, 2);
@@ -505,7 +507,7 @@ bool al_is_coroutine(lua_State *L, int idx) {
 
 /* Pushes a new task of the loop for the coroutine at idx, not yet queued; its context is the value on top (popped) with
  * this kind. */
-l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int context_kind) {
+l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int context_kind, int name) {
   l_task *t = al_new(L, ctx, AL_C_Task, sizeof *t, AL_TASK_UV_COUNT);
   int self = lua_gettop(L);
   lua_insert(L, self - 1); /* task, context */
@@ -515,6 +517,7 @@ l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int contex
   t->context_kind = (unsigned)context_kind;
   al_handle_init(&t->step, al_task_step);
   al_future_init(L, ctx, &t->f, loop, self);
+  if (name && !lua_isnil(L, name)) al_task_set_name(L, self, name);
   lua_pushvalue(L, idx);
   lua_setiuservalue(L, self, AL_TASK_UV_CORO);
   lua_State *co = al_task_push_coroutine(L, ctx);

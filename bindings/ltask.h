@@ -50,8 +50,7 @@ enum {
   AL_TASK_UV_CONTEXT,
   AL_TASK_UV_AWAITED, /* the future it waits for; or the lock, queue, ... (lwaitlist.h) */
   AL_TASK_UV_CORO,    /* what create_task was given */
-  AL_TASK_UV_TEXTS,   /* its name (nil: Task-N); or {name, message of the last cancel()} */
-  AL_TASK_UV_COUNT = AL_TASK_UV_TEXTS
+  AL_TASK_UV_COUNT = AL_TASK_UV_CORO
 };
 
 typedef struct l_scope l_scope; /* lscope.h */
@@ -73,6 +72,7 @@ struct l_task {
   unsigned context_kind : 2;
   bool awaits : 1;
   bool shown : 1;       /* the future that it awaits was made for an operation: lwaitfuture.c */
+  bool has_texts : 1;   /* anchors[AL_SLOT_TEXTS] has an entry for it */
   bool reraised : 1;    /* an error of a task that it awaited was raised in it */
   bool must_cancel : 1; /* to be told at the next step */
   bool told : 1;        /* a CancelledError was raised in it, and is not known to be lost */
@@ -154,8 +154,8 @@ void al_scope_forget_all(al_ctx *ctx, l_task *task);
 void al_scope_push_place(lua_State *L, al_ctx *ctx, const l_task *task);
 
 /* For the files of tasks. Pushes a new task of the loop for the coroutine (function or thread) at idx, not queued yet; its
- * context is the value on top (popped), of this kind. */
-l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int context_kind);
+ * context is the value on top (popped), of this kind. name: where its name stands, or nil; 0: it has none. */
+l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int context_kind, int name);
 bool al_is_coroutine(lua_State *L, int idx); /* a function, an object that can be called, a suspended coroutine */
 void al_task_set_name(lua_State *L, int self, int name);
 l_task *al_task_of_link(al_link *all);

@@ -15,9 +15,36 @@ static l_task *check_task(lua_State *L, al_ctx *ctx) {
 
 enum { NAME = 1, MESSAGE }; /* in the table that keeps both */
 
+/* Pushes what anchors[AL_SLOT_TEXTS] has of the task at idx: its name, a table, or nil. Returns its type. */
+static int push_texts(lua_State *L, int idx) {
+  const l_task *t = lua_touserdata(L, idx);
+  if (!t->has_texts) {
+    lua_pushnil(L);
+    return LUA_TNIL;
+  }
+  lua_pushvalue(L, idx);
+  al_pushanchored(L, t->f.loop->ctx, AL_SLOT_TEXTS);
+  lua_insert(L, -2);
+  int type = lua_rawget(L, -2);
+  lua_remove(L, -2);
+  return type;
+}
+
+/* Sets it to the value on top (popped). What takes the place of another one takes no memory. */
+static void set_texts(lua_State *L, int idx) {
+  l_task *t = lua_touserdata(L, idx);
+  lua_pushvalue(L, idx);
+  al_pushanchored(L, t->f.loop->ctx, AL_SLOT_TEXTS);
+  lua_insert(L, -3);
+  lua_insert(L, -2);
+  t->has_texts = true;
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
 /* Pushes the name that the task at idx was given, or nil. */
 static bool push_given_name(lua_State *L, int idx) {
-  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) == LUA_TTABLE) {
+  if (push_texts(L, idx) == LUA_TTABLE) {
     lua_rawgeti(L, -1, NAME);
     lua_remove(L, -2);
   }
@@ -43,14 +70,14 @@ void al_task_pushname(lua_State *L, l_task *t) {
 }
 
 void al_task_set_name(lua_State *L, int self, int name) {
-  bool in_table = lua_getiuservalue(L, self, AL_TASK_UV_TEXTS) == LUA_TTABLE;
+  bool in_table = push_texts(L, self) == LUA_TTABLE;
   luaL_tolstring(L, name, NULL);
-  in_table ? lua_rawseti(L, -2, NAME) : (void)lua_setiuservalue(L, self, AL_TASK_UV_TEXTS);
+  in_table ? lua_rawseti(L, -2, NAME) : set_texts(L, self);
   lua_pop(L, 1);
 }
 
 void al_task_get_message(lua_State *L, int idx) {
-  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) == LUA_TTABLE)
+  if (push_texts(L, idx) == LUA_TTABLE)
     lua_rawgeti(L, -1, MESSAGE);
   else
     lua_pushnil(L);
@@ -58,7 +85,7 @@ void al_task_get_message(lua_State *L, int idx) {
 }
 
 void al_task_set_message(lua_State *L, int idx) {
-  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) != LUA_TTABLE) {
+  if (push_texts(L, idx) != LUA_TTABLE) {
     if (lua_isnil(L, -2)) { /* as most are */
       lua_pop(L, 2);
       return;
@@ -67,7 +94,7 @@ void al_task_set_message(lua_State *L, int idx) {
     lua_insert(L, -2);
     lua_rawseti(L, -2, NAME);
     lua_pushvalue(L, -1);
-    lua_setiuservalue(L, idx, AL_TASK_UV_TEXTS);
+    set_texts(L, idx);
   }
   lua_insert(L, -2);
   lua_rawseti(L, -2, MESSAGE);
@@ -75,9 +102,9 @@ void al_task_set_message(lua_State *L, int idx) {
 }
 
 void al_task_drop_message(lua_State *L, int idx) {
-  if (lua_getiuservalue(L, idx, AL_TASK_UV_TEXTS) == LUA_TTABLE) {
+  if (push_texts(L, idx) == LUA_TTABLE) {
     lua_rawgeti(L, -1, NAME);
-    lua_setiuservalue(L, idx, AL_TASK_UV_TEXTS);
+    set_texts(L, idx);
   }
   lua_pop(L, 1);
 }
