@@ -632,8 +632,8 @@ typedef void al_nameinfo_fn(void *data, int error, const char *host, const char 
 
 /* Look up as getaddrinfo(3) and getnameinfo(3) do, with their hints and flags, in at most 4 threads of the loop's own;
  * a numeric host with a numeric port never waits for a thread. host or service may be NULL. The callback comes once,
- * from a later turn, unless cancelled or the loop closes; *request is good until then. Errors: AL_ECLOSED, -ENOMEM, -EAGAIN
- * (no thread can be started). */
+ * from a later turn, unless cancelled or the loop closes; *request is good until then. Errors: AL_ECLOSED, -ENOMEM,
+ * -EAGAIN (no thread can be started). */
 int al_getaddrinfo(al_loop *loop, const char *host, const char *service, const struct addrinfo *hints, void *data,
                    al_resolved_fn *resolved, al_resolve **request);
 int al_getnameinfo(al_loop *loop, const al_addr *addr, int flags, void *data, al_nameinfo_fn *resolved,
