@@ -64,6 +64,20 @@ describe("README", function()
     assert.equal(0, program:wait().code)
   end)
 
+  it("its links lead to files and headings that are there", function()
+    local headings = {}
+    for heading in readme:gmatch "\n#+ ([^\n]+)" do
+      headings[heading:lower():gsub("[^%w%- ]", ""):gsub(" ", "-")] = true
+    end
+    for link in readme:gmatch "%]%(([^)]+)%)" do
+      if link:sub(1, 1) == "#" then
+        assert.is_true(headings[link:sub(2)], link)
+      elseif not link:find "^https://" then
+        assert(io.open(link)):close()
+      end
+    end
+  end)
+
   it("the server of twenty lines has about twenty", function()
     local _, lines = example(1):gsub("\n", "")
     assert.is_true(lines <= 24, lines .. " lines")
