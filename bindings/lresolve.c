@@ -7,6 +7,7 @@
 #include "laddr.h"
 #include "lreport.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,17 +157,22 @@ static long numeric_port(lua_State *L, al_ctx *ctx, int arg) {
   return port;
 }
 
+/* The numeric address at host with the port behind it, a number too; false if there are names to look up. */
+static bool read_numeric(lua_State *L, al_ctx *ctx, int host, al_addr *addr) {
+  long port = numeric_port(L, ctx, host + 1);
+  if (port < 0 || lua_type(L, host) != LUA_TSTRING) return false;
+  const char *text = lua_tostring(L, host);
+  if (strchr(text, '%') || strlen(text) != lua_rawlen(L, host)) return false;
+  return al_addr_ip(addr, text, (uint16_t)port, 0, 0) == 0;
+}
+
 /* Pushes the list if the host at host is numeric and the port behind it a number. */
 static bool answer_at_once(lua_State *L, al_ctx *ctx, const l_question *q, int host) {
   const struct addrinfo *h = &q->hints;
-  long port = numeric_port(L, ctx, host + 1);
   al_addr addr;
   int type = h->ai_socktype, proto = type == SOCK_DGRAM ? IPPROTO_UDP : IPPROTO_TCP;
-  if (port < 0 || lua_type(L, host) != LUA_TSTRING) return false;
+  if (!read_numeric(L, ctx, host, &addr)) return false;
   if (h->ai_protocol && h->ai_protocol != IPPROTO_TCP && h->ai_protocol != IPPROTO_UDP) return false;
-  const char *text = lua_tostring(L, host);
-  if (strchr(text, '%') || strlen(text) != lua_rawlen(L, host)) return false;
-  if (al_addr_ip(&addr, text, (uint16_t)port, 0, 0) < 0) return false;
   if (h->ai_family != AF_UNSPEC && h->ai_family != addr.ss.ss_family) return false;
   add(push_list(L, 1), addr.ss.ss_family, type, proto, (struct sockaddr *)&addr.ss, addr.len);
   return true;
@@ -246,9 +252,8 @@ static void push_info(lua_State *L, const struct addrinfo *ai) {
   lua_setfield(L, -2, "sockaddr");
 }
 
-static int getaddrinfo_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
-  l_question *q = (l_question *)(void *)wait;
-  log_question(L, ctx, q);
+/* Pushes the array of what was found, or raises the error. */
+static int push_found(lua_State *L, al_ctx *ctx, l_question *q) {
   if (q->error) return al_raise_os(L, ctx, q->error, NULL, NULL);
   lua_newtable(L);
   lua_Integer n = 0;
@@ -258,6 +263,12 @@ static int getaddrinfo_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   }
   al_question_dispose(q);
   return 1;
+}
+
+static int getaddrinfo_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
+  l_question *q = (l_question *)(void *)wait;
+  log_question(L, ctx, q);
+  return push_found(L, ctx, q);
 }
 
 static const l_wait_kind listing = {getaddrinfo_finish, question_abandon, "name lookup"};
@@ -272,6 +283,15 @@ static int int_option(lua_State *L, const char *name) {
   return (int)n;
 }
 
+/* Numbers alone need no name server and no thread. */
+static int list_numeric(lua_State *L, al_ctx *ctx, l_question *q) {
+  const char *service = al_check_service(L, ctx, 3);
+  q->hints.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
+  int code = getaddrinfo(lua_tostring(L, 2), service, &q->hints, &q->found);
+  if (code) q->error = code == EAI_SYSTEM ? -errno : AL_EAI(code);
+  return push_found(L, ctx, q);
+}
+
 static int loop_getaddrinfo(lua_State *L) {
   static const char *const names[] = {"family", "type", "proto", "flags", NULL};
   al_ctx *ctx = al_ctx_of(L);
@@ -284,6 +304,8 @@ static int loop_getaddrinfo(lua_State *L) {
                                   .ai_socktype = int_option(L, "type"),
                                   .ai_protocol = int_option(L, "proto"),
                                   .ai_flags = int_option(L, "flags")};
+  al_addr addr;
+  if (read_numeric(L, ctx, 2, &addr)) return list_numeric(L, ctx, &op->q);
   begin(L, ctx, loop, &op->q, 2);
   return al_wait(L, ctx, &op->q.wait, &listing);
 }
@@ -332,6 +354,17 @@ static int getnameinfo_finish(lua_State *L, al_ctx *ctx, l_wait *wait) {
   return 2;
 }
 
+/* As numbers, which need no thread either. */
+static int name_numeric(lua_State *L, al_ctx *ctx, const al_addr *addr, int flags) {
+  char host[NI_MAXHOST], service[NI_MAXSERV];
+  int code =
+      getnameinfo((const struct sockaddr *)&addr->ss, addr->len, host, sizeof host, service, sizeof service, flags);
+  if (code) return al_raise_os(L, ctx, code == EAI_SYSTEM ? -errno : AL_EAI(code), NULL, NULL);
+  lua_pushstring(L, host);
+  lua_pushstring(L, service);
+  return 2;
+}
+
 static const l_wait_kind naming = {getnameinfo_finish, getnameinfo_abandon, "name lookup"};
 
 static int loop_getnameinfo(lua_State *L) {
@@ -341,6 +374,8 @@ static int loop_getnameinfo(lua_State *L) {
   int flags = (int)al_optinteger(L, 3, 0);
   al_addr addr;
   al_check_numeric_addr(L, ctx, 2, &addr);
+  static const int numeric = NI_NUMERICHOST | NI_NUMERICSERV;
+  if ((flags & numeric) == numeric) return name_numeric(L, ctx, &addr, flags);
   getnameinfo_op *op = al_op_new(L, ctx, sizeof *op, getnameinfo_dispose);
   int err = al_getnameinfo(loop->loop, &addr, flags, op, on_named, &op->request);
   if (err) return al_raise_os(L, ctx, err, NULL, NULL);

@@ -52,6 +52,21 @@ local DEAD_SERVER = [[
   print("closed")
 ]]
 
+describe("numbers alone", function()
+  it("are answered at once: a main chunk's loop does not begin to turn", function()
+    local out = helper.output_of [[
+      local aloop = require "aloop"
+      local S, loop = aloop.socket, aloop.get_event_loop()
+      local found = loop:getaddrinfo("127.0.0.1", "80", { type = S.SOCK_STREAM, flags = S.AI_CANONNAME })
+      print(#found, found[1].sockaddr, found[1].canonname, found[1].proto == S.IPPROTO_TCP)
+      print(loop:getnameinfo({ "::1", 443 }, S.NI_NUMERICHOST | S.NI_NUMERICSERV))
+      print(select(2, pcall(loop.getaddrinfo, loop, "::1", 1, { family = S.AF_INET })).code)
+      print((pcall(aloop.get_running_loop)))
+    ]]
+    assert.equal("1\t127.0.0.1:80\t127.0.0.1\ttrue\n::1\t443\nEAI_ADDRFAMILY\nfalse\n", out)
+  end)
+end)
+
 helper.each_loop(function(kind, new_loop)
   local function with_loop(body) helper.with_loop(new_loop, body) end
 
