@@ -1,4 +1,5 @@
-/* call.c - the gate from C to Lua: protected calls, tracebacks, and where errors go that nobody takes.
+/* call.c - the gate from C to Lua: protected calls, tracebacks, and where errors go that nobody takes. Every upcall of
+ * the core comes through here; what becomes of a report is lreport.c's matter.
  *
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"

@@ -1,4 +1,5 @@
-/* lconstants.c - the constants of aloop.socket: of the prefixes that Python's module has, all that Linux knows.
+/* lconstants.c - the constants of aloop.socket: of the prefixes that Python's module has, all that Linux knows. For
+ * lsocket.c alone.
  *
  * SPDX-License-Identifier: MIT */
 #include "lsocket.h"

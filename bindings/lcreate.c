@@ -1,4 +1,5 @@
-/* lcreate.c - how tasks come to be: create_task, task factories, Task(...), and the awaitables that become tasks.
+/* lcreate.c - how tasks come to be: create_task, task factories, Task(...), and the awaitables that become
+ * tasks. Called by scripts, and by whatever takes an awaitable; how a task is stepped is ltask.c's.
  *
  * SPDX-License-Identifier: MIT */
 #include "lcontext.h"

@@ -1,5 +1,5 @@
 /* lgroup.c - ExceptionGroup's split and subgroup: the part of a group that is of a kind, with its nesting. How a group
- * is made and shown is lerror.c's.
+ * is made and shown is lerror.c's. Called by scripts; no group is changed.
  *
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"

@@ -1,5 +1,6 @@
 /* lhandle.c - Handle and TimerHandle. One userdata holds the core's handle (or timer), the callback, its arguments and
- * its context; while it is queued it is anchored, and that is all that keeps it.
+ * its context; while it is queued it is anchored, and that is all that keeps it. Made wherever a script
+ * asks for a callback (lschedule.c, lfd.c, lsignal.c, lfuture.c ...); knows nothing of what calls it.
  *
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"

@@ -1,5 +1,6 @@
 /* lloopdebug.c - what a loop does in debug mode: it tells of callbacks that took too long, and has garbage collected
- * now and then, so that errors which nobody took show.
+ * now and then, so that errors which nobody took show. Called by whoever calls back into Lua; outside of debug mode
+ * nobody does.
  *
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"

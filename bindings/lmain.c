@@ -1,5 +1,5 @@
 /* lmain.c - the main chunk as a task: it is stepped at once, and its loop, settled by the first call that needs one,
- * runs from its first wait until it is done.
+ * runs from its first wait until it is done. Called by embed_api.c, which ends what is left of the loop then.
  *
  * SPDX-License-Identifier: MIT */
 #include "lloop.h"

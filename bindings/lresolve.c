@@ -1,5 +1,5 @@
-/* lresolve.c - looking up names: for scripts (loop:getaddrinfo, getnameinfo), and for lnet.c and lserver.c as one step
- * of what they wait for. Knows no sockets.
+/* lresolve.c - looking up names: for scripts (loop:getaddrinfo, getnameinfo), and for lnet.c, llisten.c and
+ * ldatagram.c as one step of what they wait for. Knows no sockets.
  *
  * SPDX-License-Identifier: MIT */
 #include "lresolve.h"

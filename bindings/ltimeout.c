@@ -1,6 +1,6 @@
 /* ltimeout.c - timeout and timeout_at: a scope that cancels its task when the time is up, and turns the CancelledError
  * that comes of it into a TimeoutError where it is closed. It stands here and not in Lua for its price: the timer is
- * part of the object, so entering and leaving one allocates it alone and schedules no handle.
+ * part of the object, so entering and leaving one allocates it alone and schedules no handle. Called by scripts.
  *
  * SPDX-License-Identifier: MIT */
 #include "lhandle.h"

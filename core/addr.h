@@ -1,4 +1,5 @@
-/* addr.h - socket addresses inside core; the public part stands in aloop.h. Knows no descriptors.
+/* addr.h - socket addresses inside core; the public part stands in aloop.h. Used by all that
+ * name an endpoint. Knows no descriptors.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_ADDR_H

@@ -1,5 +1,5 @@
-/* aloop.h - the event loop in C, complete without Lua: loops, callbacks, timers, descriptors, signals,
- * stream transports and servers. This is the whole public interface of core/; one section a file.
+/* aloop.h - the event loop in C, complete without Lua: loops, callbacks, timers, threads, descriptors, signals,
+ * children, transports of streams, datagrams and TLS, servers. The whole public interface of core/; one section a file.
  *
  * Conventions
  *   - A function that can fail returns 0 (or a result >= 0) or a negative error (section err): -errno, an AL_E* below.

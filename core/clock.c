@@ -1,5 +1,6 @@
 /* clock.c - loops on a clock of their own: whoever made the loop says what time it is and what becomes of the time that
  * the loop has nothing to do. For tests on virtual time; a loop without such a clock pays a branch a turn.
+ * Called by loop.c; knows no machine.
  *
  * SPDX-License-Identifier: MIT */
 #include "clock.h"

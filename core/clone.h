@@ -1,4 +1,5 @@
-/* clone.h - the system call that makes a child, on a stack of its own. Used by spawn.c.
+/* clone.h - the system call that makes a child, on a stack of its own. Used by spawn.c alone;
+ * knows nothing of what the child is to do.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_CLONE_H

@@ -1,5 +1,6 @@
 /* debug.c - what a loop shows of itself: slow callbacks, counts, a list of all that is open, and, in debug builds, a
- * walk over what must hold between turns. Reads everything and changes nothing.
+ * walk over what must hold between turns. Reads everything and changes nothing. Called by loop.c and
+ * the machines, and by programs for their leak checks.
  *
  * SPDX-License-Identifier: MIT */
 #include "debug.h"

@@ -1,4 +1,4 @@
-/* err.c - the one space of errors: the name and text of each. Used by all; knows nothing of loops.
+/* err.c - the one space of errors: the name and text of each. Used by all, in any thread; knows nothing of loops.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"

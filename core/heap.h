@@ -1,5 +1,6 @@
 /* heap.h - the timers of a loop, ordered by (when, seq): a 4-ary array heap that knows each timer's place
- * (timer->index), so that any of them is removed in O(log n). Used by timer.c alone. Knows no clock and no loop.
+ * (timer->index), so that any of them is removed in O(log n). Used by timer.c; debug.c and clock.c look into it. Knows
+ * no clock and no loop.
  *
  * An entry keeps the key by which it stands in the heap. A timer that is moved later keeps its old place, with a key
  * that is too early; it goes to its true place once it comes to the top (al__heap_top). So a timeout that is put off

@@ -1,5 +1,5 @@
 /* log.c - the one place of the process where warnings and debug lines go. Who logs decides whether a debug line is
- * wanted; what comes here is written.
+ * wanted; what comes here is written. Called by everybody, in any thread; knows no loop.
  *
  * SPDX-License-Identifier: MIT */
 #include "aloop.h"

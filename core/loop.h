@@ -1,4 +1,5 @@
-/* loop.h - struct al_loop, for the files of core from rung 1 upward.
+/* loop.h - struct al_loop, for the files of core from rung 1 upward. What stands in a room of it (al__room) is known to
+ * the file of that room alone.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LOOP_H

@@ -1,5 +1,5 @@
 /* machine.h - what the two machines behind io.h have in common: lists of ops, the end of an op, and ops performed by
- * plain system calls. Used by io_ready.c, which performs all ops so, and by io_uring.c for what the ring can't do.
+ * plain system calls. Used by io_ready.c, which performs all ops so, and by the ring for what that can't do.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_MACHINE_H

@@ -1,5 +1,6 @@
 /* selector.h - what io_ready.c needs of a readiness interface of the kernel: which descriptors are watched for what,
- * and which of them are ready. Implemented by sel_epoll.c, sel_poll.c and sel_select.c; used by io_ready.c alone.
+ * and which of them are ready. Implemented by sel_epoll.c, sel_poll.c and sel_select.c; used by io_ready.c, and by
+ * selector.c for programs without a loop.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_SELECTOR_H

@@ -1,5 +1,6 @@
 /* timer.c - timers: set, moved, cancelled in O(log n); moved later at the cost of two stores (heap.h). A timer is in
- * the heap until it is due, then in loop->due until it runs; it can be cancelled or moved in both.
+ * the heap until it is due, then in loop->due until it runs; it can be cancelled or moved in both. Called by
+ * everybody, loop.c collects what is due; knows no clock.
  *
  * SPDX-License-Identifier: MIT */
 #include "timer.h"

@@ -1,4 +1,4 @@
-/* timer.h - what loop.c asks of the timers.
+/* timer.h - what loop.c asks of the timers; the rest is public (aloop.h). Knows no I/O.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_TIMER_H

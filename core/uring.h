@@ -1,5 +1,5 @@
-/* uring.h - what the files of the ring machine share: setting a ring up, and its receive buffers. Used by io_uring.c,
- * uring_setup.c and uring_bufs.c.
+/* uring.h - a ring, before there is a machine around it: setting one up, and its receive buffers. Used by uring_ops.h,
+ * uring_setup.c and uring_bufs.c. Knows no ops.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_URING_H

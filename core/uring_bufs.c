@@ -1,4 +1,5 @@
-/* uring_bufs.c - the ring's receive buffers. See uring.h.
+/* uring_bufs.c - the ring's receive buffers. See uring.h. Called by uring_arm.c and uring_complete.c; knows
+ * nothing of what is received.
  *
  * SPDX-License-Identifier: MIT */
 #include "base.h"

@@ -1,5 +1,6 @@
 /* watch.c - add_reader and add_writer: the user's callbacks on the readiness of a descriptor that is not ours; and
- * waiting for it once, for who then does the system call himself. Built on POLL ops.
+ * waiting for it once, for who then does the system call himself. Built on POLL ops. Knows no machine, and of
+ * transports only whether one owns a descriptor.
  *
  * A descriptor has at most one watch for each direction. One that is removed or replaced cancels its op and stays with
  * the machine until that has ended, while the next one is submitted at once: whatever file the number stands for by
