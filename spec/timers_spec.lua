@@ -171,7 +171,7 @@ helper.each_loop(function(_, new_loop)
       helper.drive(new_loop, function(loop)
         local order, now = {}, loop:time()
         for _, ms in ipairs { 30, 10, 20 } do
-          loop:call_later(now + ms / 1000 - loop:time(), function() order[#order + 1] = ms end)
+          loop:call_at(now + ms / 1000, function() order[#order + 1] = ms end) -- as call_later, to the nanosecond
         end
         block(loop, 0.035)
         helper.turn(loop)
