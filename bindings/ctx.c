@@ -61,13 +61,19 @@ static int grow_threads(lua_State *L) {
   return 0;
 }
 
+/* No finalizer comes meanwhile: it would find L, the thread that is taken to be idle, in the middle of this. */
+static void grow_on(lua_State *L, al_ctx *ctx) {
+  bool collects = lua_gc(L, LUA_GCISRUNNING) == 1;
+  if (collects) lua_gc(L, LUA_GCSTOP);
+  lua_pushcfunction(L, grow_threads);
+  lua_pushlightuserdata(L, ctx);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_settop(L, 2);
+  if (collects) lua_gc(L, LUA_GCRESTART);
+}
+
 lua_State *al_try_enter(al_ctx *ctx) {
   lua_State *L = ctx->threads[ctx->depth];
-  if (ctx->depth + 1 < AL_MAX_DEPTH && !ctx->threads[ctx->depth + 1]) {
-    lua_pushcfunction(L, grow_threads);
-    lua_pushlightuserdata(L, ctx);
-    if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_settop(L, 2);
-  }
+  if (ctx->depth + 1 < AL_MAX_DEPTH && !ctx->threads[ctx->depth + 1]) grow_on(L, ctx);
   if (ctx->depth + 1 == AL_MAX_DEPTH || !ctx->threads[ctx->depth + 1]) return NULL;
   ctx->depth++;
   return L;

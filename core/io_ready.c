@@ -213,11 +213,19 @@ static int ready_submit(al_loop *loop, al_op *op) {
   return err;
 }
 
+/* It is of somebody who watches the descriptor besides its owner. */
+static void end_poll(al_loop *loop, al_op *op) {
+  if (!op) return;
+  al_assert(op->kind == AL_OP_POLL);
+  ready_cancel(loop, op);
+}
+
 static void ready_close_fd(al_loop *loop, int fd) {
   ready *self = loop->machine;
   if (fd >= 0 && fd < self->n_slots) {
     slot *at = &self->slots[fd];
-    al_assert(!at->op[READS] && !at->op[WRITES]);
+    end_poll(loop, at->op[READS]);
+    end_poll(loop, at->op[WRITES]);
     /* Told, for the kernel remembers the file as long as a duplicate or a forked child has it. */
     if (at->registered) self->selector->set(self->watched, fd, key_of(fd, at), at->registered, 0);
     at->registered = 0;
