@@ -344,7 +344,7 @@ static int stats(lua_State *L) {
   return 1;
 }
 
-static int machine(lua_State *L) {
+static int machine_of(lua_State *L) {
   lua_pushstring(L, al_loop_machine(al_check_loop(L, al_ctx_of(L), 1)->loop));
   return 1;
 }
@@ -362,7 +362,7 @@ static const luaL_Reg proactor_methods[] = {{"__new", proactor_loop_new},
                                             {"__close", loop_close},
                                             {"__tostring", loop_tostring},
                                             {NULL, NULL}};
-static const luaL_Reg functions[] = {{"set_quiet", set_quiet}, {"stats", stats}, {"machine", machine}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"set_quiet", set_quiet}, {"stats", stats}, {"machine", machine_of}, {NULL, NULL}};
 
 void al_loop_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseEventLoop, methods);

@@ -69,6 +69,19 @@ static const char usage[] = "usage: aloop [options] [script [args]]\n"
                             "  pstree PID\n"
                             "            show who waits for whom; SIGQUIT has a process write that to stderr\n";
 
+/* What --help tells besides; wrong options get the usage alone. */
+static const char more_help[] = "Environment variables:\n"
+                                "  LUA_INIT, LUA_PATH, LUA_CPATH (and those with _5_4)\n"
+                                "            as for lua; -E ignores them, and the next three\n"
+                                "  ALOOPDEBUG      not empty: -X debug\n"
+                                "  ALOOP_LUADIR    take aloop's Lua files from below this directory\n"
+                                "  SSLKEYLOGFILE   append the secrets of TLS connections, for wireshark\n"
+                                "  ALOOP_HISTORY   history of the prompt (~/.aloop_history; empty: none)\n"
+                                "  ALOOP_EDIT      library that edits the prompt's lines (empty: none)\n"
+                                "  ALOOP_PS_TIMEOUT\n"
+                                "            seconds for which ps and pstree wait for the answer\n"
+                                "The exit status is 1 after an error and 130 after an interrupt.\n";
+
 static bool __attribute__((format(printf, 2, 3))) bad(run *r, const char *format, ...) {
   va_list args;
   va_start(args, format);
@@ -281,10 +294,10 @@ static int main_chunk(lua_State *L) { return run_all(L, LUA_OK, (lua_KContext)lu
 /* The first SIGINT while the main task's loop runs cancels it (true); any other interrupts what runs. */
 static int on_sigint(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  l_task *main = al_main_task(ctx);
-  bool turning = main && ctx->running && ctx->running == main->f.loop && main->f.state == AL_FUTURE_PENDING;
+  l_task *task = al_main_task(ctx);
+  bool turning = task && ctx->running && ctx->running == task->f.loop && task->f.state == AL_FUTURE_PENDING;
   if (lua_tointeger(L, 1) != 1 || !turning) return 0;
-  al_task_pushself(L, ctx, main);
+  al_task_pushself(L, ctx, task);
   lua_pushnil(L);
   lua_pushboolean(L, al_task_cancel(L, ctx, -2));
   return 1;
@@ -381,7 +394,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "aloop: %s\n%s", r.problem, usage);
     return EXIT_FAILURE;
   }
-  if (r.help) return fputs(usage, stdout) < 0;
+  if (r.help) return printf("%s%s", usage, more_help) < 0;
   if (r.version || r.interactive) print_version();
   if (r.leaves) return EXIT_SUCCESS;
   al_alloc *alloc;

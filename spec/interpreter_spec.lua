@@ -144,11 +144,14 @@ describe("the interpreter", function()
     assert.equal(version, output { "-e", "print(1)", "--version" })
   end)
 
-  it("--help shows every option", function()
+  it("--help shows every option and environment variable", function()
     local text = output { "--help" }
     for _, option in ipairs { "-e", "-l", "-i", "-v", "-E", "-W", "-X debug", "-X selector=", "-X proactor", "--" } do
       assert.truthy(text:find(option, 1, true), option)
     end
+    local names = "LUA_INIT LUA_PATH LUA_CPATH ALOOPDEBUG ALOOP_LUADIR SSLKEYLOGFILE ALOOP_HISTORY ALOOP_EDIT " ..
+      "ALOOP_PS_TIMEOUT"
+    for name in names:gmatch "%S+" do assert.truthy(text:find("  .*" .. name), name) end
   end)
 
   it("-X debug and ALOOPDEBUG put loops into debug mode", function() -- row: get_debug

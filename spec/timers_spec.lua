@@ -169,9 +169,9 @@ helper.each_loop(function(_, new_loop)
   describe("timers", function()
     it("fire in the order of their deadlines, also when all are overdue", function() -- row: call_later.order
       helper.drive(new_loop, function(loop)
-        local order, now = {}, loop:time()
+        local order, now = {}, loop:time() -- call_later would count from when it is called
         for _, ms in ipairs { 30, 10, 20 } do
-          loop:call_at(now + ms / 1000, function() order[#order + 1] = ms end) -- as call_later, to the nanosecond
+          loop:call_at(now + ms / 1000, function() order[#order + 1] = ms end)
         end
         block(loop, 0.035)
         helper.turn(loop)
