@@ -216,9 +216,21 @@ static void cut(lua_State *L, lua_Integer limit) {
   }
 }
 
-/* The optional limit at 2: < 0 if there is none. */
-static lua_Integer opt_limit(lua_State *L) {
-  if (lua_isnoneornil(L, 2)) return -1;
+/* The limit of frames: < 0 if there is none. It stands in the options at 2, as does the file, which is left at 3; both
+ * may stand at their own places, too. */
+static lua_Integer take_arguments(lua_State *L, const char *f, const char *const *names) {
+  bool given = true;
+  if (lua_istable(L, 2)) {
+    al_options(L, 2, f, names);
+    lua_settop(L, 2);
+    al_option(L, 2, "file");
+    given = al_option_given(L, 2, "limit");
+    int limit = al_int_option(L, 2, f, "limit", 0);
+    lua_pushinteger(L, limit);
+    lua_replace(L, 2);
+  }
+  lua_settop(L, 3);
+  if (!given || lua_isnil(L, 2)) return -1;
   lua_Integer limit = al_checkinteger(L, 2);
   return limit < 0 ? 0 : limit;
 }
@@ -236,12 +248,13 @@ static void push_stack(lua_State *L, al_ctx *ctx, l_task *t, lua_Integer limit) 
   }
 }
 
-/* task:get_stack([limit]): the frames of its coroutine and of those inside it, the oldest first, at most the limit
+/* task:get_stack([{limit}]): the frames of its coroutine and of those inside it, the oldest first, at most the limit
  * newest ones; of a task that failed, those of the traceback, the limit oldest ones; else none. */
 static int task_get_stack(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
+  static const char *const names[] = {"limit", NULL};
   l_task *t = check_task(L, ctx);
-  push_stack(L, ctx, t, opt_limit(L));
+  push_stack(L, ctx, t, take_arguments(L, "get_stack", names));
   return 1;
 }
 
@@ -280,19 +293,30 @@ static void push_stack_text(lua_State *L, al_ctx *ctx, l_task *t) {
   lua_concat(L, lua_gettop(L) - frames);
 }
 
-/* task:print_stack([limit], [file]): writes the same as text, to stderr or to an object with a method write. */
+/* Has the object a method write? */
+static bool has_write(lua_State *L, int idx) {
+  if (!lua_istable(L, idx) && luaL_getmetafield(L, idx, "__index") == LUA_TNIL) return false;
+  lua_getfield(L, idx, "write");
+  bool has = al_iscallable(L, -1);
+  lua_settop(L, idx);
+  return has;
+}
+
+/* task:print_stack([{limit, file}]): writes the same as text, to stderr or to an object with a method write. */
 static int task_print_stack(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
+  static const char *const names[] = {"limit", "file", NULL};
   l_task *t = check_task(L, ctx);
-  lua_Integer limit = opt_limit(L);
-  lua_settop(L, 3);
+  bool options = lua_istable(L, 2);
+  lua_Integer limit = take_arguments(L, "print_stack", names);
+  if (!lua_isnil(L, 3) && !has_write(L, 3))
+    return options ? al_option_error(L, "print_stack", "file", "file", 3) : al_typeerror(L, 3, "file");
   push_stack(L, ctx, t, limit);
   push_stack_text(L, ctx, t);
   if (lua_isnil(L, 3)) {
     fputs(lua_tostring(L, -1), stderr);
     return 0;
   }
-  if (lua_type(L, 3) != LUA_TTABLE && lua_type(L, 3) != LUA_TUSERDATA) return al_typeerror(L, 3, "file");
   lua_getfield(L, 3, "write");
   lua_pushvalue(L, 3);
   lua_pushvalue(L, -3);
