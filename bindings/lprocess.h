@@ -37,7 +37,7 @@ enum {
 
 /* A SubprocessTransport. It is anchored until connection_lost: while the child runs or a pipe of its is open. */
 typedef struct l_process {
-  const void *self; /* its own address: see al_test_process */
+  const void *self; /* its own address: see test_self (lprocess.c) */
   al_ctx *ctx;
   l_loop *loop;           /* NULL: not begun, or over */
   al_process *process;    /* NULL: the same */

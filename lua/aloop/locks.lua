@@ -185,6 +185,7 @@ function Condition:acquire()
   return self.lock:acquire()
 end
 
+--- Gives the lock back. Prefer the guard of acquire().
 function Condition:release()
   self.lock:release()
 end
@@ -326,6 +327,7 @@ function BoundedSemaphore:init(value)
   self.bound = self.value
 end
 
+--- As Semaphore's, but raises ValueError if the counter is at its first value.
 function BoundedSemaphore:release()
   if self.value >= self.bound then
     error(core.ValueError("release(): BoundedSemaphore released too many times"))
