@@ -1,5 +1,6 @@
 -- What can't be started: asyncio's error class, a message that names the cause, and neither a child nor a descriptor
--- left. SPDX-License-Identifier: MIT
+-- left.
+-- SPDX-License-Identifier: MIT
 
 local aloop = require "aloop"
 local helper = require "spec.helper"

@@ -1,5 +1,6 @@
 -- The options of subprocess_exec: where a child's descriptors go, its directory, environment, session, user and
--- signals. SPDX-License-Identifier: MIT
+-- signals.
+-- SPDX-License-Identifier: MIT
 
 local lfs = require "lfs"
 local aloop = require "aloop"

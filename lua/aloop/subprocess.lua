@@ -1,5 +1,6 @@
 -- subprocess.lua: child processes with streams. Starting and waiting are in the bindings (lspawn.c, lprocess.c); what
--- is here is Process:communicate, and the constants. SPDX-License-Identifier: MIT
+-- is here is Process:communicate, and the constants.
+-- SPDX-License-Identifier: MIT
 
 local core = require "aloop.core"
 local check = require "aloop.check"

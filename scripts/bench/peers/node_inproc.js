@@ -2,7 +2,8 @@
 //
 //   node node_inproc.js chain|soon|timers|cancel|reset|reset.cancel|switch|tasks|alive
 //
-// Prints ns=NANOSECONDS, CPU an operation. SPDX-License-Identifier: MIT
+// Prints ns=NANOSECONDS, CPU an operation.
+// SPDX-License-Identifier: MIT
 'use strict';
 
 const MILLION = 1000000, CHAIN = 2000000, TIMEOUTS = 100000, RESETS = 2000000;

@@ -2,7 +2,8 @@
 
     python3 py_flood.py asyncio|uvloop CHILD
 
-Prints growth=BYTES, the most by which this process grew. SPDX-License-Identifier: MIT
+Prints growth=BYTES, the most by which this process grew.
+SPDX-License-Identifier: MIT
 """
 import asyncio
 import sys

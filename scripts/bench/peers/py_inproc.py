@@ -3,7 +3,8 @@
     python3 py_inproc.py asyncio|uvloop chain|soon|timers|cancel|reset|switch|switch100|tasks|alive|
                                         timeouts|queue
 
-Prints ns=NANOSECONDS, CPU an operation. SPDX-License-Identifier: MIT
+Prints ns=NANOSECONDS, CPU an operation.
+SPDX-License-Identifier: MIT
 """
 import asyncio
 import os

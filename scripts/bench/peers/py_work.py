@@ -2,7 +2,8 @@
 
     python3 py_work.py asyncio|uvloop true|cat|jobs       as scripts/bench/aloop/work.lua
 
-Prints wall_ns=N cpu_ns=N a run or job; the CPU is that of this process alone. SPDX-License-Identifier: MIT
+Prints wall_ns=N cpu_ns=N a run or job; the CPU is that of this process alone.
+SPDX-License-Identifier: MIT
 """
 import asyncio
 import sys
