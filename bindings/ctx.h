@@ -121,46 +121,56 @@ typedef enum al_class {
 #define AL_MAX_DEPTH 64 /* nested upcalls: a callback that makes C call back at once, and so on */
 
 struct al_ctx {
+  /* upcalls: call.c */
   lua_State *main;                  /* the state's main thread */
   lua_State *threads[AL_MAX_DEPTH]; /* callback threads by depth; each begins with [1] anchors, [2] al_traceback */
   int depth;
+  bool times_upcalls; /* the running loop is in debug mode */
+  bool passing;       /* the error just raised has its traceback from further in: it stays, even that of a string */
+  bool reraised;      /* outside of tasks, an error of a task was raised: its traceback stays as it is */
+  bool exiting;       /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
+  bool ended;         /* by its finalizer: other finalizers may still come, and find nothing to work with */
 
+  /* anchors: ctx.c */
   int anchors_ref; /* registry reference of the anchor table */
   int *free_slots; /* anchors: the free slots; slots are array indices of the table */
   int n_free, size_free, n_slots;
   int stale; /* a free slot that still has its value, or 0 */
 
+  /* classes: lclass.c */
   const void *class_ptr[AL_C_COUNT]; /* lua_topointer of each class */
   int class_ref[AL_C_COUNT];         /* registry reference of each class */
   const void *future_gc, *task_gc;   /* the metatables of futures that still have something to report when collected */
 
-  l_loop *running;      /* the loop that runs in this state, or NULL */
-  l_loop *loops;        /* all that were not finalized */
+  /* loops */
+  l_loop *running;   /* the loop that runs in this state, or NULL */
+  l_loop *loops;     /* all that were not finalized */
+  l_loop *no_loop;   /* stands in for the loop of a main chunk that needed none yet */
+  bool debug;        /* new loops are in debug mode: ALOOPDEBUG, -X debug */
+  bool takes_sigint; /* lsigint.h */
+  bool forked;       /* llooprun.c: this process is a child of the one whose current loop is known */
+
+  /* tasks, and the coroutines in which they run */
   l_task *current;      /* the task being stepped, or NULL */
+  l_task *main_task;    /* while a main chunk runs */
   lua_State *innermost; /* the coroutine resumed last by ours of coroutine.*, or NULL: it may be the one that runs */
   lua_State *co_top;    /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
-  l_task *main_task;    /* while a main chunk runs */
   lua_State *co_blocked; /* a coroutine below co_top that can't be suspended now, or NULL */
-  l_loop *no_loop;       /* stands in for the loop of a main chunk that needed none yet */
-  bool passing;          /* the error just raised has its traceback from further in: it stays, even that of a string */
-  bool reraised;         /* outside of tasks, an error of a task was raised: its traceback stays as it is */
-  int context_kind;      /* lcontext.h: what anchors[AL_SLOT_CONTEXT] is */
-  int n_entered;         /* contexts in which a Context:run is */
-  bool debug;            /* new loops are in debug mode: ALOOPDEBUG, -X debug */
-  bool takes_sigint;     /* lsigint.h */
-  bool times_upcalls;    /* the running loop is in debug mode */
-  bool forked;           /* lloop.c: this process is a child of the one whose current loop is known */
-  bool ended;            /* by its finalizer: other finalizers may still come, and find nothing to work with */
-  bool exiting;        /* anchors[AL_SLOT_EXIT] holds a KeyboardInterrupt or SystemExit on its way out of run_forever */
-  uint64_t task_names; /* the N of the next Task-N */
-  al_ctx *log_next;    /* lreport.c: the states with a log handler, and the thread that each is in */
+  uint64_t task_names;   /* the N of the next Task-N */
+  int n_coroutines;      /* in AL_SLOT_COROUTINES */
+  size_t n_unread;       /* futures in AL_SLOT_UNREAD that still are */
+
+  /* contexts: lcontext.h */
+  int context_kind; /* what anchors[AL_SLOT_CONTEXT] is */
+  int n_entered;    /* contexts in which a Context:run is */
+
+  /* what single bindings keep */
+  al_ctx *log_next; /* lreport.c: the states with a log handler, and the thread that each is in */
   uint64_t log_thread;
-  size_t n_unread;             /* futures in AL_SLOT_UNREAD that still are */
-  int n_coroutines;            /* in AL_SLOT_COROUTINES */
-  struct l_sockops *sockops;   /* lsockops.c's */
+  struct l_sockops *sockops;   /* lsockops.c */
   struct l_pause *pauses;      /* lpause.c: the unused ones */
-  struct al_mailbox *mailbox;  /* lrelay.c's */
-  struct al_pool_entry *pools; /* lexecutor.c's: those whose threads were not joined yet */
+  struct al_mailbox *mailbox;  /* lrelay.c */
+  struct al_pool_entry *pools; /* lexecutor.c: those whose threads were not joined yet */
 };
 
 /* The anchors with a fixed place. */
