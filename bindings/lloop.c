@@ -163,6 +163,7 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   al_clock *clock = al_opt_clock(L, 3);
   l_loop *loop = al_new(L, ctx, AL_C_BaseEventLoop, sizeof *loop, AL_LOOP_UV_COUNT); /* 4 */
   loop->ctx = ctx;
+  loop->of_finalizer = al_in_finalizer(L);
   loop->tasks.next = loop->tasks.prev = &loop->tasks;
   al_loop_init_collector(loop);
   al_pushanchored(L, ctx, AL_SLOT_LOOPS);

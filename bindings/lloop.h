@@ -33,7 +33,11 @@ struct l_loop {
   struct al_answer *answers;       /* lremote.c: tasks that other threads wait for */
   bool told_slow;                  /* what was slow in this round of I/O is reported already */
   bool quiet;                      /* not reported when collected unclosed (the interpreter's own) */
+  bool of_finalizer;               /* a finalizer has made it */
 };
+
+/* Lua answers nothing from inside a finalizer (from 5.4.4 on). */
+static inline bool al_in_finalizer(lua_State *L) { return lua_gc(L, LUA_GCCOUNT) < 0; }
 
 /* The loop at arg (self of every method), or a type error. */
 l_loop *al_check_loop(lua_State *L, al_ctx *ctx, int arg);

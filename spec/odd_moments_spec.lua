@@ -32,6 +32,28 @@ describe("a finalizer", function()
   end)
 end)
 
+-- At the end of the state the reader would be finalized before the task that waits for it goes on.
+it("a finalizer runs no loop but one of its own", function()
+  local output = helper.output_of [[
+    local aloop = require "aloop"
+    aloop.set_log_handler(function() end)
+    local loop = aloop.new_event_loop()
+    setmetatable({}, { __gc = function()
+      local ok, e = pcall(loop.run_forever, loop)
+      print(ok, e)
+      print(pcall(loop.run_until_complete, loop, print))
+      aloop.run(function() print(aloop.sleep(0, "slept")) end)
+    end })
+    local reader = aloop.StreamReader {}
+    local task = loop:create_task(function() reader:readline() end)
+    loop:call_soon(loop.stop, loop)
+    loop:run_forever()
+    reader:feed_data("a line\n")
+  ]]
+  local refusal = "false\tRuntimeError: Cannot run the event loop in a finalizer (__gc) that has not made it\n"
+  assert.equal(refusal:rep(2) .. "slept\n", output)
+end)
+
 helper.each_loop(function(_, new_loop)
   it("a server's socket may be watched when it is closed", function()
     helper.with_loop(new_loop, function(loop, trial)
