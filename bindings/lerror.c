@@ -313,6 +313,29 @@ static int group_tostring(lua_State *L) {
   return 1;
 }
 
+/* Calls the function on top (popped) to make a text of the value at idx, and pushes that. */
+static void call_for_text(lua_State *L, int idx) {
+  idx = lua_absindex(L, idx);
+  lua_pushvalue(L, idx);
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
+  lua_pop(L, 1);
+  if (luaL_getmetafield(L, idx, "__name") == LUA_TNIL) lua_pushnil(L);
+  const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, idx);
+  lua_pushfstring(L, "<%s whose __tostring failed>", name);
+  lua_remove(L, -2);
+}
+
+static int text_body(lua_State *L) {
+  luaL_tolstring(L, 1, NULL);
+  return 1;
+}
+
+void al_push_text(lua_State *L, int idx) {
+  idx = lua_absindex(L, idx);
+  lua_pushcfunction(L, text_body);
+  call_for_text(L, idx);
+}
+
 enum { MAX_CHAIN = 16 }; /* causes of causes, groups in groups: more is a circle */
 
 /* Pushes what the value at idx says of itself, without members. */
@@ -320,10 +343,9 @@ static void push_head(lua_State *L, al_ctx *ctx, int idx, bool is_group) {
   int top = lua_gettop(L);
   if (is_group) {
     al_ctx_pushfunction(L, ctx, base_tostring);
-    lua_pushvalue(L, idx);
-    lua_call(L, 1, 1);
+    call_for_text(L, idx);
   } else if (lua_isstring(L, idx) || luaL_getmetafield(L, idx, "__tostring") != LUA_TNIL) {
-    luaL_tolstring(L, idx, NULL);
+    al_push_text(L, idx);
   } else {
     lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, idx));
   }

@@ -285,7 +285,7 @@ static void push_stack_text(lua_State *L, al_ctx *ctx, l_task *t) {
   }
   if (failed) {
     lua_getiuservalue(L, 1, AL_FUTURE_UV_VALUE);
-    luaL_tolstring(L, -1, NULL);
+    al_push_text(L, -1);
     lua_pushfstring(L, "%s\n", lua_tostring(L, -1));
     lua_replace(L, -3);
     lua_pop(L, 1);

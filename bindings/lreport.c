@@ -170,7 +170,7 @@ static void next_key(lua_State *L) {
 /* Pushes what a context inside the context is about: that of a handler that failed. */
 static void push_inner_context(lua_State *L, al_ctx *ctx, int idx) {
   lua_getfield(L, idx, "message");
-  luaL_tolstring(L, -1, NULL);
+  al_push_text(L, -1);
   lua_replace(L, -2);
   lua_getfield(L, idx, "exception");
   if (lua_getfield(L, idx, "traceback") == LUA_TSTRING) {
@@ -247,7 +247,7 @@ static int default_exception_handler(lua_State *L) {
   if (!lua_toboolean(L, 3)) {
     lua_pushliteral(L, "Unhandled exception in event loop");
   } else {
-    luaL_tolstring(L, 3, NULL);
+    al_push_text(L, 3);
   }
   lua_replace(L, 3);
   lua_pushnil(L); /* 4: the last key */

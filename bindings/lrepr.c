@@ -132,20 +132,6 @@ static void push_function(lua_State *L, int f) {
   lua_remove(L, -2);
 }
 
-static int tostring_body(lua_State *L) {
-  luaL_tolstring(L, 1, NULL);
-  return 1;
-}
-
-/* Pushes tostring of the value; one whose __tostring fails is shown by its type. */
-static void push_text(lua_State *L, int idx) {
-  lua_pushcfunction(L, tostring_body);
-  lua_pushvalue(L, idx);
-  if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
-  lua_pop(L, 1);
-  lua_pushfstring(L, "<%s whose __tostring failed>", luaL_typename(L, idx));
-}
-
 void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
   size_t len;
   switch (lua_type(L, idx)) {
@@ -160,7 +146,7 @@ void al_add_repr(lua_State *L, luaL_Buffer *b, int idx) {
     push_function(L, idx);
     luaL_addvalue(b);
     break;
-  default: push_text(L, idx); luaL_addvalue(b);
+  default: al_push_text(L, idx); luaL_addvalue(b);
   }
 }
 

@@ -113,6 +113,34 @@ describe("the exception handler", function()
     end)
   end)
 
+  it("of an error whose __tostring fails is shown with all the rest that there is to say", function()
+    helper.as_task(function(loop, trial)
+      loop:set_exception_handler(nil)
+      local evil = setmetatable({}, { __tostring = function() error("in __tostring") end })
+      local group = aloop.ExceptionGroup("several", { evil, aloop.ValueError(evil), aloop.ValueError("a fine one") })
+      group.cause = evil
+      for _, case in ipairs {
+        { evil, "<table whose __tostring failed>" },
+        { aloop.ValueError(evil), "<ValueError whose __tostring failed>" },
+        { group, "ExceptionGroup: several.*%[1%] <table whose.*%[2%] <ValueError whose.*%[3%] ValueError: a fine one.*"
+          .. "caused by: <table whose" },
+      } do
+        loop:call_soon(function() error(case[1]) end)
+        trial:turn()
+        local text = trial:take_log("Exception in callback")
+        assert.matches(case[2], text)
+        assert.matches("stack traceback:.*exception_handler_spec", text)
+      end
+      loop:default_exception_handler { message = evil }
+      assert.matches("^<table whose", trial:take_log("__tostring failed"))
+      local task = loop:create_task(function() error(evil) end)
+      pcall(task.await, task)
+      local file = { write = function(self, text) self.text = text end }
+      task:print_stack { file = file }
+      assert.matches("<table whose __tostring failed>\n$", file.text)
+    end)
+  end)
+
   it("may call anything, call_exception_handler and default_exception_handler included", function()
     -- row: default_exception_handler, call_exception_handler
     helper.drive(helper.new_loop, function(loop, trial)
