@@ -460,6 +460,27 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("counts what the transport has taken when the fallback is cancelled", function() -- row: sendfile.position
+      with_transport(new_loop, function(loop, transport, _, peer)
+        local position = 0
+        local object = {
+          read = function(_, n)
+            position = position + n
+            return DATA:sub(position - n + 1, position)
+          end,
+          seek = function(_, _, to)
+            position = to
+            return to
+          end,
+        }
+        local task = hanging(loop, function() return loop:sendfile(transport, object) end)
+        task:cancel()
+        raises(aloop.CancelledError, nil, task.await, task)
+        transport:write_eof()
+        assert.equal(position, #helper.recv_all(loop, peer))
+      end)
+    end)
+
     it("is ended by the end of the loop", function()
       helper.drive(new_loop, function(loop)
         loop:set_exception_handler(function() end)

@@ -57,8 +57,9 @@ local function read(loop, file, n)
   return data ~= "" and data or nil
 end
 
--- Reads the part of the file block by block and hands each to send.
-local function copy(loop, file, offset, count, block, send)
+-- Reads the part of the file block by block and hands each to send. takes: a block that send waits for counts as sent,
+-- for it will be even if nobody waits any more.
+local function copy(loop, file, offset, count, block, send, takes)
   local total = 0
   if not seek(file, offset) and offset > 0 then
     error(core.OSError(29, "the file has no positions: it can't be sent from an offset on")) -- ESPIPE
@@ -71,8 +72,9 @@ local function copy(loop, file, offset, count, block, send)
   while not count or total < count do
     local data = read(loop, file, count and math.min(block, count - total) or block)
     if not data then break end
+    if takes then total = total + #data end
     send(data)
-    total = total + #data
+    if not takes then total = total + #data end
   end
   return total
 end
@@ -135,7 +137,7 @@ function sendfile.sendfile(loop, transport, file, offset, count, options, ...)
     error(core.SendfileNotAvailableError(text:format(tostring(transport))))
   end
   local hold <close> = core.hold_transport(transport)
-  return (copy(loop, file, offset, count, TRANSPORT_BLOCK, function(data) core.send_held(loop, hold, data) end))
+  return (copy(loop, file, offset, count, TRANSPORT_BLOCK, function(data) core.send_held(loop, hold, data) end, true))
 end
 
 return sendfile
