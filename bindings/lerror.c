@@ -284,9 +284,9 @@ static int base_tostring(lua_State *L) {
   return 1;
 }
 
-/* Appends the text on top (popped) to the one below it, each line after its first behind the indent. */
-static void append_indented(lua_State *L, const char *newline) {
-  luaL_gsub(L, lua_tostring(L, -1), "\n", newline);
+/* Appends the text on top (popped) to the one below it, each line after its first behind two blanks. */
+static void append_indented(lua_State *L) {
+  luaL_gsub(L, lua_tostring(L, -1), "\n", "\n  ");
   lua_remove(L, -2);
   lua_concat(L, 2);
 }
@@ -308,7 +308,7 @@ static int group_tostring(lua_State *L) {
     lua_geti(L, 2, i);
     luaL_tolstring(L, -1, NULL);
     lua_remove(L, -2);
-    append_indented(L, "\n  ");
+    append_indented(L);
   }
   return 1;
 }
@@ -366,7 +366,7 @@ static void append_members(lua_State *L, al_ctx *ctx, int idx, int depth) {
     lua_geti(L, members, i);
     push_text(L, ctx, -1, depth + 1);
     lua_remove(L, -2);
-    append_indented(L, "\n  ");
+    append_indented(L);
   }
   lua_remove(L, members);
 }

@@ -166,7 +166,7 @@ static int add(lua_State *L, const direction *d) {
   al_check_callable(L, 3);
   l_loop *loop = al_check_open(L, ctx, 1);
   al_check_fd_free(L, ctx, loop->loop, fd);
-  l_handle *h = al_handle_make(L, ctx, loop, false, 3);
+  l_handle *h = al_handle_make(L, ctx, loop, 3);
   al_watch_begin(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd), 3);
   al_handle *old;
   int err = d->add(loop->loop, fd, &h->t.handle, &old);

@@ -403,7 +403,7 @@ static int future_add_done_callback(lua_State *L) {
   lua_settop(L, 2);
   lua_pushvalue(L, 1);
   if (f->state != AL_FUTURE_PENDING || !f->loop->loop) al_check_alive(L, f->loop);
-  l_handle *h = al_handle_make(L, ctx, f->loop, false, 2);
+  l_handle *h = al_handle_make(L, ctx, f->loop, 2);
   if (f->state != AL_FUTURE_PENDING) {
     al_handle_soon(L, ctx, 2, h);
     return 0;

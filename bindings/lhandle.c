@@ -34,7 +34,7 @@ static bool push_call(lua_State *L, l_handle *h, int idx) {
 
 static void report_failure(al_ctx *ctx, lua_State *L, l_handle *h, int idx) {
   char message[256];
-  al_handle_describe(L, h, idx, "Exception in callback ", message, sizeof message);
+  al_handle_describe(L, h, idx, message, sizeof message);
   const al_key keys[] = {{"handle", idx}, {NULL, 0}};
   al_report(ctx, L, h->loop, message, keys);
 }
@@ -130,10 +130,10 @@ static l_handle *make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f
   return h;
 }
 
-l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f) {
+l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, int f) {
   int nargs = lua_gettop(L) - f;
-  al_pushclass(L, ctx, timer ? AL_C_TimerHandle : AL_C_Handle);
-  l_handle *h = make(L, ctx, loop, timer, f, nargs, lua_gettop(L));
+  al_pushclass(L, ctx, AL_C_Handle);
+  l_handle *h = make(L, ctx, loop, false, f, nargs, lua_gettop(L));
   lua_replace(L, f);
   lua_settop(L, f);
   return h;

@@ -16,10 +16,10 @@ typedef struct l_handle {
   al_timer t;                  /* of a plain Handle only t.handle exists */
 } l_handle;
 
-/* Makes a Handle (or TimerHandle) of the callable at f and the nargs values behind it, up to the top; pops these nargs
+/* Makes a Handle of the callable at f and the nargs values behind it, up to the top; pops these nargs
  * + 1 values (f must stand right below its arguments) and pushes the handle, unqueued and unanchored. Takes the context
  * along (ctx:bind's, or a snapshot of the current one). */
-l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, bool timer, int f);
+l_handle *al_handle_make(lua_State *L, al_ctx *ctx, l_loop *loop, int f);
 
 /* The same for the scheduling functions of the loop, which are made by al_handle_pushfunction, and anchored; pushes the
  * handle and leaves the rest of the stack as it was. */

@@ -186,7 +186,7 @@ static void fatal(upcall *u, const char *message) {
 /* method, protocol, argument → the Handle that would have made this call, if it were one of call_soon. */
 static int handle_body(lua_State *L) {
   const upcall *u = lua_touserdata(L, 1);
-  al_handle_make(L, u->ctx, loop_of(u), false, 2);
+  al_handle_make(L, u->ctx, loop_of(u), 2);
   return 1;
 }
 
@@ -200,7 +200,7 @@ static void report_as_callback(upcall *u, al_method method, int arg) {
   push_method(u, method);
   lua_pushvalue(L, arg);
   if (al_pcall(L, 4, 1) == LUA_OK) {
-    al_handle_describe(L, lua_touserdata(L, -1), lua_gettop(L), "Exception in callback ", message, sizeof message);
+    al_handle_describe(L, lua_touserdata(L, -1), lua_gettop(L), message, sizeof message);
   } else {
     lua_pop(L, 1);
     lua_pushnil(L);

@@ -50,10 +50,10 @@ bool al_ps_is_command(int argc, char **argv) {
 
 /* ---- who is it? -------------------------------------------------------------------------------------------------- */
 
-/* Reads a file of the process in /proc; its length, or -1. */
-static ssize_t read_proc(const question *q, const char *name, char *text, size_t size) {
+/* Reads what /proc tells of the process; how many bytes, or -1. */
+static ssize_t read_status(const question *q, char *text, size_t size) {
   char path[64];
-  snprintf(path, sizeof path, "/proc/%d/%s", q->pid, name);
+  snprintf(path, sizeof path, "/proc/%d/status", q->pid);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return -1;
   ssize_t n = read(fd, text, size - 1);
@@ -82,7 +82,7 @@ static int check_owner(const question *q) {
 /* Does it catch the signal? To one that doesn't, nothing is sent. */
 static int check_catches(const question *q) {
   char status[4096];
-  if (read_proc(q, "status", status, sizeof status) <= 0) return no_such_process(q);
+  if (read_status(q, status, sizeof status) <= 0) return no_such_process(q);
   if (*find_status(status, "State:") == 'Z') return fail(q, "process %d has ended", q->pid);
   unsigned long long caught = strtoull(find_status(status, "SigCgt:"), NULL, 16);
   if (caught >> (AL_QUERY_SIGNAL - 1) & 1) return 0;
@@ -126,7 +126,7 @@ static int send_question(const question *q) {
 
 static bool is_stopped(const question *q) {
   char status[4096];
-  return read_proc(q, "status", status, sizeof status) > 0 && *find_status(status, "State:") == 'T';
+  return read_status(q, status, sizeof status) > 0 && *find_status(status, "State:") == 'T';
 }
 
 static int no_answer(const question *q) {

@@ -70,7 +70,7 @@ static int arrive_body(lua_State *L) {
     lua_pushcfunction(L, c->f);
     lua_pushlightuserdata(L, c->arg);
   }
-  l_handle *h = al_handle_make(L, ctx, c->to->owner, false, 1);
+  l_handle *h = al_handle_make(L, ctx, c->to->owner, 1);
   al_handle_soon(L, ctx, 1, h);
   return 0;
 }

@@ -221,12 +221,12 @@ static int describe_body(lua_State *L) {
   return 1;
 }
 
-void al_handle_describe(lua_State *L, l_handle *h, int idx, const char *prefix, char *buf, size_t size) {
+void al_handle_describe(lua_State *L, l_handle *h, int idx, char *buf, size_t size) {
   lua_pushcfunction(L, describe_body);
   lua_pushlightuserdata(L, h);
   lua_pushvalue(L, idx);
   bool ok = lua_pcall(L, 2, 1, 0) == LUA_OK;
-  snprintf(buf, size, "%s%s", prefix, ok ? lua_tostring(L, -1) : "?");
+  snprintf(buf, size, "Exception in callback %s", ok ? lua_tostring(L, -1) : "?");
   lua_pop(L, 1);
 }
 

@@ -24,8 +24,8 @@ void al_add_repr(lua_State *L, luaL_Buffer *b, int idx);
 void al_handle_repr(lua_State *L, al_ctx *ctx, l_handle *handle, int idx);
 /* Keeps the text of callback and arguments for after the cancellation that lets go of them. */
 void al_handle_remember_repr(lua_State *L, al_ctx *ctx, l_handle *handle, int idx);
-/* Writes prefix and the callback with its arguments to buf. Never throws. */
-void al_handle_describe(lua_State *L, l_handle *handle, int idx, const char *prefix, char *buf, size_t size);
+/* Writes "Exception in callback " and the callback with its arguments to buf. Never throws. */
+void al_handle_describe(lua_State *L, l_handle *handle, int idx, char *buf, size_t size);
 
 /* Pushes <Future …> or <Task …> of the future at idx. */
 void al_future_repr(lua_State *L, al_ctx *ctx, l_future *future, int idx);

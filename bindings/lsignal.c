@@ -81,7 +81,7 @@ static int loop_add_signal_handler(lua_State *L) {
   if (!may_be_handled(signum)) return raise_refusal(L, ctx, signum, -EINVAL);
   l_loop *loop = al_check_open(L, ctx, 1);
   check_main_thread(L, ctx);
-  l_handle *h = al_handle_make(L, ctx, loop, false, 3);
+  l_handle *h = al_handle_make(L, ctx, loop, 3);
   al_watch_begin(L, ctx, AL_LOOP_UV_SIGNALS, signum, 3);
   int err = al_add_signal(loop->loop, signum, &h->t.handle, NULL);
   if (err) {

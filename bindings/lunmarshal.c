@@ -267,12 +267,12 @@ static void read_pairs(decoder *d, bool store) {
   }
 }
 
-static void check_type(decoder *d, int type) {
-  if (lua_type(d->L, -1) != type) damaged(d);
+static void check_table(decoder *d) {
+  if (!lua_istable(d->L, -1)) damaged(d);
 }
 
 static void fill_table(decoder *d) {
-  check_type(d, LUA_TTABLE);
+  check_table(d);
   for (lua_Integer i = 1; !take_end(d); i++) {
     push_value(d);
     lua_rawseti(d->L, -2, i);
@@ -281,7 +281,7 @@ static void fill_table(decoder *d) {
 }
 
 static void fill_instance(decoder *d) {
-  check_type(d, LUA_TTABLE);
+  check_table(d);
   push_value(d);
   if (!al_is_class(d->L, -1)) damaged(d);
   lua_pushvalue(d->L, -2);
@@ -291,7 +291,7 @@ static void fill_instance(decoder *d) {
 }
 
 static void fill_address(decoder *d) {
-  check_type(d, LUA_TTABLE);
+  check_table(d);
   read_pairs(d, true);
   al_addr_adopt(d->L);
 }
@@ -338,7 +338,7 @@ static void fill_var(decoder *d, bool made) {
 }
 
 static void fill_class(decoder *d, bool made) {
-  check_type(d, LUA_TTABLE);
+  check_table(d);
   read_pairs(d, made);
 }
 

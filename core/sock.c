@@ -88,7 +88,7 @@ int al__sock_recvmany(int fd, struct mmsghdr *msgs, unsigned n) {
   return got;
 }
 
-int al__sock_shutdown(int fd, int how) { return check(shutdown(fd, how)); }
+int al__sock_end_writing(int fd) { return check(shutdown(fd, SHUT_WR)); }
 
 int al__sock_error(int fd) {
   int error;

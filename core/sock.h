@@ -24,7 +24,7 @@ int al__sock_sendto(int fd, const void *data, size_t len, const al_addr *to); /*
 struct mmsghdr;
 int al__sock_recvmany(int fd, struct mmsghdr *msgs, unsigned n);         /* how many datagrams; never waits */
 ssize_t al__sock_sendfile(int fd, int file, int64_t offset, size_t len); /* bytes sent; 0 at the end of the file */
-int al__sock_shutdown(int fd, int how);
+int al__sock_end_writing(int fd);
 int al__sock_error(int fd); /* takes SO_ERROR: 0 or -errno */
 int al__sock_name(int fd, al_addr *addr);
 int al__sock_peer(int fd, al_addr *addr); /* -ENOTCONN */

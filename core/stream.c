@@ -285,7 +285,7 @@ static void stream_flushed(al_stream *stream) {
   if (t->closing)
     al__transport_lose(t, 0);
   else if (t->eof_written)
-    al__sock_shutdown(t->fd, SHUT_WR); /* -ENOTCONN: reading tells why */
+    al__sock_end_writing(t->fd); /* -ENOTCONN: reading tells why */
   else if (al__transport_feeder(t))
     t->u.feeder->flushed(t->u.feeder);
 }
@@ -368,7 +368,7 @@ int al__stream_write(al_transport *transport, const char *data, size_t len, cons
 }
 
 static int stream_write_eof(al_transport *transport) {
-  return al__stream_buffered(transport) == 0 ? al__sock_shutdown(transport->fd, SHUT_WR) : 0;
+  return al__stream_buffered(transport) == 0 ? al__sock_end_writing(transport->fd) : 0;
 }
 
 /* ---- birth ------------------------------------------------------------------------------------------------------- */

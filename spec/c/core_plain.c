@@ -371,7 +371,7 @@ static void test_sock_stream(void) {
   CHECK_EQ(al__sock_send(client, iov, 2), 5);
   while (al__sock_recv(conn, bytes, sizeof(bytes)) != 5) continue;
   CHECK(!memcmp(bytes, "hello", 5));
-  CHECK_EQ(al__sock_shutdown(client, SHUT_WR), 0);
+  CHECK_EQ(al__sock_end_writing(client), 0);
   while (al__sock_recv(conn, bytes, sizeof(bytes)) != 0) continue;
   al__fd_close(conn), al__fd_close(client), al__fd_close(listener);
 }
