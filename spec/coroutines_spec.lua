@@ -255,6 +255,32 @@ describe("user coroutines in a task", function()
     end)
   end)
 
+  it("that are a task can't be resumed, closed or taken by others", function()
+    as_task(function()
+      local co
+      local function body(wait_once)
+        return function()
+          co = coroutine.running()
+          wait_once()
+          return "done"
+        end
+      end
+      for _, wait_once in ipairs { function() aloop.sleep(0) end, coroutine.yield } do
+        local task = aloop.create_task(body(wait_once))
+        aloop.sleep(0)
+        assert.equal("normal", coroutine.status(co))
+        assert.same({ false, "cannot resume non-suspended coroutine" }, { coroutine.resume(co) })
+        assert.has_error(function() coroutine.close(co) end, "cannot close a normal coroutine")
+        for _, take in ipairs { aloop.create_task, aloop.ensure_future, aloop.shield } do
+          assert.matches("a coroutine that runs or is finished", select(2, pcall(take, co)))
+        end
+        assert.equal("done", task:await())
+        assert.equal("dead", coroutine.status(co))
+        assert.same({ false, "cannot resume dead coroutine" }, { coroutine.resume(co) })
+      end
+    end)
+  end)
+
   it("close runs their <close> variables; waiting in there raises", function()
     as_task(function()
       local order = {}
