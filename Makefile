@@ -81,7 +81,7 @@ lua_files  := $(sort $(shell find lua -name '*.lua'))
 program_c  := $(wildcard scripts/examples/*.c spec/c/*.c)
 bench_all  := $(filter-out $(if $(have_uring),,%_uring.c),$(wildcard scripts/bench/c/*.c))
 bench_c    := $(if $(bench_all),$(shell grep -lw '^int main' $(bench_all)))
-c_dirs     := core bindings scripts/examples scripts/bench/c scripts/dev spec/c
+c_dirs     := core bindings scripts/examples scripts/bench/c scripts/dev spec/c spec/c/module
 c_files    := $(wildcard $(addsuffix /*.[ch],$(c_dirs)))
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))

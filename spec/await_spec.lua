@@ -103,7 +103,7 @@ describe("await", function()
   end)
 
   it("refuses oneself, another loop's future, and coroutines that run or are finished", function()
-    as_task(function(loop)
+    as_task(function()
       raises(aloop.RuntimeError, "Task cannot await on itself", aloop.await, aloop.current_task())
       local me = aloop.current_task()
       raises(aloop.RuntimeError, "'gather': Task cannot await on itself (#2)", aloop.gather, function() end, me)

@@ -87,7 +87,7 @@ describe("https_client", function()
   local function served(f, code, options)
     options = options or {}
     local stdout, stderr
-    as_task(function(loop)
+    as_task(function()
       local server <close> = aloop.start_server(f, "127.0.0.1", 0, { ssl = certs.server_context(options.certificate) })
       local process = aloop.create_subprocess_exec(helper.aloop, examples.DIRECTORY .. "https_client.lua",
         ("https://%s:%d/"):format(options.host or "localhost", helper.address_of(server).port), certs.ca.cert,

@@ -16,7 +16,7 @@ local function index_of(list, value)
   return nil
 end
 
-helper.each_loop(function(kind, new_loop)
+helper.each_loop(function(_, new_loop)
   local function with_loop(body, options) subprocesses.with_loop(new_loop, body, options) end
 
   describe("subprocess_exec", function()

@@ -717,7 +717,7 @@ helper.each_loop(function(_, new_loop)
 
     it("carries streams", function()
       -- row: StreamWriter
-      with_loop(function(loop)
+      with_loop(function()
         local server = aloop.start_server(function(reader, writer)
           for line in reader:lines() do
             writer:write(line:upper())
@@ -741,7 +741,7 @@ helper.each_loop(function(_, new_loop)
     end)
 
     it("tells readers and writers that a stream was cut off", function()
-      with_loop(function(loop)
+      with_loop(function()
         local cut
         local server = aloop.start_server(function(_, writer)
           writer:write "half a li"

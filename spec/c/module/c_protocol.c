@@ -114,6 +114,7 @@ static int new_broken(lua_State *L) {
   return 1;
 }
 
+int luaopen_c_protocol(lua_State *L);
 int luaopen_c_protocol(lua_State *L) {
   static const luaL_Reg methods[] = {{"counts", echo_counts}, {NULL, NULL}};
   static const luaL_Reg functions[] = {

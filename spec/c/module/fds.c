@@ -45,6 +45,7 @@ static int new_pipe(lua_State *L) {
   return 2;
 }
 
+int luaopen_fds(lua_State *L);
 int luaopen_fds(lua_State *L) {
   static const luaL_Reg functions[] = {
       {"pty", new_pty}, {"blocks", fd_blocks}, {"close", fd_close}, {"pipe", new_pipe}, {NULL, NULL}};

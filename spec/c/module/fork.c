@@ -21,6 +21,7 @@ static int in_child(lua_State *L) {
   return 1;
 }
 
+int luaopen_fork(lua_State *L);
 int luaopen_fork(lua_State *L) {
   lua_pushcfunction(L, in_child);
   return 1;
