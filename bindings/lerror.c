@@ -10,6 +10,7 @@
 #include "lloop.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -188,11 +189,14 @@ static int os_init(lua_State *L) {
   lua_settop(L, 5);
   al_ctx *ctx = al_ctx_of(L);
   int isint;
-  int number = (int)lua_tointegerx(L, 2, &isint);
+  lua_Integer given = lua_tointegerx(L, 2, &isint);
+  bool is_gai = al_isinstance(L, ctx, 1, AL_C_gaierror);
+  int limit = is_gai ? 999 : INT_MAX, number = (int)given; /* as far as AL_EAI goes */
   if (!isint) bad_argument(L, 2, "integer");
+  if (given < -limit || given > limit) al_raise(L, ctx, AL_C_ValueError, "errno %I is out of range", given);
   if (!lua_isnil(L, 3) && !lua_isstring(L, 3)) bad_argument(L, 3, "string");
   if (!lua_isnil(L, 4) && !lua_isstring(L, 4)) bad_argument(L, 4, "string");
-  int err = al_isinstance(L, ctx, 1, AL_C_gaierror) ? AL_EAI(number) : -number;
+  int err = is_gai ? AL_EAI(number) : -number;
   const char *filename = lua_tostring(L, 4);
   push_os_message(L, err, lua_tostring(L, 3), filename);
   lua_setfield(L, 1, "message");

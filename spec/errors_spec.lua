@@ -116,6 +116,15 @@ describe("an error object", function()
     assert.equal("plain", aloop.OSError(2, nil, nil, { cause = "plain" }).cause)
   end)
 
+  it("refuses numbers that no system has for an error", function()
+    for _, number in ipairs { math.mininteger, -2 ^ 31, 2 ^ 31, 2 ^ 40, math.maxinteger } do
+      raises(aloop.ValueError, "is out of range", aloop.OSError, number)
+      raises(aloop.ValueError, "is out of range", aloop.gaierror, number)
+    end
+    assert.equal(2 ^ 31 - 1, aloop.OSError(2 ^ 31 - 1).errno)
+    assert.equal(-999, aloop.gaierror(-999).errno)
+  end)
+
   it("refuses wrong arguments by name and number", function()
     local function message_of(f) return select(2, pcall(f)) end
     assert.matches("^spec/errors_spec.lua:%d+: unknown option 'causes' to 'ValueError'$",
