@@ -303,7 +303,7 @@ int al_raise(lua_State *L, al_ctx *ctx, al_class class, const char *format, ...)
  * AL_ECLOSED... → RuntimeError. message NULL: al_strerror. filename may be NULL. */
 void al_pushoserror(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
 int al_raise_os(lua_State *L, al_ctx *ctx, int err, const char *message, const char *filename);
-/* Pushes tostring of the value at idx; one whose __tostring fails is named by its type. */
+/* Pushes tostring of the value at idx; one whose __tostring fails is named by its type, with that error. */
 void al_push_text(lua_State *L, int idx);
 /* Pushes all that there is to say of the error value at idx: message, traceback, members of a group, causes. What is
  * written of an error that nobody takes. */

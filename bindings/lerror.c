@@ -322,11 +322,12 @@ static void call_for_text(lua_State *L, int idx) {
   idx = lua_absindex(L, idx);
   lua_pushvalue(L, idx);
   if (lua_pcall(L, 1, 1, 0) == LUA_OK) return;
-  lua_pop(L, 1);
   if (luaL_getmetafield(L, idx, "__name") == LUA_TNIL) lua_pushnil(L);
   const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, idx);
-  lua_pushfstring(L, "<%s whose __tostring failed>", name);
-  lua_remove(L, -2);
+  const char *why = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+  lua_pushfstring(L, "<%s whose __tostring failed%s%s>", name, why ? ": " : "", why ? why : "");
+  lua_replace(L, -3);
+  lua_pop(L, 1);
 }
 
 static int text_body(lua_State *L) {
