@@ -1,6 +1,6 @@
-/* lfuture.c - Future. Whoever waits for it stands in its list as a handle: the step of a task, or the Handle of a callback.
- * When it is done, the list moves to the loop's ready queue as a whole, so nothing is ever called from inside set_result.
- * Only a future whose error nobody has looked at has a finalizer: it changes its metatable when it fails.
+/* lfuture.c - Future. Whoever waits for it stands in its list as a handle: the step of a task, or the Handle of a
+ * callback. When it is done, the list moves to the loop's ready queue as a whole, so nothing is ever called from inside
+ * set_result. Only a future whose error nobody has looked at has a finalizer: it changes its metatable when it fails.
  *
  * SPDX-License-Identifier: MIT */
 #include "lfuture.h"
@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-/* ---- making */
+/* ---- making ------------------------------------------------------------------------------------------------------ */
 
 void al_future_init(lua_State *L, al_ctx *ctx, l_future *f, l_loop *loop, int idx) {
   f->loop = loop;
@@ -70,8 +70,8 @@ static int waiter(lua_State *L) {
   return 1;
 }
 
-/* gathering(owner): a pending future that stands for several. Its cancel(message) calls the owner's __cancel(owner, message),
- * which asks those to end, and leaves it pending until they have; false if there was nothing left to ask. */
+/* gathering(owner): a pending future that stands for several. Its cancel(message) calls the owner's __cancel(owner,
+ * message), which asks those to end, and leaves it pending until they have; false if there was nothing left to ask. */
 static int gathering(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_default_loop(L, ctx);
@@ -103,7 +103,7 @@ static l_future *check_future(lua_State *L, al_ctx *ctx) {
   return f;
 }
 
-/* ---- ending */
+/* ---- ending ------------------------------------------------------------------------------------------------------ */
 
 /* Anchors the callbacks that wait and hands all that waits to the loop. */
 static void schedule_waiters(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
@@ -204,7 +204,7 @@ void al_future_set_cancelled(lua_State *L, al_ctx *ctx, int idx) {
   lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE);
 }
 
-/* ---- looking */
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 void al_future_mark_read(al_ctx *ctx, l_future *f) {
   if (!f->unread) return;
@@ -316,7 +316,7 @@ static int future_cancelled(lua_State *L) {
   return 1;
 }
 
-/* ---- setting */
+/* ---- setting ----------------------------------------------------------------------------------------------------- */
 
 static l_future *check_settable(lua_State *L, al_ctx *ctx) {
   l_future *f = check_future(L, ctx);
@@ -374,7 +374,7 @@ static int future_cancel(lua_State *L) {
   return 1;
 }
 
-/* ---- callbacks */
+/* ---- callbacks --------------------------------------------------------------------------------------------------- */
 
 /* Pushes the table of the handles of the pending future at idx. */
 static void push_callbacks(lua_State *L, int idx) {
@@ -415,8 +415,8 @@ static int future_add_done_callback(lua_State *L) {
   return 0;
 }
 
-/* Pushes the table of the handles whose callback equals the value at 2; to be asked of a copy, for an __eq may do anything to the
- * future. */
+/* Pushes the table of the handles whose callback equals the value at 2; to be asked of a copy, for an __eq may do
+ * anything to the future. */
 static void push_equal_handles(lua_State *L, int handles) {
   lua_Integer n = (lua_Integer)lua_rawlen(L, handles);
   lua_newtable(L);
@@ -486,7 +486,7 @@ static int future_tostring(lua_State *L) {
   return 1;
 }
 
-/* ---- errors that nobody took */
+/* ---- errors that nobody took ------------------------------------------------------------------------------------- */
 
 void al_future_report_unread(lua_State *L, al_ctx *ctx, int idx) {
   l_future *f = lua_touserdata(L, idx);

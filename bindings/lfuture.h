@@ -1,5 +1,5 @@
-/* lfuture.h - futures. What waits for one are handles that stand in its own list; when it is done, the list moves to the ready
- * queue as a whole.
+/* lfuture.h - futures. What waits for one are handles that stand in its own list; when it is done, the list moves to
+ * the ready queue as a whole.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_LFUTURE_H
@@ -12,13 +12,15 @@ enum { AL_FUTURE_PENDING, AL_FUTURE_FINISHED, AL_FUTURE_CANCELLED };
 /* User values of a future. */
 enum {
   AL_FUTURE_UV_LOOP = 1,
-  AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles, or nil (of tasks see below); finished: the value, the
-                         error, or the table of values; cancelled: the message, or the CancelledError that ended a task */
+  AL_FUTURE_UV_VALUE, /* pending: table of the callbacks' handles, or nil (of tasks: see below); finished: the value,
+                         the error, or the table of values; cancelled: the message, or the CancelledError that ended a
+                         task */
   AL_FUTURE_UV_COUNT = AL_FUTURE_UV_VALUE,
   AL_FUTURE_UV_OWNER /* of one with has_owner or chained, and of none else */
 };
 
-/* A pending task keeps the Lua function that made it with its callbacks: in their table, or alone where that would be. */
+/* Where a pending task has its creator, the Lua function that made it: in the table of the callbacks; or the creator
+ * stands in place of that table. */
 enum { AL_CALLBACKS_CREATOR = 0 };
 
 struct l_future {
@@ -43,8 +45,8 @@ l_future *al_test_future(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes what the future at idx was made for: the owner given to core.waiter, or nil. */
 void al_future_owner(lua_State *L, const l_future *future, int idx);
 
-/* Ends the future at idx with the nvalues on top (popped) / the error on top (popped) / cancelled with the message on top
- * (popped). It must be pending. */
+/* Ends the future at idx with the nvalues on top (popped) / the error on top (popped) / cancelled with the message
+ * on top (popped). It must be pending. */
 void al_future_finish(lua_State *L, al_ctx *ctx, int idx, int nvalues);
 void al_future_fail(lua_State *L, al_ctx *ctx, int idx);
 /* As al_future_fail, where there is no memory for that: takes none, raises nothing. Callbacks are dropped, and nobody

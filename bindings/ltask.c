@@ -1,5 +1,5 @@
-/* ltask.c - Task: a Lua coroutine that the loop steps. Waiting allocates nothing: the task's step handle stands in the list
- * of the future that it waits for, or the operation that it waits for knows the task. A pending task is anchored.
+/* ltask.c - Task: a Lua coroutine that the loop steps. Waiting allocates nothing: the task's step handle stands in the
+ * list of the future that it waits for, or the operation that it waits for knows the task. A pending task is anchored.
  *
  * How a step goes: ready queue → run_step → lua_resume → the continuation of the C function that waited → its results.
  * The body runs under a protected call inside its coroutine (task_main), so that its <close> variables may wait.
@@ -24,7 +24,7 @@ l_task *al_task_of_link(al_link *all) { return (l_task *)(void *)((char *)all - 
 
 void al_task_pushself(lua_State *L, al_ctx *ctx, l_task *t) { al_pushanchored(L, ctx, t->slot); }
 
-/* ---- the body */
+/* ---- the body ---------------------------------------------------------------------------------------------------- */
 
 /* [1] handler, results or the error → ok, results or the error */
 static int body_done(lua_State *L, int status, lua_KContext extra) {
@@ -43,7 +43,7 @@ static int task_main(lua_State *L) {
   return body_done(L, lua_pcallk(L, nargs, LUA_MULTRET, 1, 0, body_done), 0);
 }
 
-/* ---- ending */
+/* ---- ending ------------------------------------------------------------------------------------------------------ */
 
 typedef struct ending {
   al_ctx *ctx;
@@ -150,8 +150,8 @@ static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   al_future_fail_poorly(L, &t->f, self);
 }
 
-/* Ends a task that returned at most one value and has no callbacks, which takes no memory and raises nothing; false, and
- * nothing is done, if it ended in another way. */
+/* Ends a task that returned at most one value and has no callbacks, which takes no memory and raises nothing; false,
+ * and nothing is done, if it ended in another way. */
 static bool end_simply(lua_State *L, l_task *t, int self, int n) {
   if (n > 1 || t->must_cancel || t->scopes || t->is_main) return false;
   bool has_callbacks = lua_getiuservalue(L, self, AL_FUTURE_UV_VALUE) == LUA_TTABLE;
@@ -202,7 +202,7 @@ static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool
   drop_references(L, self);
 }
 
-/* ---- stepping */
+/* ---- stepping ---------------------------------------------------------------------------------------------------- */
 
 bool al_task_take_cancellation(lua_State *L, al_ctx *ctx) {
   l_task *t = ctx->current;
@@ -371,7 +371,7 @@ void al_task_step(al_loop *loop, al_handle *core) {
 
 bool al_task_is_step(const al_handle *core) { return core->run == al_task_step; }
 
-/* ---- waiting */
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
 int al_suspend(lua_State *L, lua_KContext kctx, lua_KFunction k) {
   lua_pushlightuserdata(L, (void *)&al_wait_tag);
@@ -428,7 +428,7 @@ int al_await(lua_State *L, al_ctx *ctx, int idx) {
   return al_suspend(L, idx, await_done);
 }
 
-/* ---- making */
+/* ---- making ------------------------------------------------------------------------------------------------------ */
 
 void al_task_prepare(lua_State *L, al_ctx *ctx) {
   al_ctx_anchors(L, ctx);
@@ -540,7 +540,7 @@ l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int contex
   return t;
 }
 
-/* ---- the end of a loop */
+/* ---- the end of a loop ------------------------------------------------------------------------------------------- */
 
 void al_task_forget_all(lua_State *L, al_ctx *ctx, l_loop *loop) {
   while (loop->tasks.next != &loop->tasks) {

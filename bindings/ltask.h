@@ -6,8 +6,8 @@
 
 #include "lfuture.h"
 
-/* Something that a task waits for. It is embedded in the state of the operation, which is usually a userdata that stays on the
- * stack of the waiting C function, so that it needs no other owner. */
+/* Something that a task waits for. It is embedded in the state of the operation, which is usually a userdata that
+ * stays on the stack of the waiting C function, so that it needs no other owner. */
 typedef struct l_wait l_wait;
 
 /* What the waits of one kind of operation have in common. */
@@ -44,7 +44,7 @@ int al_wait_on_future(lua_State *L, al_ctx *ctx, l_wait *wait);
 void al_wake_future(l_wait *wait);
 l_wait *al_take_shown_wait(lua_State *L, l_task *task); /* it is shown no more */
 
-/* User values of a task, behind those of a future. */
+/* User values of a task, behind those of a future, the second of which has its creator, too. */
 enum {
   AL_TASK_UV_THREAD = AL_FUTURE_UV_COUNT + 1, /* its Lua thread */
   AL_TASK_UV_CONTEXT,
@@ -55,7 +55,9 @@ enum {
 
 typedef struct l_scope l_scope; /* lscope.h */
 
-/* There may be a million of them: what few tasks have stands elsewhere. */
+/* There may be a million of them, so what excludes each other shares its place, and what few tasks have stands
+ * elsewhere: names and messages in AL_SLOT_TEXTS, the wait of one that is shown in the registry. Slots at the bottom of
+ * the thread's stack are dear, too: there are 40, and a C function called with 20 in use doubles them. */
 struct l_task {
   l_future f;
   al_handle step; /* queued: it goes on in the next turn; or it stands in the list of the awaited future */
@@ -63,14 +65,14 @@ struct l_task {
   lua_State *co;  /* NULL once done */
   union {
     l_wait *wait;       /* an operation, a list, ...; or NULL */
-    l_future *future;   /* with awaits */
+    l_future *future;   /* awaits */
   } waits_for;          /* see al_task_wait */
   l_scope *scopes;      /* its open scopes, the innermost first */
   int slot;             /* anchored until done */
   int cancelling;       /* cancel() requests not taken back */
   uint64_t number : 48; /* Task-N */
   unsigned context_kind : 2;
-  bool awaits : 1;
+  bool awaits : 1;      /* it waits for a future */
   bool shown : 1;       /* the future that it awaits was made for an operation: lwaitfuture.c */
   bool has_texts : 1;   /* anchors[AL_SLOT_TEXTS] has an entry for it */
   bool reraised : 1;    /* an error of a task that it awaited was raised in it */
@@ -128,9 +130,9 @@ int al_await(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes a future for the awaitable at idx: itself, or a task on the loop; raises bad argument #idx otherwise. */
 l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx);
 
-/* Runs the function and its nargs arguments on top as the main chunk: a task that is stepped at once, outside of any loop;
- * when it first waits, its loop (al_default_loop) runs until it is done. LUA_OK with the results, or an error status
- * with the error, on top instead. */
+/* Runs the function and its nargs arguments on top as the main chunk: a task that is stepped at once, outside of any
+ * loop; when it first waits, its loop (al_default_loop) runs until it is done. LUA_OK with the results, or an error
+ * status with the error, on top instead. */
 int al_main_run(lua_State *L, al_ctx *ctx, int nargs);
 l_task *al_main_task(al_ctx *ctx); /* while al_main_run runs, else NULL */
 /* Settles the loop of the main task if it isn't yet. */
@@ -153,8 +155,8 @@ void al_coro_openlib(lua_State *L, al_ctx *ctx);
 void al_scope_forget_all(al_ctx *ctx, l_task *task);
 void al_scope_push_place(lua_State *L, al_ctx *ctx, const l_task *task);
 
-/* For the files of tasks. Pushes a new task of the loop for the coroutine (function or thread) at idx, not queued yet; its
- * context is the value on top (popped), of this kind. name: where its name stands, or nil; 0: it has none. */
+/* For the files of tasks. Pushes a new task of the loop for the coroutine (function or thread) at idx, not queued
+ * yet; its context is the value on top (popped), of this kind. name: where its name stands, or nil; 0: it has none. */
 l_task *al_task_new(lua_State *L, al_ctx *ctx, l_loop *loop, int idx, int context_kind, int name);
 bool al_is_coroutine(lua_State *L, int idx); /* a function, an object that can be called, a suspended coroutine */
 void al_task_set_name(lua_State *L, int self, int name);
