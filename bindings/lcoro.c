@@ -139,10 +139,19 @@ static int start(lua_State *L, int first_arg, int how) {
 static int coro_resume(lua_State *L) { return start(L, 2, AS_RESUME); }
 static int coro_wrapped(lua_State *L) { return start(L, 1, AS_WRAP); }
 
+/* A coroutine given to several tasks runs in the one that comes first. */
+static int refuse_reuse(lua_State *L, lua_State *co) {
+  lua_Debug ar;
+  bool runs = al_coro_is_waiting(co) || (lua_status(co) == LUA_OK && lua_getstack(co, 0, &ar));
+  const char *why = runs ? "coroutine is being awaited already" : "cannot reuse already awaited coroutine";
+  return al_raise(L, al_ctx_of(L), AL_C_RuntimeError, "%s", why);
+}
+
 static int coro_body(lua_State *L) {
   lua_Debug ar;
   lua_State *co = target(L, AS_BODY);
   bool begins = lua_status(co) == LUA_OK && lua_gettop(co) > 0 && !lua_getstack(co, 0, &ar);
+  if (!begins && (lua_status(co) != LUA_YIELD || al_coro_is_waiting(co))) return refuse_reuse(L, co);
   if (!begins || !lua_checkstack(co, 1)) return start(L, 1, AS_BODY);
   al_pushanchored(L, al_ctx_of(L), AL_SLOT_TASK_MAIN);
   lua_xmove(L, co, 1);

@@ -331,6 +331,28 @@ describe("user coroutines in a task", function()
     end)
   end)
 
+  it("given to two tasks run in the first; the other fails, and says why", function()
+    as_task(function(loop)
+      for _, case in ipairs {
+        { function() return wait("done") end, "coroutine is being awaited already" },
+        { function() return "done" end, "cannot reuse already awaited coroutine" },
+      } do
+        local co = coroutine.create(case[1])
+        local first, second = loop:create_task(co), loop:create_task(co)
+        raises(aloop.RuntimeError, case[2], second.await, second)
+        assert.equal("done", first:await())
+      end
+      local failing = coroutine.create(function() error("fails", 0) end)
+      local first, second = loop:create_task(failing), loop:create_task(failing)
+      raises(aloop.RuntimeError, "cannot reuse already awaited coroutine", second.await, second)
+      assert.same({ false, "fails" }, { pcall(first.await, first) })
+      local by_hand = coroutine.create(function() return "done" end)
+      local late = loop:create_task(by_hand)
+      assert.same({ true, "done" }, { coroutine.resume(by_hand) })
+      raises(aloop.RuntimeError, "cannot reuse already awaited coroutine", late.await, late)
+    end)
+  end)
+
   it("that died of an error can't wait when they are closed, and the error says so", function()
     as_task(function()
       local generator = coroutine.wrap(function()
