@@ -595,7 +595,7 @@ typedef struct al_server_ops {
   void (*accepted)(al_server *server, void *data, int fd, const al_addr *peer);
   /* Accepting failed: -EMFILE and its kin (it goes on by itself after a second). fd is the listener. */
   void (*error)(al_server *server, void *data, int fd, int error);
-  /* close() was called and all attached transports are gone; or at loop close. */
+  /* close() was called and all attached transports have lost their connections; or at loop close. */
   void (*closed)(al_server *server, void *data);
 } al_server_ops;
 
@@ -611,7 +611,7 @@ int al_server_start(al_server *server);  /* listen(2) and accept; idempotent. 0,
 void al_server_close(al_server *server); /* stops accepting and closes the sockets; idempotent. Clients stay */
 bool al_server_is_serving(const al_server *server);
 bool al_server_is_closed(const al_server *server);                 /* al_server_close was called */
-void al_server_attach(al_server *server, al_transport *transport); /* makes it a client, until it is closed */
+void al_server_attach(al_server *server, al_transport *transport); /* a client until its connection is lost */
 void al_server_close_clients(al_server *server);                   /* al_transport_close for each */
 void al_server_abort_clients(al_server *server);                   /* al_transport_abort for each */
 size_t al_server_clients(const al_server *server);                 /* how many there are */

@@ -154,13 +154,13 @@ static bool is_passing(int error) {
   return false;
 }
 
-static void server_check_closed(al_server *server);
+static void server_let_go(al_server *server);
 
 static void listener_on_end(al_listener *listener, int error) {
   al_server *server = listener->server;
   if (server->closed) {
     listener_free(listener);
-    server_check_closed(server);
+    server_let_go(server);
     return;
   }
   if (is_passing(error)) error = listener_accept(listener);
@@ -259,27 +259,30 @@ fail:
 
 /* ---- life of a server -------------------------------------------------------------------------------------------- */
 
-static void server_on_told(al_loop *loop, al_handle *handle) {
-  al_server *server = AL_CONTAINER(handle, al_server, told);
-  (void)loop;
-  if (server->clients.count) return; /* one came in late */
+/* Its own reference goes when the owner was told and no operation is in flight. */
+static void server_let_go(al_server *server) {
+  if (!server->loop && !server->listeners) server_release_own(server);
+}
+
+static void server_end(al_server *server) {
   room_leave(server);
   server->loop = NULL;
   if (server->ops->closed) server->ops->closed(server, server->data);
-  server_release_own(server);
+  server_let_go(server);
 }
 
-/* Queues ops->closed once all is over. */
-static void server_check_closed(al_server *server) {
-  if (!server->closed || server->listeners || server->clients.count) return;
-  if (!server->loop) {
-    server_release_own(server); /* the loop is closed, and so the owner was told */
-    return;
-  }
-  if (!al_handle_is_queued(&server->told)) al_call_soon(server->loop, &server->told);
+static void server_on_told(al_loop *loop, al_handle *handle) {
+  al_server *server = AL_CONTAINER(handle, al_server, told);
+  (void)loop;
+  if (server->clients.count == 0) server_end(server); /* else one came in late */
 }
 
-static void server_on_left(al__group *clients) { server_check_closed(AL_CONTAINER(clients, al_server, clients)); }
+/* From the loop's turn, right after the client's connection_lost: who waits for the end of the server goes on in the
+ * next turn, as in asyncio. */
+static void server_on_left(al__group *clients) {
+  al_server *server = AL_CONTAINER(clients, al_server, clients);
+  if (server->closed && server->loop && clients->count == 0 && !al_handle_is_queued(&server->told)) server_end(server);
+}
 
 int al_server_new(al_loop *loop, const al_server_ops *ops, void *data, al_server **server) {
   if (loop->closed) return AL_ECLOSED;
@@ -327,7 +330,7 @@ void al_server_close(al_server *server) {
   server->serving = false;
   close_listeners(server);
   server_own(server); /* if it never had a socket */
-  server_check_closed(server);
+  if (server->clients.count == 0) al_call_soon(server->loop, &server->told);
 }
 
 static void server_die(al_server *server) {
@@ -337,10 +340,7 @@ static void server_die(al_server *server) {
   server->serving = false;
   al__group_scatter(&server->clients);
   close_listeners(server);
-  room_leave(server);
-  server->loop = NULL;
-  if (server->ops->closed) server->ops->closed(server, server->data);
-  server_check_closed(server);
+  server_end(server);
   al_server_release(server);
 }
 

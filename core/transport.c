@@ -176,11 +176,21 @@ static void transport_on_turn(al_loop *loop, al_handle *handle) {
   al__transport_settle(transport);
 }
 
+static void leave_group(al_transport *transport) {
+  al__group *group = transport->group;
+  if (!group) return;
+  al__link_remove(&transport->in_group);
+  transport->group = NULL;
+  group->count--;
+  group->left(group);
+}
+
 static void tell_lost(al_transport *transport) {
   al_protocol *protocol = transport->protocol;
   transport->lost_done = true;
   if (transport->made && protocol->ops->connection_lost) protocol->ops->connection_lost(protocol, transport->error);
   transport->protocol = &mute;
+  leave_group(transport);
 }
 
 static void transport_on_lost(al_loop *loop, al_handle *handle) {
@@ -246,15 +256,6 @@ static void close_fd(al_transport *transport) {
   else
     transport->loop->io->close_fd(transport->loop, transport->fd);
   transport->fd = -1;
-}
-
-static void leave_group(al_transport *transport) {
-  al__group *group = transport->group;
-  if (!group) return;
-  al__link_remove(&transport->in_group);
-  transport->group = NULL;
-  group->count--;
-  group->left(group);
 }
 
 /* The one that stands on this one goes with it. It was told already, as this one's protocol, unless another took its

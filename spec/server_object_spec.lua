@@ -121,6 +121,23 @@ helper.each_loop(function(_, new_loop)
       serving(function(server, _, loop) assert.equal(loop, server:get_loop()) end)
     end)
 
+    it("is over two turns after its last client was closed or aborted", function() -- row: Server.wait_closed
+      for _, method in ipairs { "close_clients", "abort_clients" } do
+        serving(function(server, wait_for, loop)
+          local sock = helper.connect(loop, helper.address_of(server))
+          local protocol = wait_for(1)
+          local waiting = loop:create_task(function() server:wait_closed() end)
+          helper.turns(1)
+          server:close()
+          server[method](server)
+          helper.turns(2)
+          assert.is_true(protocol.is_lost)
+          assert.is_true(waiting:done())
+          sock:close()
+        end)
+      end
+    end)
+
     it("close_clients flushes, abort_clients doesn't", function()
       -- row: Server.close_clients, Server.abort_clients, Server.close_first
       serving(function(server, wait_for, loop)
