@@ -259,7 +259,7 @@ installed := bin/aloop include/aloop.h include/aloop_lua.h lib/libaloop.a lib/li
 lint_c     := $(filter-out $(if $(have_uring),,$(ring_c) %_uring.c),$(filter %.c,$(c_files)))
 lint_flags  = -std=gnu11 -pthread $(warnings) -Werror $(defines) $(includes)
 has_clang  := $(shell command -v clang 2>/dev/null)
-lints      := lint-gcc $(if $(has_clang),lint-clang) lint-format lint-cppcheck lint-luacheck lint-layers
+lints      := lint-gcc $(if $(has_clang),lint-clang) lint-format lint-lines lint-cppcheck lint-luacheck lint-layers
 sources    := core bindings lua scripts spec Makefile .ci/run README.md
 
 lint-gcc: $(patsubst %.c,$(BUILD)/lint/gcc/%.o,$(lint_c))

@@ -73,8 +73,8 @@ int al_raise_exit(lua_State *L, al_ctx *ctx) {
   return lua_error(L);
 }
 
-/* A finalizer comes in the middle of any of our functions, and at the end of the state when what the loop's tasks wait for
- * may be finalized already: it runs none but its own. */
+/* A finalizer comes in the middle of any of our functions, and at the end of the state when what the loop's tasks wait
+ * for may be finalized already: it runs none but its own. */
 static void check_may_run(lua_State *L, al_ctx *ctx, l_loop *loop) {
   if (al_in_finalizer(L) && !loop->of_finalizer)
     al_raise(L, ctx, AL_C_RuntimeError, "Cannot run the event loop in a finalizer (__gc) that has not made it");

@@ -262,8 +262,8 @@ static int settle_body(lua_State *L) {
   return 0;
 }
 
-/* It waits. A cancellation that was asked for during the step reaches what it waits for now. The tag stays on its stack,
- * so that no script that got hold of the coroutine can resume it (lcoro.c). */
+/* It waits. A cancellation that was asked for during the step reaches what it waits for now. The tag stays on its
+ * stack, so that no script that got hold of the coroutine can resume it (lcoro.c). */
 static void suspended(al_ctx *ctx, lua_State *L, l_task *t, int n) {
   if (!yielded_by_aloop(t->co, n)) { /* a bare yield gives up one turn */
     t->misyielded = n > 0;

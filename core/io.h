@@ -123,8 +123,8 @@ typedef struct al_io_ops {
    * back (remove_reader, close), and the number may come back as another file: the machine must not rely on
    * what the kernel was told before. */
   void (*cancel)(al_loop *loop, al_op *op);
-  /* Closes a descriptor on which no op is in flight (asserted), a cancelled ACCEPT aside: it listens no more. A POLL on it
-   * is somebody else's, and may end with -ECANCELED. */
+  /* Closes a descriptor on which no op is in flight (asserted), a cancelled ACCEPT aside: it listens no more. A POLL on
+   * it is somebody else's, and may end with -ECANCELED. */
   void (*close_fd)(al_loop *loop, int fd);
   /* Hands what is new to the kernel without waiting, for al_loop_timeout_ns. True: completions are at hand already,
    * which the descriptor of poll_fd doesn't tell. */

@@ -1,8 +1,8 @@
 /* openssl.h - OpenSSL, for all that calls it: its headers, and its functions by their own names. They aren't linked but
- * looked up when TLS is first used (al_tls_load), for loading OpenSSL takes longer than all else that the interpreter does
- * before its script begins. Calls go through a table, which the names stand for; so this is the only way in which its
- * headers may be included. Before al_tls_load has succeeded the table is empty: whatever takes an object of OpenSSL comes after
- * that, and al_tls_ctx_new is what makes the first one.
+ * looked up when TLS is first used (al_tls_load), for loading OpenSSL takes longer than all else that the interpreter
+ * does before its script begins. Calls go through a table, which the names stand for; so this is the only way in which
+ * its headers may be included. Before al_tls_load has succeeded the table is empty: whatever takes an object of OpenSSL
+ * comes after that, and al_tls_ctx_new is what makes the first one.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef AL_OPENSSL_H

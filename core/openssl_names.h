@@ -1,5 +1,5 @@
-/* openssl_names.h - the functions of OpenSSL that aloop calls, in the order of the alphabet: X(name) for each. A call of one
- * that isn't listed here stays a plain one, and the interpreter can't be linked.
+/* openssl_names.h - the functions of OpenSSL that aloop calls, in the order of the alphabet: X(name) for each. A call
+ * of one that isn't listed here stays a plain one, and the interpreter can't be linked.
  *
  * SPDX-License-Identifier: MIT */
 X(ASN1_OCTET_STRING_free)

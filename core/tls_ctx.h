@@ -14,7 +14,8 @@
 int al__tls_take_error(al_tls_error *why, const SSL *ssl);
 
 /* Prepares a new SSL for a connection with the host (NULL: not named; "": whatever its name is): SNI, and what the
- * certificate must be made out to. -EINVAL: the context checks names and there is none, or it is no name at all; -ENOMEM. */
+ * certificate must be made out to. -EINVAL: the context checks names and there is none, or it
+ * is no name at all; -ENOMEM. */
 int al__tls_set_host(SSL *ssl, const al_tls_ctx *ctx, const char *host);
 
 #endif

@@ -12,8 +12,8 @@
 
 /* ---- turning ----------------------------------------------------------------------------------------------------- */
 
-/* Turns for ever: connects are given to `accepted`, non-blocking; an event of what epoll_watch was told goes to `ready`,
- * and if that returns false to `closed`. */
+/* Turns for ever: connects are given to `accepted`, non-blocking; an event of what epoll_watch was told goes to
+ * `ready`, and if that returns false to `closed`. */
 struct epoll_turner {
   void (*accepted)(int fd);
   bool (*ready)(void *conn);
