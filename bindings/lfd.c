@@ -101,8 +101,19 @@ void al_watch_undo(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key, in
   retire(ctx, L);
 }
 
+/* What stands for the descriptor of a watch is kept as long as that, lest it be collected, which would close it: it has
+ * a place below zero. */
+static lua_Integer object_place(lua_Integer key) { return -1 - key; }
+
+static void forget_object(lua_State *L, int places, lua_Integer key) {
+  places = lua_absindex(L, places);
+  lua_pushnil(L);
+  lua_rawseti(L, places, object_place(key));
+}
+
 void al_watch_end(lua_State *L, al_ctx *ctx, int uservalue, lua_Integer key) {
   push_places(L, uservalue);
+  forget_object(L, -1, key);
   lua_rawgeti(L, -1, key);
   lua_pushnil(L);
   lua_rawseti(L, -3, key);
@@ -158,6 +169,17 @@ static const direction writing = {al_add_writer, al_remove_writer, 1};
 
 static lua_Integer key_of(const direction *d, int fd) { return (lua_Integer)fd * 2 + d->bit; }
 
+/* Keeps the object at 2, if it is one and no number. */
+static void keep_object(lua_State *L, lua_Integer key) {
+  push_places(L, AL_LOOP_UV_WATCHES);
+  forget_object(L, -1, key);
+  if (lua_type(L, 2) != LUA_TNUMBER) {
+    lua_pushvalue(L, 2);
+    lua_rawseti(L, -2, object_place(key));
+  }
+  lua_pop(L, 1);
+}
+
 /* (loop, fd, f, ...) */
 static int add(lua_State *L, const direction *d) {
   al_ctx *ctx = al_ctx_of(L);
@@ -166,12 +188,16 @@ static int add(lua_State *L, const direction *d) {
   al_check_callable(L, 3);
   l_loop *loop = al_check_open(L, ctx, 1);
   al_check_fd_free(L, ctx, loop->loop, fd);
+  lua_Integer key = key_of(d, fd);
   l_handle *h = al_handle_make(L, ctx, loop, 3);
-  al_watch_begin(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd), 3);
+  keep_object(L, key);
+  al_watch_begin(L, ctx, AL_LOOP_UV_WATCHES, key, 3);
   al_handle *old;
   int err = d->add(loop->loop, fd, &h->t.handle, &old);
   if (err) {
-    al_watch_undo(L, ctx, AL_LOOP_UV_WATCHES, key_of(d, fd), 3);
+    al_watch_undo(L, ctx, AL_LOOP_UV_WATCHES, key, 3);
+    push_places(L, AL_LOOP_UV_WATCHES);
+    forget_object(L, -1, key);
     return al_raise_os(L, ctx, err, NULL, NULL);
   }
   al_watch_commit(L, ctx);
@@ -179,11 +205,37 @@ static int add(lua_State *L, const direction *d) {
   return 0;
 }
 
+/* Is the object at 2 a file, or a socket or pipe end of ours, that is closed? */
+static bool is_closed(lua_State *L, al_ctx *ctx) {
+  const luaL_Stream *stream = luaL_testudata(L, 2, LUA_FILEHANDLE);
+  if (stream) return !stream->closef;
+  bool ours = al_test(L, ctx, 2, AL_C_Socket) || al_test(L, ctx, 2, AL_C_PipeEnd);
+  if (!ours || !al_push_method(L, 2, "fileno")) return false;
+  lua_pushvalue(L, 2);
+  lua_call(L, 1, 1);
+  bool closed = lua_tointeger(L, -1) < 0;
+  lua_pop(L, 1);
+  return closed;
+}
+
+/* The descriptor of the value at 2. One that was closed while it was watched has none, but its watch knows it. */
+static int fd_of_watched(lua_State *L, al_ctx *ctx, const direction *d) {
+  if (lua_type(L, 2) != LUA_TUSERDATA || !is_closed(L, ctx)) return al_check_fd(L, ctx, 2);
+  push_places(L, AL_LOOP_UV_WATCHES);
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    lua_Integer key = object_place(lua_tointeger(L, -2));
+    if (key < 0 || (key & 1) != d->bit || !lua_rawequal(L, -1, 2)) continue;
+    lua_settop(L, 2);
+    return (int)(key >> 1);
+  }
+  return al_check_fd(L, ctx, 2);
+}
+
 /* (loop, fd) → was it watched? */
 static int remove_watch(lua_State *L, const direction *d) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_loop(L, ctx, 1);
-  int fd = al_check_fd(L, ctx, 2);
+  int fd = fd_of_watched(L, ctx, d);
   al_handle *watched = NULL;
   if (!al_loop_is_closed(loop->loop)) {
     al_check_fd_free(L, ctx, loop->loop, fd);

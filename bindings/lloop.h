@@ -12,7 +12,7 @@ enum {
   AL_LOOP_UV_HANDLER,    /* the exception handler */
   AL_LOOP_UV_FACTORY,    /* the task factory */
   AL_LOOP_UV_SELECTOR,   /* the selector that it was made with */
-  AL_LOOP_UV_WATCHES,    /* table: descriptor × 2 (+ 1 for writing) → Handle of add_reader, add_writer */
+  AL_LOOP_UV_WATCHES,    /* table: descriptor × 2 (+ 1 for writing) → Handle of add_reader, add_writer; lfd.c */
   AL_LOOP_UV_SIGNALS,    /* table: number → Handle */
   AL_LOOP_UV_CLOCK,      /* the clock that it was made with (ltesting.h) */
   AL_LOOP_UV_EXECUTOR,   /* the default executor; false: it was shut down */

@@ -199,6 +199,25 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("finds what was closed while it was watched", function()
+      helper.drive(new_loop, function(loop)
+        local a, b = aloop.socket.socketpair()
+        local r, w = aloop.pipe()
+        local file = io.popen("true")
+        for _, object in ipairs { a, r, file } do
+          loop:add_reader(object, nop)
+          if object == a then loop:add_writer(object, nop) end
+          object:close()
+          assert.is_true(loop:remove_reader(object))
+          raises(aloop.ValueError, nil, object == a and loop.remove_reader or loop.remove_writer, loop, object)
+        end
+        assert.is_true(loop:remove_writer(a))
+        raises(aloop.ValueError, nil, loop.remove_writer, loop, a)
+        b:close()
+        w:close()
+      end)
+    end)
+
     it("may remove and add again within a turn", function()
       with_pair(function(loop, a, b)
         local n = 0
@@ -250,6 +269,25 @@ helper.each_loop(function(_, new_loop)
         helper.turn(loop, 3)
         assert.is_false(called)
       end)
+    end)
+  end)
+
+  it("what is watched isn't collected, and no longer kept than that", function()
+    helper.drive(new_loop, function(loop)
+      local a, b = aloop.socket.socketpair()
+      local fd, kept, called = a:fileno(), setmetatable({ a }, { __mode = "v" }), 0
+      loop:add_reader(a, function() called = called + 1 end)
+      a = nil -- luacheck: ignore 311
+      collectgarbage()
+      collectgarbage()
+      b:send("x")
+      helper.turn(loop, 2)
+      assert.is_true(called > 0)
+      assert.is_true(loop:remove_reader(fd))
+      collectgarbage()
+      collectgarbage()
+      assert.is_nil(kept[1])
+      b:close()
     end)
   end)
 
