@@ -133,14 +133,20 @@ static int task_new(lua_State *L) {
   l_loop *loop = NULL;
   if (al_options(L, 3, "Task", names) && al_option(L, 3, "loop") != LUA_TNIL)
     loop = al_check_loop(L, ctx, lua_gettop(L));
-  if (!loop) loop = al_default_loop(L, ctx);
+  if (!loop) {
+    loop = al_push_implied_loop(L, ctx);
+    lua_replace(L, 1); /* where the class was */
+  }
   lua_settop(L, 3);
   return default_create_task(L, ctx, loop, "Task", false);
 }
 
-/* Calls loop:create_task(value at idx): a subclass's own, if it has one. */
-static void create_task_for(lua_State *L, l_loop *loop, int idx) {
-  al_pushloop(L, loop);
+/* Calls loop:create_task(value at idx): a subclass's own, if it has one. loop may be NULL: the one that is meant then. */
+static void create_task_for(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
+  if (loop)
+    al_pushloop(L, loop);
+  else
+    al_push_implied_loop(L, ctx);
   lua_getfield(L, -1, "create_task");
   lua_insert(L, -2);
   lua_pushvalue(L, idx);
@@ -178,10 +184,10 @@ l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
     lua_pushlightuserdata(L, ctx);
     lua_pushvalue(L, idx);
     lua_pushcclosure(L, await_object, 2);
-    create_task_for(L, loop ? loop : al_default_loop(L, ctx), lua_gettop(L));
+    create_task_for(L, ctx, loop, lua_gettop(L));
     lua_remove(L, -2);
   } else if (al_is_coroutine(L, idx)) {
-    create_task_for(L, loop ? loop : al_default_loop(L, ctx), idx);
+    create_task_for(L, ctx, loop, idx);
   } else {
     refuse_awaitable(L, idx);
   }

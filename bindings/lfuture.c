@@ -557,7 +557,7 @@ static int future_new(lua_State *L) {
     loop = al_test_loop(L, ctx, lua_gettop(L));
     if (!loop) return al_option_error(L, "Future", "loop", "AbstractEventLoop", -1);
   }
-  al_future_new(L, ctx, loop ? loop : al_default_loop(L, ctx));
+  al_future_new(L, ctx, loop ? loop : al_push_implied_loop(L, ctx));
   return 1;
 }
 

@@ -61,6 +61,9 @@ l_loop *al_running_loop(lua_State *L, al_ctx *ctx);
 /* The running loop; in the main chunk before it has turned, the one that it will run on (made now if need be). */
 l_loop *al_default_loop(lua_State *L, al_ctx *ctx);
 
+/* Pushes the loop of a future or task that is made outside of one, too: as al_default_loop, else get_event_loop()'s. */
+l_loop *al_push_implied_loop(lua_State *L, al_ctx *ctx);
+
 /* get_event_loop() outside of a running loop: pushes the current loop; makes it if a factory was set; or raises. */
 l_loop *al_current_loop(lua_State *L, al_ctx *ctx);
 

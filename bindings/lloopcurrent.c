@@ -37,6 +37,22 @@ l_loop *al_default_loop(lua_State *L, al_ctx *ctx) {
   return ctx->current->f.loop;
 }
 
+l_loop *al_push_implied_loop(lua_State *L, al_ctx *ctx) {
+  if (ctx->running || (ctx->current && ctx->current->is_main)) {
+    l_loop *loop = al_default_loop(L, ctx);
+    al_pushloop(L, loop);
+    return loop;
+  }
+  lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, "aloop.events") != LUA_TTABLE) /* which alone sets one */
+    al_raise(L, ctx, AL_C_RuntimeError, "There is no current event loop");
+  lua_getfield(L, -1, "get_event_loop");
+  lua_call(L, 0, 1);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+  return al_check_loop(L, ctx, lua_gettop(L));
+}
+
 /* ---- the module's functions -------------------------------------------------------------------------------------- */
 
 static int get_running_loop(lua_State *L) {

@@ -583,7 +583,7 @@ static int wrap_future(lua_State *L) {
   if (al_test_future(L, ctx, 1)) return 1;
   al_cfuture *source = al_test_cfuture(L, ctx, 1);
   if (!source) return al_typeerror(L, 1, "ConcurrentFuture");
-  al_wrap_cfuture(L, ctx, loop ? loop : al_default_loop(L, ctx), source);
+  al_wrap_cfuture(L, ctx, loop ? loop : al_push_implied_loop(L, ctx), source);
   return 1;
 }
 

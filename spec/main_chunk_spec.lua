@@ -316,11 +316,29 @@ describe("aloop.run", function()
       print(aloop.run(function() return aloop.sleep(0.001, "plain") end))
       local ok, e = pcall(aloop.current_task)
       print(ok, aloop.isinstance(e, aloop.RuntimeError))
+      local function body() return "task" end
+      print(pcall(aloop.ensure_future, body))
+      local loop = aloop.new_event_loop()
+      aloop.set_event_loop(loop) -- meant by what is made before it runs, but for create_task
+      print(pcall(aloop.create_task, body))
+      local pool <close> = aloop.ThreadPoolExecutor { max_workers = 1 }
+      for _, future in ipairs {
+        aloop.ensure_future(body), aloop.ensure_future(setmetatable({}, { __await = body })), aloop.Task(body),
+        aloop.wrap_future(pool:submit(body)),
+      } do
+        print(future:get_loop() == loop, loop:run_until_complete(future))
+      end
+      local future = aloop.Future()
+      future:set_result("future")
+      print(loop:run_until_complete(future))
+      loop:close()
     ]]
     local result = helper.run_program({ os.getenv("ALOOP_LUA") or "lua5.4", path }, {
       env = { LUA_CPATH = helper.build .. "/?.so;;" },
     })
     os.remove(path)
-    assert.equal("plain\nfalse\ttrue\n", result.stdout, result.stderr) -- row: current_task
+    local expected = "plain\nfalse\ttrue\nfalse\tRuntimeError: There is no current event loop\n"
+      .. "false\tRuntimeError: no running event loop\n" .. ("true\ttask\n"):rep(4) .. "future\n"
+    assert.equal(expected, result.stdout, result.stderr) -- row: current_task
   end)
 end)
