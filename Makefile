@@ -124,33 +124,33 @@ programs: $(programs) $(embeds) ## build the C examples and the C programs of th
 
 run: ## install what is missing, build, and let the HTTP example answer a request
 	@$(deps) build libs run
-	@$(self) all
+	+@$(self) all
 	@BUILD=$(BUILD) scripts/dev/run.sh
 
 test: ## install what is missing, build, run every spec
 	@$(deps) build libs test
-	@$(self) all programs
+	+@$(self) all programs
 	@BUILD=$(BUILD) VARIANT=$(strip $(VARIANT)) LUA=$(strip $(LUA)) BUSTED=$(strip $(BUSTED)) scripts/dev/test.sh $(SPEC)
 
 debug: ## build with ASan, UBSan, assertions and LUA_USE_APICHECK in build/debug
-	@$(self) VARIANT=debug all programs
+	+@$(self) VARIANT=debug all programs
 debug-test: ## the specs on the debug build
-	@$(self) VARIANT=debug test
+	+@$(self) VARIANT=debug test
 
 tsan: ## build with the thread sanitizer in build/tsan
-	@$(self) VARIANT=tsan all programs
+	+@$(self) VARIANT=tsan all programs
 tsan-test: ## the specs on the thread sanitizer's build
-	@$(self) VARIANT=tsan test
+	+@$(self) VARIANT=tsan test
 
 bench: ## install what is missing, build, measure (one table of ratios to the baselines in C)
 	@$(deps) build libs bench
-	@$(self) all bench-programs
+	+@$(self) all bench-programs
 	@BUILD=$(BUILD) scripts/bench/run.sh $(BENCH)
 bench-programs: $(benches)
 
 lint: ## install what is missing, and check everything that can be checked without running it
 	@$(deps) build libs lint
-	@$(self) -k $(lints)
+	+@$(self) -k $(lints)
 	@echo "lint: clean"
 format: ## let clang-format rewrite the C files (FILES=... those only)
 	clang-format -i $(or $(FILES),$(c_files))
