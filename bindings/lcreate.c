@@ -141,7 +141,8 @@ static int task_new(lua_State *L) {
   return default_create_task(L, ctx, loop, "Task", false);
 }
 
-/* Calls loop:create_task(value at idx): a subclass's own, if it has one. loop may be NULL: the one that is meant then. */
+/* Calls loop:create_task(value at idx): a subclass's own, if it has one. loop may be NULL:
+ * the one that is meant then. */
 static void create_task_for(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
   if (loop)
     al_pushloop(L, loop);
