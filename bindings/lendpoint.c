@@ -55,7 +55,10 @@ void al_endpoint_finish(lua_State *L, al_ctx *ctx, l_wait *wait, int idx) {
   al_transport_keep(L, idx, -1);
   lua_pop(L, 1);
   if (!e->error) return;
-  al_push_transport_error(L, ctx, made, e->error);
+  if (e->error == AL_EPROTOCOL)
+    lua_getiuservalue(L, idx, AL_TRANSPORT_UV_HELD); /* connection_made's */
+  else
+    al_push_transport_error(L, ctx, made, e->error);
   lua_error(L);
 }
 

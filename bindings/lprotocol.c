@@ -5,7 +5,7 @@
  * asyncio's rules for errors: one raised in data_received, eof_received, get_buffer or buffer_updated is reported
  * (unless it is an OSError) and ends the connection, of which connection_lost then gets it; one raised in pause_writing
  * or resume_writing is reported; in connection_made and connection_lost it is reported as that of any callback, and so
- * it is in datagram_received and error_received, which end nothing.
+ * it is in datagram_received and error_received, which end nothing. Over TLS one of connection_made ends the connection.
  *
  * SPDX-License-Identifier: MIT */
 #include "lprotocol.h"
@@ -175,6 +175,7 @@ static void fatal(upcall *u, const char *message) {
   }
   lua_pushvalue(L, -1);
   lua_setiuservalue(L, TRANSPORT, AL_TRANSPORT_UV_HELD);
+  u->transport->failed = true;
   if (!al_isinstance(L, u->ctx, -1, AL_C_OSError)) {
     report(u, message);
   } else if (al_loop_debug(al_transport_loop(u->transport->t))) {
@@ -232,13 +233,17 @@ static void log_connection(upcall *u) {
 }
 
 static void on_connection_made(al_protocol *protocol, al_transport *transport) {
-  (void)transport;
   upcall u;
   if (!upcall_begin_inside(&u, protocol)) return;
   if (u.began_ns) log_connection(&u);
   push_method(&u, AL_M_connection_made);
   lua_pushvalue(u.L, TRANSPORT);
-  if (al_pcall(u.L, 2, 0) != LUA_OK) report_as_callback(&u, AL_M_connection_made, TRANSPORT);
+  if (al_pcall(u.L, 2, 0) != LUA_OK) {
+    if (al_transport_is_tls(transport)) /* asyncio calls it from inside the handshake, which so fails */
+      fatal(&u, "Fatal error: protocol.connection_made() call failed.");
+    else
+      report_as_callback(&u, AL_M_connection_made, TRANSPORT);
+  }
   /* What it sets is seen by no other callback, as each has its own copy in asyncio. */
   if (u.former != NOT_SWAPPED || u.ctx->context_kind != AL_CONTEXT_EMPTY) leave_context(&u, false);
   upcall_end(&u);

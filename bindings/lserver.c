@@ -40,9 +40,11 @@ static int handshake_error_body(lua_State *L) {
   return 1;
 }
 
-/* A failed one ends this connection, and nothing else: of what strangers send nothing is told outside of debug mode. */
+/* A failed one ends this connection, and nothing else: of what strangers send nothing is told outside of debug mode. An
+ * error of connection_made was told. */
 static void on_handshake(al_transport *transport, void *data, int error) {
   const l_server *s = data;
+  if (error == AL_EPROTOCOL) return;
   const l_transport *box = al_transport_data(transport);
   lua_State *L = error && box && box->slot && al_loop_debug(s->loop->loop) ? al_enter(s->ctx) : NULL;
   if (!L) return;

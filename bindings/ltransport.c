@@ -89,8 +89,10 @@ static void forget_protocol(lua_State *L, l_transport *t) {
   if (lua_getiuservalue(L, 3, AL_TRANSPORT_UV_EXTRA) == LUA_TTABLE && al_pcall(L, 1, 0) != LUA_OK) lua_pop(L, 1);
   lua_pushnil(L);
   lua_setiuservalue(L, 3, AL_TRANSPORT_UV_PROTOCOL);
-  lua_pushnil(L);
-  lua_setiuservalue(L, 3, AL_TRANSPORT_UV_HELD);
+  if (!t->failed) {
+    lua_pushnil(L);
+    lua_setiuservalue(L, 3, AL_TRANSPORT_UV_HELD);
+  }
   if (t->context_kind == AL_CONTEXT_EMPTY) return;
   t->context_kind = AL_CONTEXT_EMPTY;
   lua_pushnil(L);

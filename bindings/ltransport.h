@@ -29,6 +29,7 @@ typedef struct l_transport {
   int fd;                      /* as it was, for reports */
   uint8_t context_kind, class; /* al_class */
   bool closed;
+  bool failed; /* HELD is the error of a method of its protocol, and stays there */
 } l_transport;
 
 extern const char al_transport_tag;

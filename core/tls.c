@@ -82,7 +82,7 @@ static void handshake_succeeded(al_tls *tls) {
     t->made = true;
     if (protocol->ops->connection_made) protocol->ops->connection_made(protocol, t);
   }
-  tell_done(tls, 0);
+  if (!t->error) tell_done(tls, 0); /* else later, with the end of the connection */
 }
 
 static void go_on_with_handshake(al_tls *tls) {

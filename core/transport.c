@@ -387,6 +387,7 @@ static void fail_below(al_transport *transport, int error) {
   transport->ops->drop(transport);
   begin_closing(transport);
   if (!transport->conn_lost) transport->conn_lost = 1;
+  if (!transport->error) transport->error = error;
   al_transport_fail(transport->below, error);
   al__transport_settle(transport);
 }

@@ -311,6 +311,32 @@ helper.each_loop(function(_, new_loop)
       end
     end)
 
+    it("ends with an error of connection_made, which the one who connects gets, too", function()
+      for _, side in ipairs { "client", "server" } do
+        with_loop(function(loop, trial)
+          local protocols = { client = helper.Recorder(loop), server = helper.Recorder(loop) }
+          local made = protocols[side].connection_made
+          protocols[side].connection_made = function(self, transport)
+            made(self, transport)
+            error("in connection_made", 0)
+          end
+          local server_context, client_context = tls.contexts()
+          local server <close> = loop:create_server(helper.always(protocols.server), "127.0.0.1", 0,
+            { ssl = server_context })
+          local address = server.sockets[1]:getsockname()
+          local ok, e = pcall(loop.create_connection, loop, helper.always(protocols.client), address[1], address[2],
+            { ssl = client_context, server_hostname = "localhost" })
+          assert.equal(side == "server", ok)
+          if not ok then assert.equal("in connection_made", e) end
+          assert.equal("in connection_made", protocols[side]:wait_lost())
+          if ok then protocols.client:wait_lost() end
+          local context = trial:take_error()
+          assert.equal("Fatal error: protocol.connection_made() call failed.", context.message)
+          assert.equal(protocols[side], context.protocol)
+        end)
+      end
+    end)
+
     it("may be closed or aborted from inside connection_made", function()
       for _, method in ipairs { "close", "abort" } do
         with_loop(function(loop)
