@@ -298,8 +298,16 @@ describe("an initializer", function()
   it("that fails breaks the pool, and is logged", function()
     local result = helper.run [[
       local aloop = require "aloop"
-      local pool = aloop.ThreadPoolExecutor { max_workers = 1, initializer = function() error("no way", 0) end }
+      local path = os.tmpname() -- as long as it is there, the initializer waits
+      local pool = aloop.ThreadPoolExecutor {
+        max_workers = 1,
+        initializer = function()
+          while io.open(path) do os.execute("sleep 0.01") end
+          error("no way", 0)
+        end,
+      }
       local jobs = { pool:submit(print, 1), pool:submit(print, 2) }
+      os.remove(path)
       for _, job in ipairs(jobs) do print(pcall(job.result, job)) end
       local ok, e = pcall(pool.submit, pool, print)
       print(e, aloop.isinstance(e, aloop.BrokenThreadPool), aloop.isinstance(e, aloop.BrokenExecutor))

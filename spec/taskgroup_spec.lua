@@ -541,8 +541,10 @@ describe("TaskGroup", function()
       assert.equal(1, #notes)
       assert.equal(0, aloop.current_task():cancelling())
       children = nil
-      collectgarbage()
-      collectgarbage()
+      trial:wait_until(function()
+        collectgarbage()
+        return #trial.errors > 0
+      end)
       assert.matches("told of", trial:take_error().exception)
     end)
   end)

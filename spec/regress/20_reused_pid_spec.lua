@@ -51,7 +51,9 @@ helper.each_loop(function(_, new_loop)
   it("20: a signal for a child whose end is not yet known changes nothing", function()
     helper.with_loop(new_loop, function()
       for _ = 1, 5 do
-        local p = aloop.create_subprocess_shell("sleep 0.01; exit 3")
+        local path = os.tmpname() -- as long as it is there, the child stays
+        local p = aloop.create_subprocess_shell("while [ -e " .. path .. " ]; do sleep 0.01; done; exit 3")
+        os.remove(path)
         local tries = 0
         while subprocesses.runs(p.pid) and tries < 500 do -- the loop sees nothing meanwhile
           os.execute("sleep 0.01")
