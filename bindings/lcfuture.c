@@ -63,7 +63,7 @@ static int cfuture_gc(lua_State *L) {
 
 /* ConcurrentFuture(): for executors of a script's own */
 static int cfuture_new(lua_State *L) {
-  handle *h = al_new_instance(L, 1, sizeof *h, UV_COUNT);
+  handle *h = al_new_instance(L, 1, AL_C_ConcurrentFuture, sizeof *h, UV_COUNT);
   h->f = al_cfuture_new();
   return h->f ? 1 : luaL_error(L, "not enough memory");
 }

@@ -327,8 +327,11 @@ void *al_check(lua_State *L, al_ctx *ctx, int arg, al_class class) {
   return object;
 }
 
-void *al_new_instance(lua_State *L, int class, size_t size, int nuv) {
+void *al_new_instance(lua_State *L, int class, al_class of, size_t size, int nuv) {
   class = lua_absindex(L, class);
+  lua_pushvalue(L, class);
+  if (!descends(L, al_ctx_of(L)->class_ptr[of]))
+    al_argerror(L, class, lua_pushfstring(L, "class %s or a subclass of it expected", specs[of].name));
   void *object = lua_newuserdatauv(L, size, nuv);
   memset(object, 0, size);
   lua_pushvalue(L, class);

@@ -145,7 +145,7 @@ static const char *begin_new(lua_State *L, const char *const *names) {
 
 /* Pushes the executor. */
 static int end_new(lua_State *L, al_ctx *ctx, const char *f, const design *d) {
-  executor *self = al_new_instance(L, 1, sizeof *self, 0);
+  executor *self = al_new_instance(L, 1, AL_C_Executor, sizeof *self, 0);
   int at = lua_gettop(L);
   al_parcel *call = initializer(L, ctx, f, d->ops);
   lua_settop(L, at);

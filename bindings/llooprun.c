@@ -103,12 +103,14 @@ static void stop_loop(al_loop *loop, al_handle *handle) {
 static int loop_run_until_complete(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_loop *loop = al_check_open(L, ctx, 1);
-  luaL_checkany(L, 2);
+  if (lua_isnone(L, 2)) return al_typeerror(L, 2, "awaitable");
   lua_settop(L, 2);
   check_may_run(L, ctx, loop);
   bool made = al_test_future(L, ctx, 2) == NULL;
   l_future *f = al_ensure_future(L, ctx, loop, 2); /* 3 */
   if (f->loop != loop) return al_raise(L, ctx, AL_C_ValueError, "The future belongs to a different loop");
+  if (ctx->main_task && f == &ctx->main_task->f)
+    return al_raise(L, ctx, AL_C_RuntimeError, "Task cannot await on itself");
   al_ctx_pushfunction(L, ctx, loop_run_forever);
   lua_pushvalue(L, 1);
   al_handle stop; /* nothing may raise as long as it stands in a list */

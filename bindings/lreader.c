@@ -582,7 +582,7 @@ static int reader_new(lua_State *L) {
     limit = lua_tointeger(L, -1);
     al_reader_check_limit(L, ctx, limit);
   }
-  init(al_new_instance(L, 1, sizeof(l_reader), UV_COUNT), (size_t)limit);
+  init(al_new_instance(L, 1, AL_C_StreamReader, sizeof(l_reader), UV_COUNT), (size_t)limit);
   return 1;
 }
 

@@ -184,7 +184,10 @@ static int selector_close(lua_State *L) {
 
 /* __new(class) */
 static int selector_new(lua_State *L) {
-  al_new_instance(L, 1, sizeof(l_selector), 1);
+  bool ok = lua_istable(L, 1) && lua_getfield(L, 1, "__selector") == LUA_TLIGHTUSERDATA &&
+            lua_touserdata(L, -1) == (const void *)&selector_tag;
+  if (!ok) return al_typeerror(L, 1, "class of selectors");
+  al_new_instance(L, 1, AL_C_Object, sizeof(l_selector), 1);
   lua_newtable(L);
   lua_setiuservalue(L, -2, UV_KEYS);
   return 1;

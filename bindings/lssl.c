@@ -63,7 +63,7 @@ l_ssl_context *al_ssl_context_new(lua_State *L, al_ctx *ctx, int protocol) {
 /* class, [protocol]. Without one it is a client's, so that it isn't by forgetfulness that nobody is checked. */
 static int context_new(lua_State *L) {
   lua_Integer protocol = al_optinteger(L, 2, AL_SSL_PROTOCOL_TLS_CLIENT);
-  init(L, al_ctx_of(L), al_new_instance(L, 1, sizeof(l_ssl_context), AL_SSL_UV_COUNT), protocol);
+  init(L, al_ctx_of(L), al_new_instance(L, 1, AL_C_SSLContext, sizeof(l_ssl_context), AL_SSL_UV_COUNT), protocol);
   return 1;
 }
 

@@ -276,7 +276,7 @@ static int stream_new(lua_State *L) {
   lua_settop(L, 3);
   if (!lua_isnil(L, 2) && !al_test_reader(L, 2)) return al_typeerror(L, 2, "StreamReader");
   if (!lua_isnil(L, 3)) al_check_callable(L, 3);
-  init(L, al_ctx_of(L), al_new_instance(L, 1, sizeof(l_stream), AL_STREAM_UV_COUNT), 2, 3);
+  init(L, al_ctx_of(L), al_new_instance(L, 1, AL_C_StreamReaderProtocol, sizeof(l_stream), AL_STREAM_UV_COUNT), 2, 3);
   return 1;
 }
 

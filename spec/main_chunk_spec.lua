@@ -34,6 +34,13 @@ describe("the main chunk", function()
     ]])
   end)
 
+  it("can't be waited for by a loop that it runs itself", function()
+    assert.equal("RuntimeError: Task cannot await on itself\n", output_of [[
+      local aloop = require "aloop"
+      print(select(2, pcall(aloop.get_event_loop().run_until_complete, aloop.get_event_loop(), aloop.current_task())))
+    ]])
+  end)
+
   it("is a task: current_task and create_task work before the loop turns", function()
     assert.equal("true\ntask\n1\n", output_of [[
       local aloop = require "aloop"
