@@ -112,8 +112,9 @@ static int cache_coroutine(lua_State *L) {
 /* A coroutine that returned may serve the next task. */
 static void keep_coroutine(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   if (lua_status(t->co) != LUA_OK) return;
+  if (!t->exposed && ctx->n_coroutines >= MAX_CACHED_COROUTINES) return;
   lua_settop(t->co, 0); /* dead, to who has it */
-  if (t->exposed || ctx->n_coroutines >= MAX_CACHED_COROUTINES) return;
+  if (t->exposed) return;
   lua_pushcfunction(L, cache_coroutine);
   lua_pushlightuserdata(L, ctx);
   lua_getiuservalue(L, self, AL_TASK_UV_THREAD);
@@ -262,13 +263,14 @@ static int settle_body(lua_State *L) {
   return 0;
 }
 
-/* It waits. A cancellation that was asked for during the step reaches what it waits for now. The tag stays on its
- * stack, so that no script that got hold of the coroutine can resume it (lcoro.c). */
+/* It waits. A cancellation that was asked for during the step reaches what it waits for now. If a script has got hold of
+ * its coroutine, a tag on its stack has it refused to be resumed by others (lcoro.c). */
 static void suspended(al_ctx *ctx, lua_State *L, l_task *t, int n) {
-  if (!yielded_by_aloop(t->co, n)) { /* a bare yield gives up one turn */
+  bool waits = yielded_by_aloop(t->co, n);
+  lua_pop(t->co, n);
+  if (t->exposed) lua_pushlightuserdata(t->co, (void *)&al_wait_tag);
+  if (!waits) { /* a bare yield gives up one turn */
     t->misyielded = n > 0;
-    lua_pop(t->co, n);
-    lua_pushlightuserdata(t->co, (void *)&al_wait_tag);
     if (t->is_main && !t->settled && al_pcall_c(L, settle_body, ctx, 0) != LUA_OK) {
       al_report(ctx, L, t->f.loop, "the main chunk can't yield: there is no loop", NULL);
       return;
@@ -283,7 +285,7 @@ static void suspended(al_ctx *ctx, lua_State *L, l_task *t, int n) {
 /* Leaves on its coroutine what it is resumed with: at first its function and the arguments; their number. */
 static int values_to_resume_with(l_task *t) {
   if (t->started) {
-    lua_pop(t->co, 1); /* the tag */
+    if (t->exposed) lua_pop(t->co, 1); /* the tag */
     return 0;
   }
   t->started = true;
