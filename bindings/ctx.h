@@ -283,8 +283,8 @@ void *al_test(lua_State *L, al_ctx *ctx, int arg, al_class class);
 /* Makes a userdata with size bytes (zeroed), nuv user values and the class as metatable; pushes it. */
 void *al_new(lua_State *L, al_ctx *ctx, al_class class, size_t size, int nuv);
 /* The same with the class table at index class, for the __new functions of classes that scripts may extend: a C
- * function __new in a class is called as __new(class, ...) when the class or a subclass is called. Raises if the class is
- * neither `of` nor a subclass of it: a script may have put the function elsewhere. */
+ * function __new in a class is called as __new(class, ...) when the class or a subclass is called. Raises if the class
+ * is neither `of` nor a subclass of it: a script may have put the function elsewhere. */
 void *al_new_instance(lua_State *L, int class, al_class of, size_t size, int nuv);
 void al_class_openlib(lua_State *L, al_ctx *ctx);
 /* For an __index of C: what the class of the object at 1 has at the key at 2. */

@@ -5,7 +5,8 @@
  * asyncio's rules for errors: one raised in data_received, eof_received, get_buffer or buffer_updated is reported
  * (unless it is an OSError) and ends the connection, of which connection_lost then gets it; one raised in pause_writing
  * or resume_writing is reported; in connection_made and connection_lost it is reported as that of any callback, and so
- * it is in datagram_received and error_received, which end nothing. Over TLS one of connection_made ends the connection.
+ * it is in datagram_received and error_received, which end nothing. Over TLS, one of connection_made ends the
+ * connection.
  *
  * SPDX-License-Identifier: MIT */
 #include "lprotocol.h"

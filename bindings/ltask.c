@@ -263,8 +263,8 @@ static int settle_body(lua_State *L) {
   return 0;
 }
 
-/* It waits. A cancellation that was asked for during the step reaches what it waits for now. If a script has got hold of
- * its coroutine, a tag on its stack has it refused to be resumed by others (lcoro.c). */
+/* It waits. A cancellation that was asked for during the step reaches what it waits for now. If a script has got
+ * hold of its coroutine, a tag on its stack has it refused to be resumed by others (lcoro.c). */
 static void suspended(al_ctx *ctx, lua_State *L, l_task *t, int n) {
   bool waits = yielded_by_aloop(t->co, n);
   lua_pop(t->co, n);
