@@ -156,6 +156,7 @@ struct al_ctx {
   lua_State *innermost; /* the coroutine resumed last by ours of coroutine.*, or NULL: it may be the one that runs */
   lua_State *co_top;    /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */
   lua_State *co_blocked; /* a coroutine below co_top that can't be suspended now, or NULL */
+  bool came_first;       /* no script ran in this state before, so none has coroutine.* as it was before ours */
   uint64_t task_names;   /* the N of the next Task-N */
   int n_coroutines;      /* in AL_SLOT_COROUTINES */
   size_t n_unread;       /* futures in AL_SLOT_UNREAD that still are */

@@ -406,7 +406,8 @@ static const l_wait_kind closing_forever = {raise_top, closed_abandon, "server's
 static int forever_ended(lua_State *L, int status, lua_KContext unused) { /* server, error */
   al_ctx *ctx = al_ctx_of(L);
   l_server *s = lua_touserdata(L, 1);
-  (void)status, (void)unused;
+  (void)unused;
+  if (status == LUA_OK || status == LUA_YIELD) return 0; /* a script gave the future of this wait a result */
   close_server(L, s, 1);
   if (s->done || !al_may_wait(L, ctx)) return raise_top(L, ctx, NULL);
   return wait_for_end(L, ctx, s, &closing_forever);

@@ -263,12 +263,15 @@ static int settle_body(lua_State *L) {
   return 0;
 }
 
-/* It waits. A cancellation that was asked for during the step reaches what it waits for now. If a script has got
- * hold of its coroutine, a tag on its stack has it refused to be resumed by others (lcoro.c). */
+/* May a script have got hold of its coroutine? Then a tag on its stack, as long as it waits, has it refused to be
+ * resumed by others (lcoro.c). */
+static bool is_guarded(const al_ctx *ctx, const l_task *t) { return t->exposed || !ctx->came_first; }
+
+/* It waits. A cancellation that was asked for during the step reaches what it waits for now. */
 static void suspended(al_ctx *ctx, lua_State *L, l_task *t, int n) {
   bool waits = yielded_by_aloop(t->co, n);
   lua_pop(t->co, n);
-  if (t->exposed) lua_pushlightuserdata(t->co, (void *)&al_wait_tag);
+  if (is_guarded(ctx, t)) lua_pushlightuserdata(t->co, (void *)&al_wait_tag);
   if (!waits) { /* a bare yield gives up one turn */
     t->misyielded = n > 0;
     if (t->is_main && !t->settled && al_pcall_c(L, settle_body, ctx, 0) != LUA_OK) {
@@ -283,9 +286,9 @@ static void suspended(al_ctx *ctx, lua_State *L, l_task *t, int n) {
 }
 
 /* Leaves on its coroutine what it is resumed with: at first its function and the arguments; their number. */
-static int values_to_resume_with(l_task *t) {
+static int values_to_resume_with(const al_ctx *ctx, l_task *t) {
   if (t->started) {
-    if (t->exposed) lua_pop(t->co, 1); /* the tag */
+    if (is_guarded(ctx, t)) lua_pop(t->co, 1); /* the tag */
     return 0;
   }
   t->started = true;
@@ -294,7 +297,7 @@ static int values_to_resume_with(l_task *t) {
 
 /* Resumes the task's coroutine; self is its userdata on L. */
 static void resume(al_ctx *ctx, lua_State *L, l_task *t, int self) {
-  int nargs = values_to_resume_with(t), n = 0;
+  int nargs = values_to_resume_with(ctx, t), n = 0;
   int status = lua_resume(t->co, L, nargs, &n);
   if (status == LUA_YIELD) {
     suspended(ctx, L, t, n);

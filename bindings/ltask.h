@@ -82,7 +82,7 @@ struct l_task {
   bool misyielded : 1;  /* it yielded a value that was not aloop's: a RuntimeError is to be raised there */
   bool started : 1;
   bool is_main : 1, settled : 1; /* the main chunk; its loop is known */
-  bool woken : 1;                /* from a wait list */
+  bool woken : 1;                /* from a wait list, or by the end of what lwaitfuture.c shows */
   bool begins : 1;  /* its body is in C, and begins even if it was cancelled before: it has something to end */
   bool exposed : 1; /* its thread was given to a script: it isn't used again */
 };

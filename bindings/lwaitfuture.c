@@ -44,7 +44,7 @@ static int future_done(lua_State *L, int status, lua_KContext kctx) {
   l_task *t = ctx->current;
   l_wait *wait = (l_wait *)kctx;
   const l_future *f = al_task_awaited(t);
-  bool ended = !t->throwing && f->state != AL_FUTURE_CANCELLED && !f->failed;
+  bool ended = t->woken && !t->throwing && f->state != AL_FUTURE_CANCELLED && !f->failed;
   if (f->state == AL_FUTURE_CANCELLED && t->cancelling > 0) t->told = true;
   push_future(L, ctx, t);
   al_take_shown_wait(L, t);
@@ -88,6 +88,7 @@ int al_wait_on_future(lua_State *L, al_ctx *ctx, l_wait *wait) {
   lua_pop(L, 1);
   al_task_set_awaited(t, f);
   t->shown = true;
+  t->woken = false;
   al_list_append(&f->waiters, &t->step);
   return al_suspend(L, (lua_KContext)wait, future_done);
 }
@@ -101,6 +102,7 @@ static int finish_body(lua_State *L) {
 void al_wake_future(l_wait *wait) {
   l_task *t = wait->task;
   const l_future *f = al_task_awaited(t);
+  t->woken = true;
   if (f->state != AL_FUTURE_PENDING) return; /* it goes on already */
   al_ctx *ctx = t->f.loop->ctx;
   lua_State *L = al_enter(ctx);

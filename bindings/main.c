@@ -363,6 +363,7 @@ static int run_interpreter(lua_State *L) {
   }
   luaL_openlibs(L);
   al_ctx *ctx = al_module_open(L);
+  ctx->came_first = true;
   al_sigint_allow(ctx);
   make_arg(L, r);
   if (r->dev) lua_warning(L, "@on", 0);

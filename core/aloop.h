@@ -672,8 +672,10 @@ int al_tls_ctx_new(al_tls_kind kind, al_tls_ctx **ctx, al_tls_error *why);
 void al_tls_ctx_hold(al_tls_ctx *ctx);
 void al_tls_ctx_release(al_tls_ctx *ctx);
 al_tls_kind al_tls_ctx_kind(const al_tls_ctx *ctx);
-struct ssl_ctx_st *al_tls_ctx_native(const al_tls_ctx *ctx); /* for what is not here; stays the context's */
-al_tls_ctx *al_tls_ctx_of(const struct ssl_ctx_st *native);  /* or NULL: it is none of ours */
+/* For what is not here; stays the context's. Whoever calls OpenSSL's functions on it links with its shared library
+ * himself: that is the one which al_tls_load finds. */
+struct ssl_ctx_st *al_tls_ctx_native(const al_tls_ctx *ctx);
+al_tls_ctx *al_tls_ctx_of(const struct ssl_ctx_st *native); /* or NULL: it is none of ours */
 void *al_tls_ctx_data(const al_tls_ctx *ctx);
 void al_tls_ctx_set_data(al_tls_ctx *ctx, void *data);
 

@@ -281,6 +281,29 @@ describe("user coroutines in a task", function()
     end)
   end)
 
+  it("that are a task are refused in a stock Lua, too, even if the old coroutine.running told of them", function()
+    local path = helper.write_file [[
+      local running = coroutine.running
+      local aloop = require "aloop"
+      aloop.run(function()
+        local co
+        local task = aloop.create_task(function()
+          co = running()
+          aloop.sleep(0.001)
+          return "done"
+        end)
+        aloop.sleep(0)
+        print(coroutine.resume(co))
+        print(task:await())
+      end)
+    ]]
+    local result = helper.run_program({ os.getenv("ALOOP_LUA") or "lua5.4", path }, {
+      env = { LUA_CPATH = helper.build .. "/?.so;;" },
+    })
+    os.remove(path)
+    assert.equal("false\tcannot resume non-suspended coroutine\ndone\n", result.stdout, result.stderr)
+  end)
+
   it("close runs their <close> variables; waiting in there raises", function()
     as_task(function()
       local order = {}

@@ -46,6 +46,35 @@ helper.each_loop(function(_, new_loop)
     end)
   end)
 
+  it("a wait whose future a script gives a result to is over, and so is what was waited for", function()
+    with_loop(function(loop)
+      local a, b = aloop.socket.socketpair()
+      local server = loop:create_server(aloop.Protocol, "127.0.0.1", 0)
+      local port = server.sockets[1]:getsockname().port
+      for _, wait in ipairs {
+        function() return loop:sock_recv(a, 10) end,
+        function() return server:serve_forever() end,
+        function() return (loop:create_connection(aloop.Protocol, "127.0.0.1", port)) end,
+        function() return aloop.StreamReader():readline() end,
+      } do
+        local tasks = { loop:create_task(wait) }
+        aloop.sleep(0)
+        if not made[#made]:done() then made[#made]:set_result() end
+        b:send("x")
+        table.remove(tasks):await()
+        collectgarbage()
+      end
+      b:send("late")
+      aloop.sleep(0.002)
+      assert.equal("xxxxlate", loop:sock_recv(a, 10))
+      assert.is_true(server:is_serving())
+      server:close()
+      server:wait_closed()
+      a:close()
+      b:close()
+    end)
+  end)
+
   it("a wait is cancelled as ever", function()
     with_loop(function(loop)
       local reader = aloop.StreamReader()
