@@ -23,6 +23,10 @@
 #include <string.h>
 #include <unistd.h>
 
+/* By how many percent the memory in use has grown when young objects are collected, where Lua has 20. Each time all
+ * threads, and so all tasks, are visited: with hundreds of thousands of tasks that saves about a twentieth. */
+enum { MINOR_GROWTH = 30 };
+
 /* ---- the command line -------------------------------------------------------------------------------------------- */
 
 typedef struct run {
@@ -372,7 +376,7 @@ static int run_interpreter(lua_State *L) {
   al_query_begin(L, ctx);
   start_watchdog(ctx, r);
   lua_gc(L, LUA_GCRESTART);
-  lua_gc(L, LUA_GCGEN, 0, 0);
+  lua_gc(L, LUA_GCGEN, MINOR_GROWTH, 0);
   al_ctx_pushfunction(L, ctx, on_sigint);
   al_sigint_take(L, ctx);
   int guard = lua_gettop(L);
