@@ -242,11 +242,14 @@ static int list_descriptors(int *fds, int max) {
   return n;
 }
 
-static void push_target(lua_State *L, int fd) {
+/* False, and nothing is pushed: it was closed meanwhile, by another thread. */
+static bool push_target(lua_State *L, int fd) {
   char path[sizeof DESCRIPTORS + 16], target[PATH_MAX];
   snprintf(path, sizeof path, DESCRIPTORS "/%d", fd);
   ssize_t len = readlink(path, target, sizeof target);
-  lua_pushlstring(L, target, len < 0 ? 0 : (size_t)len);
+  if (len < 0) return false;
+  lua_pushlstring(L, target, (size_t)len);
+  return true;
 }
 
 /* descriptors() → table: number → what it is, of all that this process has open. Empty where there is no /proc. */
@@ -263,8 +266,7 @@ static int descriptors(lua_State *L) {
   } while (n == max);
   lua_createtable(L, 0, n);
   for (int i = 0; i < n; i++) {
-    push_target(L, fds[i]);
-    lua_rawseti(L, -2, fds[i]);
+    if (push_target(L, fds[i])) lua_rawseti(L, -2, fds[i]);
   }
   return 1;
 }

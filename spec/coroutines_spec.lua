@@ -282,6 +282,7 @@ describe("user coroutines in a task", function()
   end)
 
   it("that are a task are refused in a stock Lua, too, even if the old coroutine.running told of them", function()
+    if (os.getenv("ALOOP_PRELOAD") or "") ~= "" then return end -- a sanitizer's module doesn't load there
     local path = helper.write_file [[
       local running = coroutine.running
       local aloop = require "aloop"

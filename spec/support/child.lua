@@ -22,7 +22,7 @@ end
 
 -- The interpreter under test, and the directory of what was built with it.
 child.aloop = absolute(os.getenv("ALOOP") or this_interpreter())
-child.build = absolute(os.getenv("ALOOP_BUILD") or child.aloop:match("^(.*)/[^/]*$"))
+child.build = absolute((os.getenv("ALOOP_BUILD") or child.aloop:match("^(.*)/[^/]*$")) .. "/."):sub(1, -3)
 child.root = lfs.currentdir()
 
 function child.quote(s)
