@@ -19,6 +19,18 @@ static al_tls_ctx *new_ctx(al_tls_kind kind) {
   return ctx;
 }
 
+/* The first of all: OpenSSL is linked here, but al_tls_load has not looked for it yet. */
+static void test_load(void) {
+  SSL_CTX *foreign = SSL_CTX_new(TLS_method());
+  CHECK(al_tls_ctx_of(foreign) == NULL);
+  CHECK_EQ(al_tls_load(NULL), 0);
+  CHECK_EQ(al_tls_load(NULL), 0);
+  CHECK(al_tls_ctx_of(foreign) == NULL);
+  al_tls_ctx_release(new_ctx(AL_TLS_BOTH));
+  CHECK(al_tls_ctx_of(foreign) == NULL);
+  SSL_CTX_free(foreign);
+}
+
 static void test_defaults(void) {
   for (int i = 0; i < 3; i++) {
     al_tls_ctx *ctx = new_ctx(kinds[i]);
@@ -125,6 +137,7 @@ static void test_no_memory(void) {
 }
 
 int main(void) {
+  RUN(test_load);
   RUN(test_defaults);
   RUN(test_references);
   RUN(test_check_hostname);
