@@ -169,14 +169,24 @@ static const direction writing = {al_add_writer, al_remove_writer, 1};
 
 static lua_Integer key_of(const direction *d, int fd) { return (lua_Integer)fd * 2 + d->bit; }
 
-/* Keeps the object at 2, if it is one and no number. */
+/* Makes a place for the object of a watch, so that keep_object takes no memory; that of a former watch stays. */
+static void reserve_object(lua_State *L, lua_Integer key) {
+  push_places(L, AL_LOOP_UV_WATCHES);
+  if (lua_rawgeti(L, -1, object_place(key)) == LUA_TNIL) {
+    lua_pushboolean(L, false);
+    lua_rawseti(L, -3, object_place(key));
+  }
+  lua_pop(L, 2);
+}
+
+/* Keeps the object at 2, if it is one and no number, in the place that is reserved. */
 static void keep_object(lua_State *L, lua_Integer key) {
   push_places(L, AL_LOOP_UV_WATCHES);
-  forget_object(L, -1, key);
-  if (lua_type(L, 2) != LUA_TNUMBER) {
+  if (lua_type(L, 2) == LUA_TNUMBER)
+    lua_pushnil(L);
+  else
     lua_pushvalue(L, 2);
-    lua_rawseti(L, -2, object_place(key));
-  }
+  lua_rawseti(L, -2, object_place(key));
   lua_pop(L, 1);
 }
 
@@ -190,16 +200,15 @@ static int add(lua_State *L, const direction *d) {
   al_check_fd_free(L, ctx, loop->loop, fd);
   lua_Integer key = key_of(d, fd);
   l_handle *h = al_handle_make(L, ctx, loop, 3);
-  keep_object(L, key);
+  reserve_object(L, key);
   al_watch_begin(L, ctx, AL_LOOP_UV_WATCHES, key, 3);
   al_handle *old;
   int err = d->add(loop->loop, fd, &h->t.handle, &old);
   if (err) {
     al_watch_undo(L, ctx, AL_LOOP_UV_WATCHES, key, 3);
-    push_places(L, AL_LOOP_UV_WATCHES);
-    forget_object(L, -1, key);
     return al_raise_os(L, ctx, err, NULL, NULL);
   }
+  keep_object(L, key);
   al_watch_commit(L, ctx);
   al_sockops_replaced(ctx, old);
   return 0;
