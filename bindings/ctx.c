@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: MIT */
 #include "ctx.h"
 
+#include "lalloc.h"
 #include "lcfuture.h"
 #include "lexecutor.h"
 #include "lloop.h"
@@ -103,6 +104,7 @@ al_ctx *al_ctx_open(lua_State *L) {
   memset(ctx, 0, sizeof *ctx);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   ctx->main = lua_tothread(L, -1);
+  ctx->alloc = al_alloc_of(L);
   lua_pop(L, 1);
   luaL_newlib(L, ctx_metamethods);
   lua_setmetatable(L, -2);

@@ -123,6 +123,7 @@ typedef enum al_class {
 struct al_ctx {
   /* upcalls: call.c */
   lua_State *main;                  /* the state's main thread */
+  struct al_alloc *alloc;           /* lalloc.h; NULL: the state has another */
   lua_State *threads[AL_MAX_DEPTH]; /* callback threads by depth; each begins with [1] anchors, [2] al_traceback */
   int depth;
   bool times_upcalls; /* the running loop is in debug mode */

@@ -1,14 +1,19 @@
 /* lalloc.c - a lua_Alloc for the interpreter's state: lists of free blocks by size. Small ones are cut from slabs;
  * medium ones, as the strings that a server reads and drops, are malloc's, but not given back at once. Lua tells the
- * size of what it gives back, so a block needs no header. Large blocks are left to malloc. Called by Lua alone.
+ * size of what it gives back, so a block needs no header. Large blocks are left to malloc. Called by Lua, and by
+ * lprotocol.c for the strings that it makes of what was received.
+ *
+ * Medium blocks may be filled before they are strings: lua_pushlstring allocates first and copies then, so that bytes
+ * which already stand where the next block will be are copied onto themselves, which memcpy does by doing nothing. In
+ * blocks of bulk data a string's bytes lie where the kernel copies them fast: see al_place.
  *
  * Sanitizer builds keep malloc for everything, for a slab would hide from them what is freed.
  *
  * SPDX-License-Identifier: MIT */
 #include "lalloc.h"
+#include "aloop.h"
 
 #include <lauxlib.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +27,16 @@ enum {
   PER_OCTAVE = 8, /* medium classes between a power of two and the next: at most an eighth is wasted */
   N_MEDIUM = 9 * PER_OCTAVE,
   SLAB = 64 * 1024,
-  LARGE_SLAB = 1024 * 1024, /* has its pages from the start: faults for each cost as much as half of what Lua does */
-  SLABS_FIRST = 512,        /* 32 MiB, before slabs are large: for what is smaller, bytes count more than faults */
-  SHELVES = 4 * 1024 * 1024 /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
+  PAGE = 4096,
+  LARGE_SLAB = 1024 * 1024,    /* has its pages from the start: faults for each cost as much as half of what Lua does */
+  SLABS_FIRST = 512,           /* 32 MiB, before slabs are large: for what is smaller, bytes count more than faults */
+  BULK_CLASS = 6 * PER_OCTAVE, /* the first medium class of bulk data: beyond 32 KiB */
+  SHELVES = 4 * 1024 * 1024,   /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
+  HEAD = 2 * sizeof(void *) + 8, /* of Lua's before the bytes of a long string: next, five small fields, length */
+  LEAD = PAGE / 2 - HEAD         /* of a block of bulk data, behind what malloc gave; tells it from others */
 };
+
+_Static_assert(LEAD % STEP, "what malloc gives is a multiple of STEP");
 
 typedef struct block {
   struct block *next;
@@ -35,6 +46,11 @@ struct al_alloc {
   block *free[N_SMALL];    /* by size / STEP, rounded up */
   block *medium[N_MEDIUM]; /* malloc's blocks, which it takes and gives back at ten times the cost */
   size_t kept;             /* bytes of these */
+  char *room;              /* a medium block for a string that is yet to be made, or NULL */
+  size_t room_size;        /* what was asked for */
+  bool gives_room;         /* the next block is to be the room */
+  bool has_head;           /* it was seen that HEAD is right for this Lua */
+  char *newest;            /* the medium block taken last */
   block *slabs;            /* each begins with its link */
   block *large_slabs;      /* these are mapped */
   char *at, *end;          /* what is uncut of the last slab */
@@ -81,19 +97,32 @@ static size_t medium_class(size_t size, size_t *rounded) {
   return (octave - 9) * PER_OCTAVE + eighth;
 }
 
+static void *new_medium(size_t class, size_t rounded) {
+  if (class < BULK_CLASS) return malloc(rounded);
+  void *pages = aligned_alloc(PAGE, rounded + PAGE);
+  return pages ? (char *)pages + LEAD : NULL; /* cppcheck-suppress memleak ; free_medium knows */
+}
+
+/* Its size may have changed since it was new, but its place has not. */
+static void free_medium(void *medium) { free((char *)medium - ((uintptr_t)medium % STEP ? LEAD : 0)); }
+
 static void *take_medium(al_alloc *self, size_t size) {
-  size_t rounded;
-  block **shelf = &self->medium[medium_class(size, &rounded)], *taken = *shelf;
-  if (!taken) return malloc(rounded);
-  *shelf = taken->next;
-  self->kept -= rounded;
+  size_t rounded, class = medium_class(size, &rounded);
+  block **shelf = &self->medium[class], *taken = *shelf;
+  if (taken) {
+    *shelf = taken->next;
+    self->kept -= rounded;
+  } else {
+    taken = new_medium(class, rounded);
+  }
+  self->newest = (char *)taken;
   return taken;
 }
 
 static void free_chain(block *chain) {
   while (chain) {
     block *next = chain->next;
-    free(chain);
+    free_medium(chain);
     chain = next;
   }
 }
@@ -141,9 +170,17 @@ static bool same_block(size_t a, size_t b) {
   return medium_class(a, &rounded) == medium_class(b, &rounded);
 }
 
+static void *take_room(al_alloc *self) {
+  char *room = self->room;
+  self->room = NULL;
+  self->gives_room = false;
+  return room;
+}
+
 /* lua_Alloc. Lua relies on shrinking never to fail: a block that can't be moved stays where it is. */
 static void *allocate(void *ud, void *ptr, size_t old, size_t new) {
   al_alloc *self = ud;
+  if (!ptr && self->gives_room) return take_room(self);
   if (!ptr) return new ? take(self, new) : NULL;
   if (new == 0) {
     give(self, ptr, old);
@@ -197,6 +234,28 @@ lua_State *al_alloc_newstate(al_alloc **alloc) {
   return L;
 }
 
+al_alloc *al_alloc_of(lua_State *L) {
+  void *ud;
+  return lua_getallocf(L, &ud) == allocate ? ud : NULL;
+}
+
+/* ---- strings that are filled before they are made ---------------------------------------------------------------- */
+
+char *al_alloc_room(al_alloc *self, size_t n) {
+  size_t size = HEAD + n + 1;
+  if (size <= SMALL || size > LARGE || !self->has_head) return NULL;
+  if (self->room && !same_block(self->room_size, size)) give_medium(self, take_room(self), self->room_size);
+  if (!self->room) self->room = take_medium(self, size);
+  self->room_size = size;
+  return self->room ? self->room + HEAD : NULL;
+}
+
+void al_alloc_pushlstring(lua_State *L, al_alloc *self, const char *data, size_t n) {
+  if (self && self->room && data == self->room + HEAD) self->gives_room = same_block(self->room_size, HEAD + n + 1);
+  lua_pushlstring(L, data, n);
+  if (self && !self->has_head && n > SMALL) self->has_head = lua_tostring(L, -1) == self->newest + HEAD;
+}
+
 void al_alloc_end(al_alloc *self) {
   if (!self) return;
   free_chain(self->slabs);
@@ -204,6 +263,7 @@ void al_alloc_end(al_alloc *self) {
     next = slab->next;
     munmap(slab, LARGE_SLAB);
   }
+  if (self->room) give_medium(self, take_room(self), self->room_size);
   clear_shelves(self);
   free(self);
 }

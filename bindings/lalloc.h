@@ -12,6 +12,16 @@ typedef struct al_alloc al_alloc;
  * as malloc. What its lists once held they keep until al_alloc_end. *alloc is set in any case, perhaps to NULL. */
 lua_State *al_alloc_newstate(al_alloc **alloc);
 
+/* The one of this state, or NULL: it has another. */
+al_alloc *al_alloc_of(lua_State *L);
+
+/* A place for n bytes, of which al_alloc_pushlstring makes a string without copying them; it stays the allocator's, and
+ * good until the next al_alloc_room. NULL: none; n is small, say. Doesn't throw. */
+char *al_alloc_room(al_alloc *alloc, size_t n);
+
+/* As lua_pushlstring. alloc may be NULL. */
+void al_alloc_pushlstring(lua_State *L, al_alloc *alloc, const char *data, size_t n);
+
 /* After lua_close: frees what the lists hold. alloc may be NULL. */
 void al_alloc_end(al_alloc *alloc);
 

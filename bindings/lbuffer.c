@@ -9,6 +9,17 @@
 
 #include <string.h>
 
+#define LARGE (16 * 1024)
+
+l_buffer *al_buffer_new(lua_State *L, al_ctx *ctx, size_t size) {
+  size_t slack = size < LARGE ? 0 : AL_PLACE_SLACK;
+  if (size > PTRDIFF_MAX - sizeof(l_buffer) - slack) luaL_error(L, "not enough memory");
+  l_buffer *b = al_new(L, ctx, AL_C_Buffer, sizeof(l_buffer) + size + slack, 0);
+  b->size = size;
+  b->data = slack ? al_place(b + 1) : (char *)(b + 1);
+  return b;
+}
+
 l_buffer *al_test_buffer(lua_State *L, al_ctx *ctx, int idx) { return al_test(L, ctx, idx, AL_C_Buffer); }
 
 const char *al_check_bytes(lua_State *L, al_ctx *ctx, int arg, size_t *len) {
@@ -64,9 +75,7 @@ static int buffer_new(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   lua_Integer n = al_checkinteger(L, 1);
   if (n < 0) return al_raise(L, ctx, AL_C_ValueError, "the size of a buffer must not be negative");
-  if ((size_t)n > PTRDIFF_MAX - sizeof(l_buffer)) return luaL_error(L, "not enough memory");
-  l_buffer *b = al_new(L, ctx, AL_C_Buffer, sizeof(l_buffer) + (size_t)n, 0);
-  b->size = (size_t)n;
+  al_buffer_new(L, ctx, (size_t)n);
   return 1;
 }
 

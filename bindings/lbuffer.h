@@ -9,8 +9,11 @@
 
 typedef struct l_buffer {
   size_t size;
-  char data[];
+  char *data; /* behind; al_place for a large one */
 } l_buffer;
+
+/* Pushes a buffer of so many zero bytes. */
+l_buffer *al_buffer_new(lua_State *L, al_ctx *ctx, size_t size);
 
 /* The buffer at idx, or NULL. */
 l_buffer *al_test_buffer(lua_State *L, al_ctx *ctx, int idx);

@@ -11,6 +11,7 @@
  * SPDX-License-Identifier: MIT */
 #include "lprotocol.h"
 
+#include "lalloc.h"
 #include "lbuffer.h"
 #include "lcontext.h"
 #include "ldatagram.h"
@@ -251,6 +252,7 @@ static void on_connection_made(al_protocol *protocol, al_transport *transport) {
 }
 
 typedef struct piece {
+  al_alloc *alloc;
   const char *data;
   size_t len;
 } piece;
@@ -258,9 +260,15 @@ typedef struct piece {
 /* piece, method, protocol: making a string may fail, so it is done inside of the protected call */
 static int data_received_body(lua_State *L) {
   const piece *p = lua_touserdata(L, 1);
-  lua_pushlstring(L, p->data, p->len);
+  al_alloc_pushlstring(L, p->alloc, p->data, p->len);
   lua_call(L, 2, 0);
   return 0;
+}
+
+/* Where the string of data_received will be made. */
+static char *on_room(al_protocol *protocol, size_t n) {
+  const l_transport *t = (l_transport *)(void *)protocol; /* its first member */
+  return al_alloc_room(t->ctx->alloc, n);
 }
 
 static void on_data_received(al_protocol *protocol, const char *data, size_t len) {
@@ -269,7 +277,7 @@ static void on_data_received(al_protocol *protocol, const char *data, size_t len
     miss(protocol);
     return;
   }
-  piece p = {data, len};
+  piece p = {u.ctx->alloc, data, len};
   lua_pushcfunction(u.L, data_received_body);
   lua_pushlightuserdata(u.L, &p);
   u.method = AL_M_data_received;
@@ -479,6 +487,7 @@ static void set_ops(lua_State *L, l_methods *set, int idx) {
   if (has_method(L, set, idx, AL_M_##name)) ops->name = on_##name;
   AL_PROTOCOL_METHODS(X)
 #undef X
+  if (ops->data_received && al_alloc_of(L)) ops->room = on_room;
   if (ops->get_buffer && !ops->buffer_updated) ops->buffer_updated = on_buffer_updated_unwanted;
 }
 

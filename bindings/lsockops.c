@@ -70,7 +70,8 @@ struct l_sock_wait {
 struct l_sockops { /* one in a state */
   al_ctx *ctx;
   l_sock_wait *unused;
-  char *buffer; /* BUFFER_SIZE bytes; NULL until something is received */
+  void *block;  /* of the buffer; NULL until something is received */
+  char *buffer; /* BUFFER_SIZE bytes */
 };
 
 /* ---- records ----------------------------------------------------------------------------------------------------- */
@@ -109,7 +110,7 @@ static int sockops_gc(lua_State *L) {
     next = next_of(w);
     al_allocate(ops->ctx, w, sizeof *w, 0);
   }
-  free(ops->buffer);
+  free(ops->block);
   *ops = (l_sockops){.ctx = ops->ctx};
   return 0;
 }
@@ -266,8 +267,11 @@ static size_t check_size(lua_State *L, al_ctx *ctx, int arg, const char *name) {
 static char *receive_buffer(lua_State *L, al_ctx *ctx, size_t size) {
   l_sockops *ops = ctx->sockops;
   if (size > BUFFER_SIZE) return lua_newuserdatauv(L, size, 0);
-  if (!ops->buffer) ops->buffer = malloc(BUFFER_SIZE);
-  if (!ops->buffer) al_raise_os(L, ctx, -ENOMEM, NULL, NULL);
+  if (!ops->block) {
+    ops->block = malloc(BUFFER_SIZE + AL_PLACE_SLACK);
+    if (!ops->block) al_raise_os(L, ctx, -ENOMEM, NULL, NULL);
+    ops->buffer = al_place(ops->block);
+  }
   return ops->buffer;
 }
 

@@ -132,8 +132,7 @@ static void push_class(decoder *d) {
 static void push_buffer(decoder *d) {
   size_t len;
   const char *data = take_bytes(d, &len);
-  l_buffer *b = al_new(d->L, d->ctx, AL_C_Buffer, sizeof *b + len, 0);
-  b->size = len;
+  l_buffer *b = al_buffer_new(d->L, d->ctx, len);
   if (len) memcpy(b->data, data, len);
 }
 

@@ -65,9 +65,9 @@ struct al_op {
   uint8_t events; /* POLL: AL_POLL_IN or AL_POLL_OUT, perhaps with AL_POLL_ONCE; else 0 or AL_OP_PLAIN */
   uint8_t flags;  /* the machine's */
   union {
-    /* RECV. lend (may be NULL) gives memory to read into just before bytes are read; a machine whose bytes
-     * come in buffers of its own need not ask. 0 or an error, which then is the op's final one. A piece
-     * has at most AL_READ_SIZE bytes. */
+    /* RECV. lend (may be NULL) gives memory to read into just before bytes are read, or a NULL base, which leaves it
+     * to the machine; one whose bytes come in buffers of its own need not ask. 0 or an error, which then is the op's
+     * final one. A piece has at most AL_READ_SIZE bytes. */
     struct {
       const char *data;
       int (*lend)(al_op *op, char **base, size_t *len);

@@ -43,25 +43,10 @@ static ssize_t read_some(al_op *op, void *base, size_t len) {
   return al__fd_read(op->fd, base, len);
 }
 
-static ssize_t read_lent(al_op *op) {
-  char *base;
-  size_t len;
-  uint8_t state = op->state;
-  int err = op->u.recv.lend(op, &base, &len);
-  if (op->state != state) return -EAGAIN;
-  if (err) return err;
-  if (!len) return AL_ENOBUFFER; /* reading nothing would look like the end of data */
-  op->u.recv.data = base;
-  return read_some(op, base, AL_MIN(len, AL_READ_SIZE));
-}
-
-#define PAGE 4096
-
 static int make_shared(al__shared *shared) {
-  char *block = al__malloc(AL_READ_SIZE + PAGE);
-  if (!block) return -ENOMEM;
-  shared->block = block;
-  shared->base = block + (PAGE - (uintptr_t)block % PAGE);
+  shared->block = al__malloc(AL_READ_SIZE + AL_PLACE_SLACK);
+  if (!shared->block) return -ENOMEM;
+  shared->base = al_place(shared->block);
   return 0;
 }
 
@@ -72,9 +57,22 @@ static ssize_t read_shared(al_op *op, al__shared *shared) {
   return read_some(op, shared->base, AL_READ_SIZE);
 }
 
+static ssize_t read_lent(al_op *op, al__shared *shared) {
+  char *base;
+  size_t len;
+  uint8_t state = op->state;
+  int err = op->u.recv.lend(op, &base, &len);
+  if (op->state != state) return -EAGAIN;
+  if (err) return err;
+  if (!base) return read_shared(op, shared);
+  if (!len) return AL_ENOBUFFER; /* reading nothing would look like the end of data */
+  op->u.recv.data = base;
+  return read_some(op, base, AL_MIN(len, AL_READ_SIZE));
+}
+
 ssize_t al__op_read(al_op *op, al__shared *shared) {
   if (op->kind == AL_OP_RECV_INTO) return read_some(op, op->u.into.base, AL_MIN(op->u.into.len, (size_t)INT_MAX));
-  return op->u.recv.lend ? read_lent(op) : read_shared(op, shared);
+  return op->u.recv.lend ? read_lent(op, shared) : read_shared(op, shared);
 }
 
 ssize_t al__op_write(al_op *op) {

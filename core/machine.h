@@ -91,7 +91,7 @@ static inline uint8_t al__op_first_flags(const al_op *op) { return op->events & 
 
 /* The machine's buffer of AL_READ_SIZE for all RECVs without lend, made at first use. All zero: not yet. */
 typedef struct al__shared {
-  char *base; /* begins a page: the kernel copies bulk data there a tenth faster than to where malloc puts it */
+  char *base; /* al_place in it */
   void *block;
 } al__shared;
 

@@ -12,6 +12,7 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -155,6 +156,11 @@ ssize_t al__fd_read(int fd, void *base, size_t len) {
   ssize_t n;
   CALL(n, read(fd, base, len));
   return n;
+}
+
+int al__fd_readable(int fd) {
+  int n;
+  return ioctl(fd, FIONREAD, &n) ? 0 : n;
 }
 
 /* Keeps SIGPIPE from this thread while it makes a system call that may raise it, without touching what the program does

@@ -45,6 +45,7 @@ typedef enum al_fd_kind { AL_FD_SOCKET, AL_FD_PIPE, AL_FD_CHAR, AL_FD_FILE, AL_F
 int al__fd_kind(int fd); /* an al_fd_kind, or -EBADF */
 int al__fd_eventfd(void);
 ssize_t al__fd_read(int fd, void *base, size_t len);
+int al__fd_readable(int fd); /* how many bytes are there to be read, as far as the kernel tells; else 0 */
 ssize_t al__fd_write(int fd, const struct iovec *iov, int n); /* no SIGPIPE from it, either */
 int al__fd_set_nonblocking(int fd);
 bool al__fd_is_open(int fd);

@@ -15,7 +15,8 @@
 
 #define SEND_SIZE (1024 * 1024) /* the most bytes a SEND: what a turn spends on copying for one peer is bounded */
 #define KEEP_SIZE \
-  (8 * 1024) /* the rest of a write is kept rather than copied from here on: keeping costs some 100 ns */
+  (8 * 1024)              /* the rest of a write is kept rather than copied from here on: keeping costs some 100 ns */
+#define LARGE (32 * 1024) /* a plain protocol is asked for its room from here on: copying costs more than to ask */
 
 static inline al_protocol *protocol_of(const al_stream *stream) { return stream->base.protocol; }
 static inline bool is_buffered(const al_protocol *protocol) {
@@ -101,7 +102,10 @@ static void stream_keep(al_stream *stream, const char *data, size_t len) {
     al_call_soon(stream->base.loop, &stream->base.turn);
 }
 
+static void stream_expect_large(al_stream *stream, bool large);
+
 static void stream_deliver(al_stream *stream, const char *data, size_t len) {
+  stream_expect_large(stream, len >= LARGE);
   if (data == stream->lent) {
     stream->lent = NULL;
     protocol_of(stream)->ops->buffer_updated(protocol_of(stream), len);
@@ -215,6 +219,21 @@ static int stream_lend(al_op *op, char **base, size_t *len) {
   /* If it became a plain one, what will stand there is given to it like any bytes lent. */
   stream->lent = is_buffered(protocol_of(stream)) ? *base : NULL;
   return 0;
+}
+
+/* The same for a plain protocol, if there is much to be read. */
+static int stream_lend_room(al_op *op, char **base, size_t *len) {
+  al_protocol *protocol = protocol_of(AL_CONTAINER(op, al_stream, recv));
+  size_t n = (size_t)al__fd_readable(op->fd);
+  *len = AL_MIN(n, AL_READ_SIZE);
+  *base = n < LARGE ? NULL : protocol->ops->room(protocol, *len);
+  return 0;
+}
+
+/* Who received a large piece is likely to receive another. */
+static void stream_expect_large(al_stream *stream, bool large) {
+  const al_protocol_ops *ops = protocol_of(stream)->ops;
+  if (!is_buffered(protocol_of(stream))) stream->recv.u.recv.lend = large && ops->room ? stream_lend_room : NULL;
 }
 
 void al__stream_protocol_changed(al_transport *transport) {

@@ -47,6 +47,30 @@ helper.each_loop(function(_, new_loop)
     end)
   end)
 
+  it("large pieces stay what they are while others come", function() -- row: Protocol.data_received
+    local Keeper = aloop.Protocol:extend("Keeper")
+    function Keeper:init(loop)
+      self.pieces, self.size, self.largest, self.done = {}, 0, 0, loop:create_future()
+    end
+    function Keeper:data_received(data)
+      self.pieces[#self.pieces + 1] = data
+      self.size, self.largest = self.size + #data, math.max(self.largest, #data)
+      self.scratch = ("-"):rep(#data) -- as large as what may be reused
+      if #self.pieces % 5 == 0 then self.pieces[#self.pieces] = data:sub(1) end
+      if self.size == self.wanted then self.done:set_result() end
+    end
+    with(Keeper, function(protocol, sock, loop)
+      local parts = {}
+      for i = 1, 60 do parts[i] = string.pack("<I4", i):rep(i % 7 == 0 and 30 or 9000 + i * 1000) end
+      local data = table.concat(parts)
+      protocol.wanted = #data
+      helper.send_all(loop, sock, data)
+      protocol.done:await()
+      assert.is_true(protocol.largest > 32 * 1024)
+      assert.is_true(table.concat(protocol.pieces) == data)
+    end)
+  end)
+
   describe("eof_received", function()
     it("that returns nothing or false lets the transport close", function() -- row: Protocol.eof_received
       for _, keep in ipairs { "nil", "false" } do
