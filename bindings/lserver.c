@@ -83,15 +83,11 @@ static int accept_body(lua_State *L) {
   return 0;
 }
 
-/* The error on top (popped) of a factory, or of what it returned: the server goes on. As in asyncio, which leaves it to
- * the debug mode to tell. */
-static void report_acceptance(l_server *s, lua_State *L) {
-  if (al_loop_debug(s->loop->loop) || al_isinterrupt(L, s->ctx, -1)) {
-    const al_key keys[] = {{NULL, 0}};
-    al_report(s->ctx, L, s->loop, "Error on transport creation for incoming connection", keys);
-  } else {
-    lua_pop(L, 1);
-  }
+/* The error on top (popped) of a factory, or about what it returned: the server goes on. It is the script's own, so it
+ * is told at all times; asyncio leaves it to the debug mode. */
+static void report_acceptance(const l_server *s, lua_State *L) {
+  const al_key keys[] = {{NULL, 0}};
+  al_report(s->ctx, L, s->loop, "Error on transport creation for incoming connection", keys);
 }
 
 static void accept_connection(l_server *s, lua_State *L, acceptance *a) {

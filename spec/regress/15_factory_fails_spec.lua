@@ -50,7 +50,7 @@ helper.each_loop(function(_, new_loop)
   end)
 
   it("15: a server whose factory fails again and again goes on accepting and leaks nothing", function()
-    helper.with_loop(new_loop, function(loop)
+    helper.with_loop(new_loop, function(loop, trial)
       local n = 0
       local server = loop:create_server(function()
         n = n + 1
@@ -63,6 +63,7 @@ helper.each_loop(function(_, new_loop)
         pcall(helper.recv, loop, sock, 1)
         sock:close()
         assert.equal(i, n)
+        assert.equal("factory fails", trial:take_error().exception.message)
       end
       assert.equal(fds, helper.count_fds())
       server:close()
