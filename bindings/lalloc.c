@@ -1,7 +1,7 @@
 /* lalloc.c - a lua_Alloc for the interpreter's state: lists of free blocks by size. Small ones are cut from slabs;
  * medium ones, as the strings that a server reads and drops, are malloc's, but not given back at once. Lua tells the
  * size of what it gives back, so a block needs no header. Large blocks are left to malloc. Called by Lua, and by
- * lprotocol.c for the strings that it makes of what was received.
+ * lprotocol.c and lreader.c for the strings that they make of what was received.
  *
  * Medium blocks may be filled before they are strings: lua_pushlstring allocates first and copies then, so that bytes
  * which already stand where the next block will be are copied onto themselves, which memcpy does by doing nothing. In
@@ -48,7 +48,7 @@ struct al_alloc {
   size_t kept;             /* bytes of these */
   char *room;              /* a medium block for a string that is yet to be made, or NULL */
   size_t room_size;        /* what was asked for */
-  bool gives_room;         /* the next block is to be the room */
+  void *next;              /* what Lua gets when it asks next, or NULL */
   bool has_head;           /* it was seen that HEAD is right for this Lua */
   char *newest;            /* the medium block taken last */
   block *slabs;            /* each begins with its link */
@@ -170,17 +170,21 @@ static bool same_block(size_t a, size_t b) {
   return medium_class(a, &rounded) == medium_class(b, &rounded);
 }
 
-static void *take_room(al_alloc *self) {
-  char *room = self->room;
+static void *take_next(al_alloc *self) {
+  void *next = self->next;
+  self->next = NULL;
+  return next;
+}
+
+static void drop_room(al_alloc *self) {
+  if (self->room) give_medium(self, self->room, self->room_size);
   self->room = NULL;
-  self->gives_room = false;
-  return room;
 }
 
 /* lua_Alloc. Lua relies on shrinking never to fail: a block that can't be moved stays where it is. */
 static void *allocate(void *ud, void *ptr, size_t old, size_t new) {
   al_alloc *self = ud;
-  if (!ptr && self->gives_room) return take_room(self);
+  if (!ptr && self->next) return take_next(self);
   if (!ptr) return new ? take(self, new) : NULL;
   if (new == 0) {
     give(self, ptr, old);
@@ -241,19 +245,34 @@ al_alloc *al_alloc_of(lua_State *L) {
 
 /* ---- strings that are filled before they are made ---------------------------------------------------------------- */
 
+/* Can a block of this size be that of a string of n bytes? */
+static bool fits(const al_alloc *self, size_t size, size_t n) {
+  return self->has_head && same_block(size, HEAD + n + 1);
+}
+
 char *al_alloc_room(al_alloc *self, size_t n) {
   size_t size = HEAD + n + 1;
-  if (size <= SMALL || size > LARGE || !self->has_head) return NULL;
-  if (self->room && !same_block(self->room_size, size)) give_medium(self, take_room(self), self->room_size);
+  if (!fits(self, size, n)) return NULL;
+  if (self->room && !fits(self, self->room_size, n)) drop_room(self);
   if (!self->room) self->room = take_medium(self, size);
   self->room_size = size;
   return self->room ? self->room + HEAD : NULL;
 }
 
 void al_alloc_pushlstring(lua_State *L, al_alloc *self, const char *data, size_t n) {
-  if (self && self->room && data == self->room + HEAD) self->gives_room = same_block(self->room_size, HEAD + n + 1);
+  if (self && self->room && data == self->room + HEAD && fits(self, self->room_size, n)) {
+    self->next = self->room;
+    self->room = NULL;
+  }
   lua_pushlstring(L, data, n);
   if (self && !self->has_head && n > SMALL) self->has_head = lua_tostring(L, -1) == self->newest + HEAD;
+}
+
+bool al_alloc_pushblock(lua_State *L, al_alloc *self, void *memory, size_t size, const char *data, size_t n) {
+  if (!self || data != (char *)memory + HEAD || !fits(self, size, n)) return false;
+  self->next = memory;
+  lua_pushlstring(L, data, n);
+  return true;
 }
 
 void al_alloc_end(al_alloc *self) {
@@ -263,7 +282,7 @@ void al_alloc_end(al_alloc *self) {
     next = slab->next;
     munmap(slab, LARGE_SLAB);
   }
-  if (self->room) give_medium(self, take_room(self), self->room_size);
+  drop_room(self);
   clear_shelves(self);
   free(self);
 }

@@ -5,6 +5,7 @@
 #define AL_LALLOC_H
 
 #include <lua.h>
+#include <stdbool.h>
 
 typedef struct al_alloc al_alloc;
 
@@ -21,6 +22,11 @@ char *al_alloc_room(al_alloc *alloc, size_t n);
 
 /* As lua_pushlstring. alloc may be NULL. */
 void al_alloc_pushlstring(lua_State *L, al_alloc *alloc, const char *data, size_t n);
+
+/* The memory, of al_allocate and so large, becomes the string of n bytes that stands in it at data, and is pushed; without
+ * a copy, and without failing. False, and nothing: it can't; some bytes before a string are Lua's, for example. alloc
+ * may be NULL. */
+bool al_alloc_pushblock(lua_State *L, al_alloc *alloc, void *memory, size_t size, const char *data, size_t n);
 
 /* After lua_close: frees what the lists hold. alloc may be NULL. */
 void al_alloc_end(al_alloc *alloc);

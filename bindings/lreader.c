@@ -8,6 +8,7 @@
  * SPDX-License-Identifier: MIT */
 #include "lreader.h"
 
+#include "lalloc.h"
 #include "lbuffer.h"
 #include "ltransport.h"
 
@@ -139,9 +140,22 @@ const char *al_reader_peek(const l_reader *r, size_t *len) {
 
 void al_reader_drop(al_ctx *ctx, l_reader *r, size_t len) { consume(ctx, r, len); }
 
+/* Pushes all that is there, if the piece itself can become the string. */
+static bool take_piece(lua_State *L, al_ctx *ctx, l_reader *r) {
+  piece *p = r->held;
+  r->held = NULL; /* before finalizers come */
+  if (al_alloc_pushblock(L, ctx->alloc, p, sizeof *p + p->size, p->bytes + p->start, p->end - p->start)) return true;
+  r->held = p;
+  return false;
+}
+
 /* Pushes the first n bytes and takes them out. */
 static int take(lua_State *L, al_ctx *ctx, l_reader *r, size_t n) {
-  lua_pushlstring(L, first_byte(r), n);
+  if (n > 0 && n == held(r) && take_piece(L, ctx, r)) {
+    n = 0;
+  } else {
+    al_alloc_pushlstring(L, ctx->alloc, first_byte(r), n);
+  }
   consume(ctx, r, n);
   return 1;
 }
@@ -206,10 +220,16 @@ static void grown(l_reader *r) {
   if (al_transport_pause_reading(r->transport) < 0) al_reader_connect(r, NULL); /* it can't be paused */
 }
 
+char *al_reader_room(al_ctx *ctx, l_reader *r, size_t len) {
+  if ((!r->held || r->held->size - r->held->end < len) && make_room(ctx, r, len)) return NULL;
+  return r->held->bytes + r->held->end;
+}
+
 int al_reader_feed(al_ctx *ctx, l_reader *r, const char *data, size_t len) {
   if (len == 0) return 0;
-  if ((!r->held || r->held->size - r->held->end < len) && make_room(ctx, r, len)) return -ENOMEM;
-  memcpy(r->held->bytes + r->held->end, data, len);
+  char *room = al_reader_room(ctx, r, len);
+  if (!room) return -ENOMEM;
+  if (data != room) memcpy(room, data, len);
   r->held->end += len;
   grown(r);
   return 0;

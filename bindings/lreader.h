@@ -24,6 +24,7 @@ void al_reader_connect(l_reader *reader, al_transport *transport);
 al_transport *al_reader_transport(const l_reader *reader); /* or NULL */
 
 /* What comes in. None of them throws; -ENOMEM: the bytes are lost. */
+char *al_reader_room(al_ctx *ctx, l_reader *reader, size_t len); /* where to put what is fed next, or NULL */
 int al_reader_feed(al_ctx *ctx, l_reader *reader, const char *data, size_t len);
 void al_reader_feed_eof(l_reader *reader);
 const char *al_reader_peek(const l_reader *reader, size_t *len); /* what is there to be read */

@@ -67,6 +67,11 @@ static void on_data_received(al_protocol *protocol, const char *data, size_t len
   if (s->transport) al_transport_fail(s->transport, -ENOMEM);
 }
 
+static char *on_room(al_protocol *protocol, size_t n) {
+  l_stream *s = of_protocol(protocol);
+  return s->reader ? al_reader_room(s->ctx, s->reader, n) : NULL;
+}
+
 /* Over TLS no half can be closed alone, and a transport warns of a protocol that wants to. */
 static bool is_over_tls(const l_stream *s) { return s->transport && al_transport_is_tls(s->transport); }
 
@@ -172,6 +177,7 @@ static void on_connection_lost(al_protocol *protocol, int error) {
 
 static const al_protocol_ops stream_ops = {.connection_made = on_connection_made,
                                            .data_received = on_data_received,
+                                           .room = on_room,
                                            .eof_received = on_eof_received,
                                            .pause_writing = on_pause_writing,
                                            .resume_writing = on_resume_writing,

@@ -47,6 +47,26 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("give large pieces that stay what they are while others come", function()
+      local parts = {}
+      for i = 1, 80 do parts[i] = string.pack("<I4", i):rep(i % 7 == 0 and 30 or 7000 + i * 1000) end
+      local data = table.concat(parts)
+      local function send(_, writer)
+        writer:write(data)
+        writer:drain()
+        writer:close()
+      end
+      with_server(send, function(reader)
+        local pieces, others = {}, {}
+        for piece in function() return reader:read(#pieces % 5 == 0 and 1000 or 500000) end do
+          pieces[#pieces + 1] = piece
+          others[#pieces] = ("-"):rep(#piece) -- as large as what may be reused
+        end
+        assert.is_true(table.concat(pieces) == data)
+        assert.is_nil(table.concat(others):find "[^-]")
+      end)
+    end)
+
     it("work over Unix sockets", function()
       local path, remove = helper.temporary_directory()
       path = path .. "/s"
