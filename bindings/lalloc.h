@@ -23,9 +23,9 @@ char *al_alloc_room(al_alloc *alloc, size_t n);
 /* As lua_pushlstring. alloc may be NULL. */
 void al_alloc_pushlstring(lua_State *L, al_alloc *alloc, const char *data, size_t n);
 
-/* The memory, of al_allocate and so large, becomes the string of n bytes that stands in it at data, and is pushed; without
- * a copy, and without failing. False, and nothing: it can't; some bytes before a string are Lua's, for example. alloc
- * may be NULL. */
+/* The memory, of al_allocate and so large, becomes the string of n bytes that stands in it at data, which is pushed:
+ * without a copy, and without failing. False, and nothing: it can't be, for Lua needs a certain number of bytes before
+ * a string. alloc may be NULL. */
 bool al_alloc_pushblock(lua_State *L, al_alloc *alloc, void *memory, size_t size, const char *data, size_t n);
 
 /* After lua_close: frees what the lists hold. alloc may be NULL. */
