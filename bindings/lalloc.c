@@ -22,10 +22,11 @@
 enum {
   STEP = 16,
   SMALL = 768,        /* the stack of a new coroutine is among them */
-  LARGE = 256 * 1024, /* a read's; beyond it all is malloc's alone */
+  LARGE = 288 * 1024, /* the string of a whole read is not; beyond it all is malloc's alone */
   N_SMALL = SMALL / STEP + 1,
-  PER_OCTAVE = 8, /* medium classes between a power of two and the next: at most an eighth is wasted */
-  N_MEDIUM = 9 * PER_OCTAVE,
+  OCTAVE_BITS = 3,
+  PER_OCTAVE = 1 << OCTAVE_BITS, /* medium classes between a power of two and the next: at most an eighth is wasted */
+  N_MEDIUM = 9 * PER_OCTAVE + 1,
   SLAB = 64 * 1024,
   PAGE = 4096,
   LARGE_SLAB = 1024 * 1024,    /* has its pages from the start: faults for each cost as much as half of what Lua does */
@@ -48,7 +49,7 @@ struct al_alloc {
   size_t kept;             /* bytes of these */
   char *room;              /* a medium block for a string that is yet to be made, or NULL */
   size_t room_size;        /* what was asked for */
-  void *next;              /* what Lua gets when it asks next, or NULL */
+  void *next;              /* the medium block that Lua gets when it asks next, or NULL */
   bool has_head;           /* it was seen that HEAD is right for this Lua */
   char *newest;            /* the medium block taken last */
   block *slabs;            /* each begins with its link */
@@ -89,12 +90,11 @@ static void *cut(al_alloc *self, size_t size) {
 
 /* The class of a medium size, and the size of its blocks. */
 static size_t medium_class(size_t size, size_t *rounded) {
-  unsigned octave =
-      8 * sizeof(long) - 1 - (unsigned)__builtin_clzl((unsigned long)size - 1); /* 2^octave < size <= .. */
-  size_t step = ((size_t)1 << octave) / PER_OCTAVE;
-  size_t eighth = (size - 1 - ((size_t)1 << octave)) / step;
-  *rounded = ((size_t)1 << octave) + (eighth + 1) * step;
-  return (octave - 9) * PER_OCTAVE + eighth;
+  unsigned octave = 63 - (unsigned)__builtin_clzll(size - 1); /* 2^octave < size <= 2^(octave + 1) */
+  unsigned shift = octave - OCTAVE_BITS;
+  size_t step = ((size - 1) >> shift) + 1; /* 9 to 16 eighths of 2^octave */
+  *rounded = step << shift;
+  return (octave - 9) * PER_OCTAVE + (step - PER_OCTAVE - 1);
 }
 
 static void *new_medium(size_t class, size_t rounded) {
@@ -109,7 +109,10 @@ static void free_medium(void *medium) { free((char *)medium - ((uintptr_t)medium
 static void *take_medium(al_alloc *self, size_t size) {
   size_t rounded, class = medium_class(size, &rounded);
   block **shelf = &self->medium[class], *taken = *shelf;
-  if (taken) {
+  if (self->next) {
+    taken = self->next;
+    self->next = NULL;
+  } else if (taken) {
     *shelf = taken->next;
     self->kept -= rounded;
   } else {
@@ -170,12 +173,6 @@ static bool same_block(size_t a, size_t b) {
   return medium_class(a, &rounded) == medium_class(b, &rounded);
 }
 
-static void *take_next(al_alloc *self) {
-  void *next = self->next;
-  self->next = NULL;
-  return next;
-}
-
 static void drop_room(al_alloc *self) {
   if (self->room) give_medium(self, self->room, self->room_size);
   self->room = NULL;
@@ -184,7 +181,6 @@ static void drop_room(al_alloc *self) {
 /* lua_Alloc. Lua relies on shrinking never to fail: a block that can't be moved stays where it is. */
 static void *allocate(void *ud, void *ptr, size_t old, size_t new) {
   al_alloc *self = ud;
-  if (!ptr && self->next) return take_next(self);
   if (!ptr) return new ? take(self, new) : NULL;
   if (new == 0) {
     give(self, ptr, old);
