@@ -276,8 +276,9 @@ void al_warn_unclosed(lua_State *L, al_ctx *ctx, int idx, const char *what, cons
 
 void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd) {
   al_transport *transport = al_fd_transport(loop, fd);
-  if (!transport) return;
   char text[AL_TRANSPORT_STRLEN];
+  if (al_fd_has_server(loop, fd)) al_raise(L, ctx, AL_C_RuntimeError, "File descriptor %d is used by a server", fd);
+  if (!transport) return;
   al_raise(L, ctx, AL_C_RuntimeError, "File descriptor %d is used by transport %s", fd,
            al_transport_describe(transport, fd, text, sizeof text));
 }

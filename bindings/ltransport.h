@@ -89,7 +89,7 @@ const char *al_transport_describe(al_transport *transport, int fd, char *buf, si
  * finalizers: doesn't throw. */
 void al_warn_unclosed(lua_State *L, al_ctx *ctx, int idx, const char *what, const char *text);
 
-/* Raises RuntimeError if a live transport of the loop owns fd. */
+/* Raises RuntimeError if a live transport or server of the loop owns fd. */
 void al_check_fd_free(lua_State *L, al_ctx *ctx, al_loop *loop, int fd);
 
 /* Adds the methods about the write buffer, and abort, to a class of transports that isn't a WriteTransport. */

@@ -301,6 +301,7 @@ int al_wait_writable(al_loop *loop, int fd, al_handle *handle, al_handle **old);
 al_handle *al_remove_reader(al_loop *loop, int fd); /* the handle that was watching (or waiting), or NULL */
 al_handle *al_remove_writer(al_loop *loop, int fd);
 al_transport *al_fd_transport(al_loop *loop, int fd); /* the live, not closing transport that owns fd, or NULL */
+bool al_fd_has_server(const al_loop *loop, int fd);   /* does a server own fd that is not closed? */
 
 /* ---- selector: readiness for programs without a loop ------------------------------------------------------------- */
 

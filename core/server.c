@@ -367,6 +367,18 @@ bool al_server_is_serving(const al_server *server) { return server->serving; }
 bool al_server_is_closed(const al_server *server) { return server->closed; }
 al_loop *al_server_loop(const al_server *server) { return server->loop; }
 
+static bool owns_fd(const al_server *server, int fd) {
+  const al_listener *l = server->closed ? NULL : server->listeners;
+  while (l && l->op.fd != fd) l = l->next;
+  return l != NULL;
+}
+
+bool al_fd_has_server(const al_loop *loop, int fd) {
+  const al_link *all = loop->rooms[AL_ROOM_SERVER].state, *link = all ? all->next : NULL;
+  while (link != all && !owns_fd(AL_CONTAINER(link, al_server, in_room), fd)) link = link->next;
+  return link != all;
+}
+
 size_t al_server_sockets(const al_server *server, int *fds, size_t max) {
   size_t n = 0;
   if (server->closed) return 0;

@@ -126,6 +126,22 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("and its kin refuse the descriptor of a server, whether it serves or not, until it is closed", function()
+      helper.with_loop(new_loop, function(loop)
+        local server = loop:create_server(aloop.Protocol, "127.0.0.1", 0, { start_serving = false })
+        local fd = server.sockets[1]:fileno()
+        for _ = 1, 2 do
+          for _, name in ipairs { "add_reader", "add_writer", "remove_reader", "remove_writer" } do
+            raises(aloop.RuntimeError, "File descriptor " .. fd .. " is used by a server", loop[name], loop, fd, nop)
+          end
+          server:start_serving()
+        end
+        server:close()
+        assert.is_false(loop:remove_reader(fd))
+        server:wait_closed()
+      end)
+    end)
+
     it("returns nothing", function() -- row: add_reader.returns_nil
       with_pair(function(loop, a)
         assert.equal(0, select("#", loop:add_reader(a, nop)))

@@ -360,6 +360,17 @@ helper.each_loop(function(kind, new_loop)
       end)
     end)
 
+    it("of a server is refused", function()
+      with_loop(new_loop, function(loop)
+        local lis = helper.listen()
+        local server <close> = loop:create_server(aloop.Protocol, nil, nil, { sock = lis })
+        for _, s in ipairs { lis, lis:fileno(), server.sockets[1] } do
+          raises(aloop.RuntimeError, "is used by a server", loop.sock_accept, loop, s)
+          raises(aloop.RuntimeError, "is used by a server", loop.sock_recv, loop, s, 1)
+        end
+      end)
+    end)
+
     it("that is closed raises, also in who waits for it", function()
       with_pair(new_loop, function(loop, a)
         local reader = waiting(loop, function() return loop:sock_recv(a, 1) end)
