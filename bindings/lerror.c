@@ -50,6 +50,7 @@ static al_class class_of_errno(int number) {
 static al_class class_of_own(int err) {
   switch (err) {
   case AL_ENORING: return AL_C_NotImplementedError;
+  case AL_EFDRANGE: return AL_C_ValueError;
   case AL_ETLS: return AL_C_SSLError;
   case AL_ETLSVERIFY: return AL_C_SSLCertVerificationError;
   case AL_ETLSEOF: return AL_C_SSLEOFError;

@@ -69,6 +69,7 @@ enum {
   AL_EPROTOCOL = -5005,  /* a callback of the protocol failed; the protocol knows why (al_transport_fail) */
   AL_ENORING = -5006,    /* no io_uring here; al_loop_new gives the reason */
   AL_ENOBUFFER = -5007,  /* get_buffer() returned an empty buffer */
+  AL_EFDRANGE = -5008,   /* select(2) can't watch a descriptor of so large a number */
   AL_ETLS = -5101,       /* a failure of TLS (section tls_ctx: al_tls_error tells what): OpenSSL refused something */
   AL_ETLSVERIFY = -5102, /* ... the other end's certificate was refused */
   AL_ETLSEOF = -5103,    /* ... the connection ended without close_notify: what came may be cut off */
@@ -291,7 +292,7 @@ void al_executor_shutdown(al_executor *executor, bool wait);
 
 /* Calls handle->run in each turn in which fd is readable (level-triggered). The handle belongs to the watch until it is
  * replaced or removed, which may happen inside run. If there was a reader already, it is replaced and returned in *old
- * (else NULL is). Errors: -EBADF, -EPERM (a file that can't be watched), -ENOMEM, AL_ECLOSED. */
+ * (else NULL is). Errors: -EBADF, -EPERM (a file that can't be watched), AL_EFDRANGE, -ENOMEM, AL_ECLOSED. */
 int al_add_reader(al_loop *loop, int fd, al_handle *handle, al_handle **old);
 int al_add_writer(al_loop *loop, int fd, al_handle *handle, al_handle **old);
 /* The same for once: handle->run is called when fd is readable, or can't be waited for any more, and nobody watches
@@ -319,7 +320,7 @@ typedef struct al_selected {
 int al_selector_new(const char *kind, al_selector **selector);
 void al_selector_close(al_selector *selector); /* frees it; the descriptors stay open */
 /* Watches fd for events (0: no longer), level-triggered. On error it isn't watched: -EBADF, -EPERM (epoll: a file that
- * is always ready), -EINVAL (select: too large a number), -ENOMEM. */
+ * is always ready), AL_EFDRANGE, -ENOMEM. */
 int al_selector_set(al_selector *selector, int fd, unsigned events);
 /* Waits until something is ready, at most timeout_ns (-1: for ever). Returns how many (<= max), 0
  * also when interrupted, or -errno. */

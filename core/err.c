@@ -20,6 +20,7 @@ static const err_text own[] = {
     {AL_EPROTOCOL, "EPROTOCOL", "A protocol callback failed"},
     {AL_ENORING, "ENORING", "io_uring is not available"},
     {AL_ENOBUFFER, "ENOBUFFER", "get_buffer() returned an empty buffer"},
+    {AL_EFDRANGE, "EFDRANGE", "filedescriptor out of range in select(), which can't watch those from 1024 on"},
     {AL_ETLS, "ETLS", "TLS failed"},
     {AL_ETLSVERIFY, "ETLSVERIFY", "certificate verify failed"},
     {AL_ETLSEOF, "ETLSEOF", "EOF occurred in violation of protocol"},

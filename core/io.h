@@ -117,7 +117,7 @@ typedef struct al_io_ops {
   int (*open)(al_loop *loop, const char **reason);
   void (*close)(al_loop *loop); /* every op gets its final completion, then all is freed */
   /* 0, or an error (the op then stays the owner's and done is not called): -EBADF, -EPERM (POLL: cannot be watched),
-   * -EINVAL (select: descriptor too large), -EBUSY (rule 4), -ENOMEM, AL_ECLOSED (from inside close). */
+   * AL_EFDRANGE (select: descriptor too large), -EBUSY (rule 4), -ENOMEM, AL_ECLOSED (from inside close). */
   int (*submit)(al_loop *loop, al_op *op);
   /* A submitted op; repeated: nothing. After the cancel of a POLL its user may close the descriptor behind our
    * back (remove_reader, close), and the number may come back as another file: the machine must not rely on

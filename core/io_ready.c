@@ -79,7 +79,7 @@ static unsigned wanted(const ready *self, const slot *at) {
 static int reserve_slot(ready *self, int fd) {
   if (fd < 0) return -EBADF;
   if (fd < self->n_slots) return 0;
-  if (fd > self->selector->max_fd) return -EINVAL;
+  if (fd > self->selector->max_fd) return AL_EFDRANGE;
   if (!al__fd_is_open(fd)) return -EBADF; /* before a wild number sizes the table */
   size_t capacity = (size_t)self->n_slots;
   void *slots = self->slots;

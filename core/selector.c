@@ -62,7 +62,7 @@ static int grow(al_selector *s, int fd) {
 
 int al_selector_set(al_selector *selector, int fd, unsigned events) {
   if (fd < 0) return -EBADF;
-  if (fd > selector->kind->max_fd) return -EINVAL;
+  if (fd > selector->kind->max_fd) return AL_EFDRANGE;
   int err = grow(selector, fd);
   if (err) return err;
   err = selector->kind->set(selector->state, fd, (uint64_t)fd, selector->watched[fd], events);

@@ -165,6 +165,39 @@ describe("selectors", function()
     file:close()
   end)
 
+  it("select refuses descriptors that are too large for it, also in a loop", function()
+    local out = helper.output_of([[
+      local aloop = require "aloop"
+      local loop <close> = aloop.SelectorEventLoop(aloop.selectors.SelectSelector())
+      local held, a, b = {}, nil, nil
+      repeat
+        held[#held + 1] = aloop.socket.socket()
+        a, b = aloop.socket.socketpair()
+      until a:fileno() >= 1024
+      local text = "filedescriptor out of range in select()"
+      local function refused(f, ...)
+        local ok, e = pcall(f, ...)
+        assert(not ok and aloop.isinstance(e, aloop.ValueError) and e.message:find(text, 1, true), e)
+      end
+      local selector = aloop.selectors.SelectSelector()
+      refused(selector.register, selector, a, 1)
+      selector:close()
+      loop:run_until_complete(function()
+        refused(loop.add_reader, loop, a, print)
+        refused(loop.add_writer, loop, a, print)
+        refused(loop.sock_recv, loop, a, 1)
+        refused(loop.create_server, loop, aloop.Protocol, "127.0.0.1", 0)
+        refused(loop.create_connection, loop, aloop.Protocol, "127.0.0.1", 9)
+        local lost = loop:create_future()
+        local protocol = { connection_lost = function(_, e) lost:set_exception(e) end }
+        loop:create_connection(function() return protocol end, nil, nil, { sock = a })
+        refused(lost.await, lost)
+      end)
+      print "refused"
+    ]], { before = "ulimit -Sn 2200" })
+    assert.equal("refused\n", out)
+  end)
+
   it("a loop refuses what is no selector", function()
     type_error("selector expected", aloop.SelectorEventLoop, {})
     type_error("selector expected", aloop.SelectorEventLoop, 42)
