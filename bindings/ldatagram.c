@@ -300,8 +300,7 @@ static void check_address(lua_State *L, int arg) {
   bool ok = lua_istable(L, arg);
   if (ok) {
     int host = lua_geti(L, arg, 1), port = lua_geti(L, arg, 2);
-    ok = (host == LUA_TSTRING || host == LUA_TNIL) && al_is_service(L, -1);
-    ok = ok && (host != LUA_TNIL || port != LUA_TNIL);
+    ok = (host == LUA_TSTRING || host == LUA_TNIL) && port != LUA_TNIL && al_is_service(L, -1);
     lua_pop(L, 2);
   }
   if (!ok) al_typeerror(L, arg, "address {host, port}");

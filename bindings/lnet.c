@@ -233,8 +233,7 @@ static void check_local_addr(lua_State *L, const char *f) {
   int type = al_option(L, OPTIONS, "local_addr");
   if (type == LUA_TTABLE) {
     ok = lua_geti(L, -1, 1) == LUA_TSTRING;
-    lua_geti(L, -2, 2);
-    ok = ok && al_is_service(L, -1);
+    ok = lua_geti(L, -2, 2) != LUA_TNIL && ok && al_is_service(L, -1);
     lua_pop(L, 2);
   }
   if (!ok || (type != LUA_TNIL && type != LUA_TTABLE)) al_option_error(L, f, "local_addr", "address {host, port}", -1);

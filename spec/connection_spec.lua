@@ -171,9 +171,9 @@ helper.each_loop(function(_, new_loop)
           local_addr = { "203.0.113.77", 0 },
         })
         assert.equal("EADDRNOTAVAIL", e.code)
-        for _, port in ipairs { {}, 1.5, true } do
+        for _, port in pairs { {}, 1.5, true, none = false } do
           type_error("bad option 'local_addr' to 'create_connection' (address {host, port} expected, got table)",
-            loop.create_connection, loop, nop, address[1], address[2], { local_addr = { "127.0.0.1", port } })
+            loop.create_connection, loop, nop, address[1], address[2], { local_addr = { "127.0.0.1", port or nil } })
         end
       end)
     end)

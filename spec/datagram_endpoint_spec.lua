@@ -152,6 +152,8 @@ helper.each_loop(function(_, new_loop)
         type_error(text:format(2, "string"), create, loop, nop, "x")
         type_error(text:format(3, "table"), create, loop, nop, nil, {})
         type_error(text:format(3, "table"), create, loop, nop, nil, { "127.0.0.1", 1.5 })
+        type_error(text:format(2, "table"), create, loop, nop, { "127.0.0.1" })
+        type_error(text:format(3, "table"), create, loop, nop, nil, { "127.0.0.1" })
         type_error("bad argument #2 to 'create_datagram_endpoint' (string expected, got table)", create, loop, nop,
           { "127.0.0.1", 0 }, nil, { family = S.AF_UNIX })
         type_error("bad option 'family' to 'create_datagram_endpoint'", create, loop, nop, nil, nil, { family = "x" })
