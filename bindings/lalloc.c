@@ -31,8 +31,8 @@ enum {
   PAGE = 4096,
   LARGE_SLAB = 1024 * 1024,    /* has its pages from the start: faults for each cost as much as half of what Lua does */
   SLABS_FIRST = 512,           /* 32 MiB, before slabs are large: for what is smaller, bytes count more than faults */
-  BULK_CLASS = 6 * PER_OCTAVE, /* the first medium class of bulk data: beyond 32 KiB */
-  SHELVES = 4 * 1024 * 1024,   /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
+  BULK_CLASS = 5 * PER_OCTAVE, /* the first medium class of bulk data: beyond 16 KiB */
+  SHELVES = 16 * 1024 * 1024,  /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
   HEAD = 2 * sizeof(void *) + 8, /* of Lua's before the bytes of a long string: next, five small fields, length */
   LEAD = PAGE / 2 - HEAD         /* of a block of bulk data, behind what malloc gave; tells it from others */
 };

@@ -16,7 +16,7 @@
 #define SEND_SIZE (1024 * 1024) /* the most bytes a SEND: what a turn spends on copying for one peer is bounded */
 #define KEEP_SIZE \
   (8 * 1024)              /* the rest of a write is kept rather than copied from here on: keeping costs some 100 ns */
-#define LARGE (32 * 1024) /* a plain protocol is asked for its room from here on: copying costs more than to ask */
+#define LARGE (12 * 1024) /* a plain protocol is asked for its room from here on: copying costs more than to ask */
 
 static inline al_protocol *protocol_of(const al_stream *stream) { return stream->base.protocol; }
 static inline bool is_buffered(const al_protocol *protocol) {

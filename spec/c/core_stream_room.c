@@ -14,7 +14,7 @@ typedef struct roomy {
 
 static char *roomy_room(al_protocol *protocol, size_t n) {
   roomy *r = (roomy *)protocol;
-  CHECK(n >= 32 * 1024 && n <= sizeof(r->place));
+  CHECK(n >= 12 * 1024 && n <= sizeof(r->place));
   r->offered = n;
   if (check_random() % 4 == 0) return r->refused++, NULL;
   return r->place;
