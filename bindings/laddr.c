@@ -126,10 +126,10 @@ const char *al_check_host(lua_State *L, al_ctx *ctx, int idx) {
   return host;
 }
 
-static void look_up(lua_State *L, al_ctx *ctx, const char *host, uint16_t port, int family, int flags, al_addr *addr) {
+static int look_up(const char *host, uint16_t port, int family, int flags, al_addr *addr) {
   struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_DGRAM, .ai_flags = flags}, *found;
   int code = getaddrinfo(host, NULL, &hints, &found);
-  if (code) al_raise_os(L, ctx, code == EAI_SYSTEM ? -errno : AL_EAI(code), NULL, host);
+  if (code) return code == EAI_SYSTEM ? -errno : AL_EAI(code);
   addr->len = found->ai_addrlen;
   memcpy(&addr->ss, found->ai_addr, found->ai_addrlen);
   freeaddrinfo(found);
@@ -137,9 +137,11 @@ static void look_up(lua_State *L, al_ctx *ctx, const char *host, uint16_t port, 
     ((struct sockaddr_in6 *)&addr->ss)->sin6_port = htons(port);
   else
     ((struct sockaddr_in *)&addr->ss)->sin_port = htons(port);
+  return 0;
 }
 
-static void check_ip(lua_State *L, al_ctx *ctx, int arg, int family, int flags, al_addr *addr) {
+/* 0, or the error of looking up the host. */
+static int find_ip(lua_State *L, al_ctx *ctx, int arg, int family, int flags, al_addr *addr) {
   if (!lua_istable(L, arg)) al_typeerror(L, arg, "address {host, port}");
   lua_geti(L, arg, 1);
   if (lua_type(L, -1) != LUA_TSTRING) al_typeerror(L, arg, "address {host, port}");
@@ -148,23 +150,32 @@ static void check_ip(lua_State *L, al_ctx *ctx, int arg, int family, int flags, 
   uint32_t flowinfo = (uint32_t)field(L, arg, 3, true), scope_id = (uint32_t)field(L, arg, 4, true);
   if (!*host) host = any_host(family);
   bool numeric = al_addr_ip(addr, host, port, flowinfo, scope_id) == 0;
-  if (!numeric || (family != AF_UNSPEC && addr->ss.ss_family != family))
-    look_up(L, ctx, host, port, family, flags, addr);
+  bool found = numeric && (family == AF_UNSPEC || addr->ss.ss_family == family);
+  int err = found ? 0 : look_up(host, port, family, flags, addr);
   lua_pop(L, 1);
+  return err;
+}
+
+static void check_found(lua_State *L, al_ctx *ctx, int arg, int err) {
+  if (!err) return;
+  lua_geti(L, arg, 1);
+  al_raise_os(L, ctx, err, NULL, lua_tostring(L, -1));
 }
 
 void al_check_numeric_addr(lua_State *L, al_ctx *ctx, int arg, al_addr *addr) {
-  check_ip(L, ctx, arg, AF_UNSPEC, AI_NUMERICHOST, addr);
+  check_found(L, ctx, arg, find_ip(L, ctx, arg, AF_UNSPEC, AI_NUMERICHOST, addr));
+}
+
+int al_find_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr) {
+  bool path = family == AF_UNIX || (family == AF_UNSPEC && lua_type(L, arg) == LUA_TSTRING);
+  if (!path) return find_ip(L, ctx, arg, family, 0, addr);
+  if (lua_type(L, arg) != LUA_TSTRING) al_typeerror(L, arg, "path");
+  al_check_unix_path(L, ctx, arg, addr);
+  return 0;
 }
 
 void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr) {
-  bool path = family == AF_UNIX || (family == AF_UNSPEC && lua_type(L, arg) == LUA_TSTRING);
-  if (!path) {
-    check_ip(L, ctx, arg, family, 0, addr);
-    return;
-  }
-  if (lua_type(L, arg) != LUA_TSTRING) al_typeerror(L, arg, "path");
-  al_check_unix_path(L, ctx, arg, addr);
+  check_found(L, ctx, arg, al_find_addr(L, ctx, arg, family, addr));
 }
 
 /* A port written as a string: too large a one the system would cut off, as it would what stands behind a NUL. */

@@ -17,6 +17,8 @@ void al_addr_adopt(lua_State *L);
 /* The address at arg, for a socket of this family. The host may be "" for any; a name is looked up at once, which may
  * block, as in Python's sockets. Raises type errors, ValueError for what is no address, gaierror. */
 void al_check_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr);
+/* The same, but returns the error of a host that can't be looked up; 0: it was found. */
+int al_find_addr(lua_State *L, al_ctx *ctx, int arg, int family, al_addr *addr);
 
 /* The same for an address with a numeric host, as the system gives them: never blocks; gaierror for a name. */
 void al_check_numeric_addr(lua_State *L, al_ctx *ctx, int arg, al_addr *addr);

@@ -82,8 +82,8 @@ void al_senders_push(lua_State *L, int idx, const al_addr *addr) {
   remember(L, idx, s, (int)place, addr);
 }
 
-/* The address at arg. */
-static void check_addr(lua_State *L, al_ctx *ctx, const senders *all, int arg, al_addr *addr) {
+/* The address at arg; 0, or the error of looking it up. */
+static int find_addr(lua_State *L, al_ctx *ctx, const senders *all, int arg, al_addr *addr) {
   if (lua_istable(L, arg)) {
     lua_rawgeti(L, arg, 2);
     const sender *s = &all->at[place_of((unsigned)lua_tointeger(L, -1))];
@@ -91,10 +91,10 @@ static void check_addr(lua_State *L, al_ctx *ctx, const senders *all, int arg, a
     if (is_array_of(L, arg, s)) {
       addr->len = s->len;
       memcpy(&addr->ss, &s->sa, s->len);
-      return;
+      return 0;
     }
   }
-  al_check_addr(L, ctx, arg, all->family, addr);
+  return al_find_addr(L, ctx, arg, all->family, addr);
 }
 
 /* ---- DatagramTransport ------------------------------------------------------------------------------------------- */
@@ -134,12 +134,13 @@ static int datagram_sendto(lua_State *L) {
   bool is_string = lua_type(L, 2) == LUA_TSTRING, has_addr = !lua_isnoneornil(L, 3);
   const char *data = is_string ? lua_tolstring(L, 2, &len) : al_check_bytes(L, t->ctx, 2, &len);
   al_addr addr;
+  int err = 0;
   if (has_addr) {
     lua_getiuservalue(L, 1, AL_TRANSPORT_UV_OWN);
-    check_addr(L, t->ctx, lua_touserdata(L, -1), 3, &addr);
+    err = find_addr(L, t->ctx, lua_touserdata(L, -1), 3, &addr);
     lua_pop(L, 1);
   }
-  int err = al_datagram_sendto(t->t, data, len, has_addr ? &addr : NULL);
+  err = err ? al_datagram_send_nowhere(t->t, err) : al_datagram_sendto(t->t, data, len, has_addr ? &addr : NULL);
   return err ? raise_sendto(L, t->ctx, t, err) : 0;
 }
 

@@ -194,22 +194,30 @@ static int keep(al_datagram *d, const char *data, size_t len, const al_addr *add
   return 0;
 }
 
+/* A datagram is not sent: the protocol is told why, unless the transport is closed. */
+static int drop_one(al_transport *transport, int err) {
+  if (transport->conn_lost) {
+    al__transport_drop_write(transport);
+    return 0;
+  }
+  al_transport_hold(transport); /* this may be called from outside of turns */
+  tell_error(datagram_of(transport), err);
+  al_transport_release(transport);
+  return 0;
+}
+
+int al_datagram_send_nowhere(al_transport *transport, int error) {
+  return datagram_of(transport)->remote.len ? -EISCONN : drop_one(transport, error);
+}
+
 int al_datagram_sendto(al_transport *transport, const char *data, size_t len, const al_addr *addr) {
   al_datagram *d = datagram_of(transport);
   if (d->remote.len && addr && !al__addr_equal(addr, &d->remote)) return -EISCONN;
   if (d->remote.len) addr = &d->remote;
   if (!addr && !d->connected) return -EDESTADDRREQ;
-  if (transport->conn_lost) {
-    al__transport_drop_write(transport);
-    return 0;
-  }
-  int err = d->size ? -EAGAIN : send_now(d, data, len, addr);
+  int err = transport->conn_lost ? -ENOTCONN : d->size ? -EAGAIN : send_now(d, data, len, addr);
   if (!err) return 0;
-  if (is_passing(err)) return keep(d, data, len, addr);
-  al_transport_hold(transport); /* this may be called from outside of turns */
-  tell_error(d, err);
-  al_transport_release(transport);
-  return 0;
+  return is_passing(err) ? keep(d, data, len, addr) : drop_one(transport, err);
 }
 
 int al_datagram_remote(const al_transport *transport, al_addr *addr) {

@@ -174,6 +174,26 @@ helper.each_loop(function(kind, new_loop)
       end)
     end)
 
+    it("of an address that can't be found come at once, too", function()
+      with_loop(function(loop)
+        local server, at = endpoint(loop, { "127.0.0.1", 0 })
+        local client, transport = endpoint(loop, { "127.0.0.1", 0 })
+        transport:sendto("x", { "no-such-host.invalid", 9 })
+        transport:sendto("x", { "::1", 9 })
+        for i = 1, 2 do assert.is_true(aloop.isinstance(client.errors[i], aloop.gaierror)) end
+        assert.is_false(transport:is_closing())
+        transport:sendto("found", sockname(at))
+        assert.same({ "found" }, server:wait_got(1))
+        local other, connected = endpoint(loop, nil, sockname(at))
+        raises(aloop.ValueError, "Invalid address: must be nil or", connected.sendto, connected, "x",
+          { "no-such-host.invalid", 9 })
+        assert.same({}, other.errors)
+        for _, protocol in ipairs { client, server, other } do protocol:close() end
+        transport:sendto("x", { "no-such-host.invalid", 9 })
+        assert.equal(2, #client.errors)
+      end)
+    end)
+
     it("of callbacks are reported and end nothing", function()
       with_loop(function(loop, trial)
         local server, at = endpoint(loop, { "127.0.0.1", 0 })
