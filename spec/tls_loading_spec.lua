@@ -93,7 +93,10 @@ describe("OpenSSL", function()
       local aloop = require "aloop"
       aloop.sleep(0)
       print(aloop.isinstance(aloop.ValueError "x", aloop.SSLError))
+      local names = {}
+      for name in pairs(aloop) do names[name] = true end
+      print(names.run, names.subprocess, names.SSLContext, names.ssl, pcall(function() return aloop.ssl end))
     ]])
-    assert.equal("false\n", result.stdout)
+    assert.matches("^false\ntrue\ttrue\ttrue\tnil\tfalse\tSSLError: OpenSSL can't be loaded", result.stdout)
   end)
 end)
