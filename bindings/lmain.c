@@ -82,10 +82,30 @@ static void turn_main(lua_State *L, al_ctx *ctx, l_task *t) {
   if (error < 0) al_raise_os(L, ctx, error, NULL, NULL);
 }
 
+static int close_chunk(lua_State *L) { /* guard, error */
+  const l_task *t = *(l_task **)lua_touserdata(L, 1);
+  if (lua_isnil(L, 2) && t->f.state == AL_FUTURE_PENDING) lua_resetthread(t->co);
+  return 0;
+}
+
+/* os.exit(code, true) closes the state, which runs the <close> variables of Lua's main thread and no others. Those of
+ * the main chunk, though it has a coroutine of its own, are meant by that: as long as this value on the main thread's
+ * stack isn't closed by the end of main_body, which comes with an error if the task is still pending. */
+static void guard_chunk(lua_State *L, al_ctx *ctx, l_task *t) {
+  l_task **guard = lua_newuserdatauv(L, sizeof *guard, 0);
+  *guard = t;
+  lua_createtable(L, 0, 1);
+  al_ctx_pushfunction(L, ctx, close_chunk);
+  lua_setfield(L, -2, "__close");
+  lua_setmetatable(L, -2);
+  lua_toclose(L, -1);
+}
+
 static int main_body(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = new_main(L, ctx, lua_gettop(L) - 1); /* [1] task */
   ctx->main_task = t;
+  guard_chunk(L, ctx, t);
   start_main(L, ctx, t);
   if (t->f.state == AL_FUTURE_PENDING && !ctx->exiting) turn_main(L, ctx, t);
   if (ctx->exiting) return al_raise_exit(L, ctx);

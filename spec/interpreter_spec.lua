@@ -23,6 +23,23 @@ print(arg[0], select("#", ...))]],
   ["nothing.lua"] = "",
   ["init.lua"] = "print('init file')",
   ["closes.lua"] = "local c <close> = setmetatable({}, {__close = function() print('closed') end})\nerror('x')",
+  ["exits.lua"] = [[
+    local function closing(name, fails)
+      return setmetatable({}, { __close = function(_, e)
+        print(name, e)
+        if fails then error(name .. " fails") end
+      end })
+    end
+    local _ <close> = closing "one"
+    local _ <close> = closing("two", true)
+    pcall(function()
+      local _ <close> = closing "three"
+      coroutine.wrap(function()
+        local _ <close> = closing "of a coroutine"
+        os.exit(7, arg[1] == "close")
+      end)()
+    end)
+  ]],
 }
 
 -- Both interpreters run the same shell line, with $I in place of the interpreter's name; stdin is empty.
@@ -86,6 +103,7 @@ describe("as lua:", function()
       "$I -e 'os.exit(3)'", "$I -e 'os.exit(true)'", "$I -e 'os.exit(false)'", "$I -e 'os.exit(4, true)'",
       "$I -e 'setmetatable({}, {__gc = function() print(1) end})'",
       "$I -e 'setmetatable({}, {__gc = function() print(1) end}) os.exit(0, true)'",
+      "$I -e 'os.exit(4)' -e 'print(1)'", "$I exits.lua", "$I exits.lua close",
     },
     ["shows what scripts see of it"] = {
       "$I -e 'print(select(\"#\", ...))'", "$I -e 'print(collectgarbage(\"incremental\"))'",

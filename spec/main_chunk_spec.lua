@@ -153,6 +153,32 @@ describe("the main chunk", function()
     assert.equal("", result.stdout)
   end)
 
+  it("os.exit that closes the state runs its <close> variables, which can't wait then", function()
+    local SCRIPT = [[
+      local aloop = require "aloop"
+      aloop.create_task(function()
+        local _ <close> = aloop.defer(print, "of another task")
+        aloop.sleep(1000)
+      end)
+      local _ <close> = aloop.defer(print, "last")
+      local server <close> = aloop.start_server(print, "127.0.0.1", 0)
+      local _ <close> = aloop.defer(function() print(pcall(aloop.sleep, 0)) end)
+      local _ <close> = aloop.timeout(100)
+      aloop.sleep(0.001)
+    ]]
+    for _, exit in ipairs {
+      "os.exit(5, true)",
+      "pcall(function() local _ <close> = aloop.defer(os.exit, 5, true) end)",
+      "aloop.get_running_loop():call_soon(os.exit, 5, true) aloop.sleep(1000)",
+      "aloop.create_task(function() aloop.sleep(0) os.exit(5, true) end):await()",
+    } do
+      local result = run(SCRIPT .. exit)
+      assert.equal(5, result.code)
+      assert.matches("^false\tRuntimeError: 'sleep' [^\n]+\nlast\n$", result.stdout)
+      assert.equal("", result.stderr)
+    end
+  end)
+
   it("gets its arguments in ... and arg", function()
     assert.equal("a\tb c\n2\n", output_of([[
       print(...)
