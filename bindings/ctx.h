@@ -326,6 +326,7 @@ int al_argerror(lua_State *L, int arg, const char *text);
 int al_typeerror(lua_State *L, int arg, const char *expected);
 lua_Number al_checknumber(lua_State *L, int arg);
 lua_Integer al_checkinteger(lua_State *L, int arg);
+void al_checkany(lua_State *L, int arg);
 lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise);
 
 /* ---- options: keyword tables ------------------------------------------------------------------------------------- */
@@ -333,8 +334,12 @@ lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise);
 /* The option table at arg (nil or none: no options) of function f: raises "unknown option 'k' to 'f'" unless every key
  * stands in names (ended by NULL), and a type error if it is no table. Returns whether there is one. */
 bool al_options(lua_State *L, int arg, const char *f, const char *const *names);
+/* Raises "unknown option 'name' to 'f'". */
+int al_unknown_option(lua_State *L, const char *f, const char *name);
 /* Pushes the option's value (nil if there is no table) and returns its type. */
 int al_option(lua_State *L, int arg, const char *name);
+/* Is there a number with an integer value, be it a float's (2 ^ 16)? No string is taken for one. */
+bool al_isinteger(lua_State *L, int idx, lua_Integer *n);
 /* Raises "bad option 'name' to 'f' (expected expected, got type)". */
 int al_option_error(lua_State *L, const char *f, const char *name, const char *expected, int idx);
 /* Options of the table at arg to function f: what isn't given is `otherwise`; raise "bad option ...". */

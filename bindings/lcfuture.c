@@ -287,7 +287,7 @@ static int cfuture_set_result(lua_State *L) {
 static int cfuture_set_exception(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   handle *h = check_handle(L, ctx);
-  luaL_checkany(L, 2);
+  al_checkany(L, 2);
   al_parcel *error = al_marshal_error(L, ctx, 2, AL_MARSHAL_LOCAL);
   if (!al_cfuture_fail(h->f, error)) return refuse_state(L, ctx);
   al_mailbox_drain(ctx);

@@ -203,7 +203,7 @@ static int class_extend(lua_State *L) {
 }
 
 static int class_isinstance(lua_State *L) {
-  luaL_checkany(L, 1);
+  al_checkany(L, 1);
   check_class(L, 2);
   lua_pushboolean(L, lua_getmetatable(L, 1) && descends(L, lua_topointer(L, 2)));
   return 1;

@@ -200,7 +200,7 @@ l_future *al_ensure_future(lua_State *L, al_ctx *ctx, l_loop *loop, int idx) {
 static int ensure_future(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   static const char *const names[] = {"loop", NULL};
-  luaL_checkany(L, 1);
+  al_checkany(L, 1);
   l_loop *loop = NULL;
   if (al_options(L, 2, "ensure_future", names) && al_option(L, 2, "loop") != LUA_TNIL)
     loop = al_check_loop(L, ctx, lua_gettop(L));
@@ -217,7 +217,7 @@ static int ensure_future(lua_State *L) {
 static int await(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   al_check_wait(L, ctx, "await");
-  luaL_checkany(L, 1);
+  al_checkany(L, 1);
   lua_settop(L, 1);
   if (al_test_future(L, ctx, 1)) return al_await(L, ctx, 1);
   if (luaL_getmetafield(L, 1, "__await") != LUA_TNIL) {

@@ -227,17 +227,17 @@ static int incomplete_init(lua_State *L) {
   check_self(L);
   lua_settop(L, 4);
   if (lua_type(L, 2) != LUA_TSTRING) bad_argument(L, 2, "string");
-  if (!lua_isnil(L, 3) && !lua_isinteger(L, 3)) bad_argument(L, 3, "integer");
-  lua_pushvalue(L, 2);
-  lua_setfield(L, 1, "partial");
-  lua_pushvalue(L, 3);
-  lua_setfield(L, 1, "expected");
-  lua_Integer got = (lua_Integer)lua_rawlen(L, 2);
+  lua_Integer got = (lua_Integer)lua_rawlen(L, 2), expected;
   if (lua_isnil(L, 3)) {
     lua_pushfstring(L, "%I bytes read on a total of undefined expected bytes", got);
   } else {
-    lua_pushfstring(L, "%I bytes read on a total of %I expected bytes", got, lua_tointeger(L, 3));
+    if (!al_isinteger(L, 3, &expected)) bad_argument(L, 3, "integer");
+    lua_pushinteger(L, expected);
+    lua_setfield(L, 1, "expected");
+    lua_pushfstring(L, "%I bytes read on a total of %I expected bytes", got, expected);
   }
+  lua_pushvalue(L, 2);
+  lua_setfield(L, 1, "partial");
   lua_setfield(L, 1, "message");
   return init_end(L, 4);
 }
@@ -246,10 +246,11 @@ static int incomplete_init(lua_State *L) {
 static int overrun_init(lua_State *L) {
   check_self(L);
   lua_settop(L, 4);
-  if (!lua_isinteger(L, 3)) bad_argument(L, 3, "integer");
+  lua_Integer consumed;
+  if (!al_isinteger(L, 3, &consumed)) bad_argument(L, 3, "integer");
   lua_pushvalue(L, 2);
   lua_setfield(L, 1, "message");
-  lua_pushvalue(L, 3);
+  lua_pushinteger(L, consumed);
   lua_setfield(L, 1, "consumed");
   return init_end(L, 4);
 }

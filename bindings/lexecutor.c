@@ -103,9 +103,8 @@ static void make_pool(lua_State *L, al_ctx *ctx, executor *self, const design *d
 
 static size_t max_workers(lua_State *L, al_ctx *ctx, const char *f, const al_worker_ops *ops) {
   if (al_option(L, 2, "max_workers") == LUA_TNIL) return default_workers(ops);
-  int isint;
-  lua_Integer n = lua_tointegerx(L, -1, &isint);
-  if (lua_type(L, -1) != LUA_TNUMBER || !isint) al_option_error(L, f, "max_workers", "integer", -1);
+  lua_Integer n = 0;
+  if (!al_isinteger(L, -1, &n)) al_option_error(L, f, "max_workers", "integer", -1);
   if (n <= 0) al_raise(L, ctx, AL_C_ValueError, "'%s': max_workers must be greater than 0", f);
   return n > 10000 ? 10000 : (size_t)n;
 }

@@ -43,7 +43,7 @@ bool al_push_method(lua_State *L, int idx, const char *name) {
 }
 
 int al_check_fd(lua_State *L, al_ctx *ctx, int arg) {
-  luaL_checkany(L, arg);
+  al_checkany(L, arg);
   if (lua_type(L, arg) == LUA_TNUMBER) {
     lua_pushvalue(L, arg);
     return pop_number(L, ctx, arg);

@@ -336,7 +336,7 @@ static int future_set_result(lua_State *L) {
 static int future_set_exception(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   check_settable(L, ctx);
-  luaL_checkany(L, 2);
+  al_checkany(L, 2);
   lua_settop(L, 2);
   if (lua_istable(L, 2)) { /* a class stands for an error of it */
     lua_pushliteral(L, "__base");
@@ -463,7 +463,7 @@ static lua_Integer remove_handles(lua_State *L, int handles, int equal) {
 
 static int future_remove_done_callback(lua_State *L) {
   l_future *f = check_future(L, al_ctx_of(L));
-  luaL_checkany(L, 2);
+  al_checkany(L, 2);
   lua_settop(L, 2);
   lua_Integer removed = 0;
   if (f->state == AL_FUTURE_PENDING && lua_getiuservalue(L, 1, AL_FUTURE_UV_VALUE) == LUA_TTABLE) {

@@ -38,13 +38,33 @@ static bool push_method_name(lua_State *L, int f) {
   return false;
 }
 
+/* The same in one of the tables of the table on top (popped), as kill stands in aloop.signal. */
+static bool push_key_in_parts(lua_State *L, int f) {
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    if (!lua_istable(L, -1)) continue;
+    lua_pushvalue(L, -1);
+    if (!push_key_of(L, f)) continue;
+    lua_replace(L, -4);
+    lua_pop(L, 2);
+    return true;
+  }
+  lua_pop(L, 1);
+  return false;
+}
+
+/* Pushes the name of a function of the module; false if it is none. */
 static bool push_function_name(lua_State *L, int f) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   int type = lua_getfield(L, -1, "aloop");
   lua_remove(L, -2);
-  if (type == LUA_TTABLE) return push_key_of(L, f);
-  lua_pop(L, 1);
-  return false;
+  if (type != LUA_TTABLE) {
+    lua_pop(L, 1);
+    return false;
+  }
+  lua_pushvalue(L, -1);
+  if (!push_key_of(L, f)) return push_key_in_parts(L, f);
+  lua_remove(L, -2);
+  return true;
 }
 
 /* Pushes the name of the class at 1; false if there is none. */
@@ -113,6 +133,10 @@ lua_Integer al_checkinteger(lua_State *L, int arg) {
   return al_argerror(L, arg, "number has no integer representation");
 }
 
+void al_checkany(lua_State *L, int arg) {
+  if (lua_isnone(L, arg)) al_argerror(L, arg, "value expected");
+}
+
 lua_Integer al_optinteger(lua_State *L, int arg, lua_Integer otherwise) {
   return lua_isnoneornil(L, arg) ? otherwise : al_checkinteger(L, arg);
 }
@@ -137,16 +161,19 @@ static void check_behind(lua_State *L, int arg) {
   al_argerror(L, arg, lua_pushfstring(L, "option '%s' is out of place: options stand one before", lua_tostring(L, -1)));
 }
 
+int al_unknown_option(lua_State *L, const char *f, const char *name) {
+  al_where(L);
+  lua_pushfstring(L, "%sunknown option '%s' to '%s'", lua_tostring(L, -1), name, f);
+  return lua_error(L);
+}
+
 bool al_options(lua_State *L, int arg, const char *f, const char *const *names) {
   if (lua_gettop(L) > arg) check_behind(L, arg + 1);
   if (lua_isnoneornil(L, arg)) return false;
   if (!lua_istable(L, arg)) al_typeerror(L, arg, "table");
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
     if (is_known(L, -2, names)) continue;
-    const char *key = luaL_tolstring(L, -2, NULL);
-    al_where(L);
-    lua_pushfstring(L, "%sunknown option '%s' to '%s'", lua_tostring(L, -1), key, f);
-    lua_error(L);
+    al_unknown_option(L, f, luaL_tolstring(L, -2, NULL));
   }
   return true;
 }
@@ -163,6 +190,12 @@ int al_option_error(lua_State *L, const char *f, const char *name, const char *e
   al_where(L);
   lua_pushfstring(L, "%sbad option '%s' to '%s' (%s expected, got %s)", lua_tostring(L, -1), name, f, expected, got);
   return lua_error(L);
+}
+
+bool al_isinteger(lua_State *L, int idx, lua_Integer *n) {
+  int isint = 0;
+  if (lua_type(L, idx) == LUA_TNUMBER) *n = lua_tointegerx(L, idx, &isint);
+  return isint;
 }
 
 int al_int_option(lua_State *L, int arg, const char *f, const char *name, int otherwise) {

@@ -598,8 +598,7 @@ static int reader_new(lua_State *L) {
   lua_Integer limit = AL_STREAM_LIMIT;
   al_options(L, 2, "StreamReader", names);
   if (al_option(L, 2, "limit") != LUA_TNIL) {
-    if (!lua_isinteger(L, -1)) return al_option_error(L, "StreamReader", "limit", "integer", -1);
-    limit = lua_tointeger(L, -1);
+    if (!al_isinteger(L, -1, &limit)) return al_option_error(L, "StreamReader", "limit", "integer", -1);
     al_reader_check_limit(L, ctx, limit);
   }
   init(al_new_instance(L, 1, AL_C_StreamReader, sizeof(l_reader), UV_COUNT), (size_t)limit);

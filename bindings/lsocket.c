@@ -447,7 +447,7 @@ static int socket_recvfrom_into(lua_State *L) {
 
 static int socket_setblocking(lua_State *L) {
   int fd = check_fd(L), flags = fcntl(fd, F_GETFL);
-  luaL_checkany(L, 2);
+  al_checkany(L, 2);
   bool blocking = lua_toboolean(L, 2);
   int wanted = blocking ? flags & ~O_NONBLOCK : flags | O_NONBLOCK;
   if (flags < 0 || fcntl(fd, F_SETFL, wanted) < 0) return raise_errno(L);
@@ -480,7 +480,7 @@ static int socket_detach(lua_State *L) {
 /* ---- methods of TransportSocket ---------------------------------------------------------------------------------- */
 
 static int view_setblocking(lua_State *L) {
-  luaL_checkany(L, 2);
+  al_checkany(L, 2);
   if (!lua_toboolean(L, 2)) return 0;
   return al_raise(L, al_ctx_of(L), AL_C_ValueError, "setblocking(): transport sockets cannot be blocking");
 }

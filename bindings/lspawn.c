@@ -344,7 +344,7 @@ static void read_numbers(lua_State *L, call *c) {
 static void read_options(lua_State *L, call *c, const l_loop *loop) {
   luaL_checkstack(L, LUA_MINSTACK, NULL);
   al_options(L, c->options, c->f, option_names);
-  if (!c->of_process && al_option_given(L, c->options, "limit")) luaL_error(L, "unknown option 'limit' to '%s'", c->f);
+  if (!c->of_process && al_option_given(L, c->options, "limit")) al_unknown_option(L, c->f, "limit");
   if (c->shell) check_shell_command(L, c);
   check_refused_options(L, c);
   c->o = AL_SPAWN_DEFAULTS;

@@ -23,8 +23,9 @@ static void refuse(lua_State *L, const char *expected) {
 }
 
 static lua_Integer check_integer(lua_State *L) {
-  if (!lua_isinteger(L, VALUE)) refuse(L, "integer");
-  return lua_tointeger(L, VALUE);
+  lua_Integer n = 0;
+  if (!al_isinteger(L, VALUE, &n)) refuse(L, "integer");
+  return n;
 }
 
 static bool check_boolean(lua_State *L) {

@@ -129,7 +129,7 @@ static int task_get_name(lua_State *L) {
 
 static int task_set_name(lua_State *L) {
   check_task(L, al_ctx_of(L));
-  luaL_checkany(L, 2);
+  al_checkany(L, 2);
   al_task_set_name(L, 1, 2);
   return 0;
 }

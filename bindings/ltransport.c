@@ -415,6 +415,14 @@ int al_transport_write_data(lua_State *L) {
   return err ? raise_write_error(L, err, "write") : 0;
 }
 
+static void refuse_item(lua_State *L, lua_Integer i) {
+  const char *got = luaL_typename(L, -1);
+  al_where(L);
+  lua_pushfstring(L, "%sbad item #%I in the list for 'writelines' (string or buffer expected, got %s)",
+                  lua_tostring(L, -1), i, got);
+  lua_error(L);
+}
+
 /* Pushes all of the list at 2 as one string; small lists of small strings are what this is used for, and one send(2) is
  * worth more than the copy. */
 static void join_list(lua_State *L, al_ctx *ctx, lua_Integer n) {
@@ -429,9 +437,7 @@ static void join_list(lua_State *L, al_ctx *ctx, lua_Integer n) {
       data = buffer->data;
       len = buffer->size;
     }
-    if (!data)
-      luaL_error(L, "bad item #%d in the list for 'writelines' (string or buffer expected, got %s)", (int)i,
-                 luaL_typename(L, -1));
+    if (!data) refuse_item(L, i);
     lua_pushlstring(L, data, len);
     lua_remove(L, -2);
     luaL_addvalue(&b);
@@ -480,8 +486,8 @@ static size_t mark(lua_State *L, const char *name) {
   static const char *const f = "set_write_buffer_limits";
   size_t value = SIZE_MAX;
   if (al_option(L, 2, name) != LUA_TNIL) {
-    if (!lua_isinteger(L, -1)) al_option_error(L, f, name, "integer", -1);
-    lua_Integer n = lua_tointeger(L, -1);
+    lua_Integer n;
+    if (!al_isinteger(L, -1, &n)) al_option_error(L, f, name, "integer", -1);
     if (n < 0) al_raise(L, al_ctx_of(L), AL_C_ValueError, "%s (%I) must not be negative", name, n);
     value = (size_t)n;
   }

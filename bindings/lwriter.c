@@ -57,14 +57,17 @@ static int call_transport(lua_State *L, const char *method) {
   return lua_gettop(L);
 }
 
+/* A string goes straight to the transport of ours; what may be refused goes to the method, which is named then. */
 static int writer_write(lua_State *L) {
+  bool is_string = lua_gettop(L) == 2 && lua_type(L, 2) == LUA_TSTRING;
+  if (!is_string) return call_transport(L, "write");
   push_transport(L);
+  if (!test_transport(L, -1)) {
+    lua_settop(L, 2);
+    return call_transport(L, "write");
+  }
   lua_replace(L, 1);
-  if (test_transport(L, 1)) return al_transport_write_data(L);
-  lua_getfield(L, 1, "write");
-  lua_insert(L, 1);
-  lua_call(L, lua_gettop(L) - 1, 0);
-  return 0;
+  return al_transport_write_data(L);
 }
 
 static int writer_writelines(lua_State *L) { return call_transport(L, "writelines"); }

@@ -489,7 +489,7 @@ void al_transport_get_limits(const al_transport *transport, size_t *low, size_t 
 
 int al_transport_set_limits(al_transport *transport, size_t high, size_t low) {
   const size_t derive = SIZE_MAX;
-  if (high == derive) high = low == derive ? default_high(transport) : low > derive / 4 ? derive : 4 * low;
+  if (high == derive) high = low == derive ? default_high(transport) : low > PTRDIFF_MAX / 4 ? PTRDIFF_MAX : 4 * low;
   if (low == derive) low = high / 4;
   if (high < low) return -EINVAL;
   transport->high = high;

@@ -67,6 +67,46 @@ describe("a wrong argument", function()
     end
   end)
 
+  it("is told with the name of what hands it on, or stands in a table of the module", function()
+    loop:run_until_complete(function()
+      local server <close> = aloop.start_unix_server(function(_, writer) writer:close() end, "\0" .. tostring({}))
+      local _, writer = aloop.open_unix_connection(server.sockets[1]:getsockname())
+      local closed <close> = writer -- luacheck: ignore
+      for _, call in ipairs {
+        { "bad argument #1 to 'write' (string or buffer expected, got number)", writer.write, writer, 5 },
+        { "bad argument #2 to 'write' (number expected, got table)", writer.write, writer, "x", {} },
+        { "bad argument #1 to 'kill' (number expected, got no value)", aloop.signal.kill },
+        { "bad argument #1 to 'set_name' (value expected)", aloop.current_task().set_name, aloop.current_task() },
+      } do
+        local message = message_of(table.unpack(call, 2))
+        assert.truthy(message:find(call[1], 1, true), message)
+      end
+      local message = message_of(writer.writelines, writer, { "x", 5 })
+      assert.matches("^spec/arguments_spec.lua:%d+: bad item #2 in the list for 'writelines'", message)
+    end)
+  end)
+
+  it("is none if it is a float with the value of an integer", function()
+    loop:run_until_complete(function()
+      assert.equal("<StreamReader limit=1024>", tostring(aloop.StreamReader { limit = 2 ^ 10 }))
+      local server <close> = aloop.start_unix_server(function(reader, writer)
+        reader:read()
+        writer:close()
+      end, "\0" .. tostring({}), { limit = 2 ^ 16 })
+      local _, writer = aloop.open_unix_connection(server.sockets[1]:getsockname(), { limit = 2 ^ 16 })
+      local closed <close> = writer -- luacheck: ignore
+      writer.transport:set_write_buffer_limits { high = 2 ^ 12, low = 2 ^ 12 / 2 }
+      assert.same({ 2048, 4096 }, { writer.transport:get_write_buffer_limits() })
+      local file <close> = assert(io.tmpfile())
+      file:write(("x"):rep(100)):flush()
+      assert.equal(50, loop:sendfile(writer.transport, file, 100 / 4, 100 / 2))
+    end)
+    assert.equal("integer", math.type(aloop.LimitOverrunError("m", 2 ^ 3).consumed))
+    assert.equal(8, aloop.IncompleteReadError("x", 2 ^ 3).expected)
+    helper.type_error("bad option 'limit' to 'StreamReader' (integer expected, got number)", aloop.StreamReader,
+      { limit = 2.5 })
+  end)
+
   it("of a class names the class", function()
     local message = message_of(function() aloop.Future(loop) end)
     assert.truthy(message:find("bad argument #1 to 'Future' (table expected, got SelectorEventLoop)", 1, true), message)

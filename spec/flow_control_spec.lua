@@ -57,6 +57,8 @@ helper.each_loop(function(_, new_loop)
       assert.same({ 5, 7 }, limits { high = 7, low = 5 })
       assert.same({ 16384, 65536 }, limits {})
       assert.same({ 16384, 65536 }, limits())
+      assert.same({ math.maxinteger, math.maxinteger }, limits { low = math.maxinteger })
+      assert.same({ 16384, 65536 }, limits {})
       for _, bad in ipairs { { high = 1, low = 2 }, { high = -1 }, { low = -1 }, { high = 5, low = -5 } } do
         raises(aloop.ValueError, nil, transport.set_write_buffer_limits, transport, bad)
       end

@@ -33,15 +33,22 @@ local function check_file(name, file)
   end
 end
 
+-- The integer, be it a float's (size / 2).
+local function check_integer(n, name, value)
+  return type(value) == "number" and math.tointeger(value) or check.bad_argument(n, name, "integer", value)
+end
+
+-- offset, count
 local function check_part(name, offset, count)
-  if math.type(offset) ~= "integer" then check.bad_argument(3, name, "integer", offset) end
-  if count ~= nil and math.type(count) ~= "integer" then check.bad_argument(4, name, "integer", count) end
+  offset = check_integer(3, name, offset)
+  count = count and check_integer(4, name, count)
   if count and count <= 0 then
     error(core.ValueError(("count must be a positive integer (got %d)"):format(count)))
   end
   if offset < 0 then
     error(core.ValueError(("offset must be a non-negative integer (got %d)"):format(offset)))
   end
+  return offset, count
 end
 
 -- ---- without the kernel ---------------------------------------------------------------------------------------------
@@ -102,7 +109,7 @@ function sendfile.sock_sendfile(loop, sock, file, offset, count, options, ...)
   if core.sock_type(loop, sock) ~= SOCK_STREAM then
     error(core.ValueError("only SOCK_STREAM type sockets are supported"))
   end
-  check_part(name, offset, count)
+  offset, count = check_part(name, offset, count)
   local sent = has_descriptor(file) and core.sendfile(loop, sock, file, offset, count)
   if sent then return sent end
   if options.fallback == false then
@@ -125,7 +132,7 @@ function sendfile.sendfile(loop, transport, file, offset, count, options, ...)
   if not core.isinstance(transport, core.BaseTransport) then check.bad_argument(1, name, "Transport", transport) end
   offset = offset or 0
   check_file(name, file)
-  check_part(name, offset, count)
+  offset, count = check_part(name, offset, count)
   if transport:is_closing() then error(core.RuntimeError("Transport is closing")) end
   if not core.isinstance(transport, core.Transport) then
     error(core.RuntimeError(("sendfile is not supported for transport %s"):format(tostring(transport))))

@@ -56,9 +56,9 @@ local function split(name, options)
   for key, value in pairs(options) do
     rest[key] = value
   end
-  local limit = rest.limit or DEFAULT_LIMIT
+  local limit = math.tointeger(rest.limit or DEFAULT_LIMIT)
   rest.limit = nil
-  if math.type(limit) ~= "integer" then
+  if not limit then
     check.fail(("bad option 'limit' to '%s' (integer expected, got float)"):format(name))
   end
   return limit, rest
