@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { UV_KEYS = 1 }; /* table: descriptor → its key {fileobj, fd, events, data} */
+enum { UV_KEYS = 1, UV_FDS }; /* tables: descriptor → its key {fileobj, fd, events, data}; fileobj → descriptor */
 enum { MAX_EVENTS = 64 };
 
 typedef struct l_selector {
@@ -41,9 +41,29 @@ static l_selector *check_open(lua_State *L) {
 
 static void push_keys(lua_State *L) { lua_getiuservalue(L, 1, UV_KEYS); }
 
+/* Descriptor of the value at 2, as it was registered: an object may have been closed since. */
+static int known_fd(lua_State *L) {
+  lua_getiuservalue(L, 1, UV_FDS);
+  lua_pushvalue(L, 2);
+  bool known = lua_rawget(L, -2) != LUA_TNIL;
+  int fd = (int)lua_tointeger(L, -1);
+  lua_pop(L, 2);
+  return known ? fd : al_check_fd(L, al_ctx_of(L), 2);
+}
+
+/* The descriptor that the value on top (popped) is known by from now on; nil: by none. */
+static void set_known(lua_State *L, int fileobj) {
+  fileobj = lua_absindex(L, fileobj);
+  lua_getiuservalue(L, 1, UV_FDS);
+  lua_pushvalue(L, fileobj);
+  lua_pushvalue(L, -3);
+  lua_rawset(L, -3);
+  lua_pop(L, 2);
+}
+
 /* Pushes the table of keys and the key of the value at 2, which must be registered. */
 static int check_key(lua_State *L) {
-  int fd = al_check_fd(L, al_ctx_of(L), 2);
+  int fd = known_fd(L);
   push_keys(L);
   if (lua_rawgeti(L, -1, fd) == LUA_TNIL)
     al_raise(L, al_ctx_of(L), AL_C_LookupError, "%s is not registered", luaL_tolstring(L, 2, NULL));
@@ -79,6 +99,8 @@ static void push_key(lua_State *L, int fd) {
 static int watch(lua_State *L, l_selector *s, int fd, unsigned events) {
   push_key(L, fd);
   set_events(L, s, fd, events);
+  lua_pushinteger(L, fd);
+  set_known(L, 2);
   lua_pushvalue(L, -1);
   lua_rawseti(L, 5, fd);
   return 1;
@@ -103,6 +125,8 @@ static int selector_modify(lua_State *L) {
   lua_settop(L, 4);
   unsigned events = check_events(L, 3);
   int fd = check_key(L);
+  lua_getfield(L, -1, "fileobj");
+  lua_replace(L, 2);
   return watch(L, s, fd, events);
 }
 
@@ -114,52 +138,67 @@ static int selector_unregister(lua_State *L) {
   al_selector_set(s->s, fd, 0);
   lua_pushnil(L);
   lua_rawseti(L, 3, fd);
+  lua_getfield(L, 4, "fileobj");
+  lua_pushnil(L);
+  set_known(L, -2);
+  lua_settop(L, 4);
   return 1;
 }
 
 static int64_t check_timeout(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return -1;
   double seconds = al_checknumber(L, arg);
-  if (!(seconds > 0)) return 0;
+  if (isnan(seconds)) al_raise(L, al_ctx_of(L), AL_C_ValueError, "'select': timeout must not be NaN");
+  if (seconds <= 0) return 0;
   return seconds > 9e9 ? -1 : (int64_t)ceil(seconds * 1e9);
 }
 
-/* Pushes the array of {key, events}. */
-static void push_ready(lua_State *L, const al_selected *ready, int n) {
-  lua_createtable(L, n, 0);
-  push_keys(L);
-  for (int i = 0, place = 0; i < n; i++) {
+enum { READY = 3, KEYS, SEEN }; /* stack places in select: the array of {key, events}, the keys, descriptors in READY */
+
+/* Appends what is ready; false if some of it was there before. */
+static bool add_ready(lua_State *L, const al_selected *ready, int n) {
+  for (int i = 0; i < n; i++) {
+    lua_settop(L, SEEN);
+    if (lua_rawgeti(L, SEEN, ready[i].fd) != LUA_TNIL) return false;
+    lua_pushboolean(L, true);
+    lua_rawseti(L, SEEN, ready[i].fd);
     if (ready[i].events == 0) continue;
     lua_createtable(L, 2, 0);
-    lua_rawgeti(L, -2, ready[i].fd);
+    lua_rawgeti(L, KEYS, ready[i].fd);
     lua_rawseti(L, -2, 1);
     lua_pushinteger(L, ready[i].events);
     lua_rawseti(L, -2, 2);
-    lua_rawseti(L, -3, ++place);
+    lua_rawseti(L, READY, (lua_Integer)lua_rawlen(L, READY) + 1);
   }
-  lua_pop(L, 1);
+  return true;
 }
 
-/* select([timeout]): blocks the thread */
+/* select([timeout]): blocks the thread. Those that one wait has no room for are told by the next, before others. */
 static int selector_select(lua_State *L) {
   l_selector *s = check_open(L);
+  int64_t timeout_ns = check_timeout(L, 2);
+  lua_settop(L, 2);
+  lua_newtable(L);
+  push_keys(L);
+  lua_newtable(L);
   al_selected ready[MAX_EVENTS];
-  int n = al_selector_wait(s->s, ready, MAX_EVENTS, check_timeout(L, 2));
+  int n = al_selector_wait(s->s, ready, MAX_EVENTS, timeout_ns);
+  while (n > 0 && add_ready(L, ready, n) && n == MAX_EVENTS) n = al_selector_wait(s->s, ready, MAX_EVENTS, 0);
   if (n < 0) return al_raise_os(L, al_ctx_of(L), n, NULL, NULL);
-  push_ready(L, ready, n);
+  lua_settop(L, READY);
   return 1;
 }
 
 static int selector_get_key(lua_State *L) {
-  check_open(L);
+  if (check_self(L)->closed) return al_raise(L, al_ctx_of(L), AL_C_RuntimeError, "Selector is closed");
   lua_settop(L, 2);
   check_key(L);
   return 1;
 }
 
-/* get_map() → a table descriptor → key, the caller's own */
+/* get_map() → a table descriptor → key, the caller's own; nil once closed */
 static int selector_get_map(lua_State *L) {
-  check_self(L);
+  if (check_self(L)->closed) return 0;
   lua_settop(L, 1);
   lua_newtable(L);
   push_keys(L);
@@ -172,13 +211,20 @@ static int selector_get_map(lua_State *L) {
   return 1;
 }
 
+static void new_tables(lua_State *L, int idx) {
+  idx = lua_absindex(L, idx);
+  for (int place = UV_KEYS; place <= UV_FDS; place++) {
+    lua_newtable(L);
+    lua_setiuservalue(L, idx, place);
+  }
+}
+
 static int selector_close(lua_State *L) {
   l_selector *s = check_self(L);
   if (s->s) al_selector_close(s->s);
   s->s = NULL;
   s->closed = true;
-  lua_newtable(L);
-  lua_setiuservalue(L, 1, UV_KEYS);
+  new_tables(L, 1);
   return 0;
 }
 
@@ -187,9 +233,8 @@ static int selector_new(lua_State *L) {
   bool ok = lua_istable(L, 1) && lua_getfield(L, 1, "__selector") == LUA_TLIGHTUSERDATA &&
             lua_touserdata(L, -1) == (const void *)&selector_tag;
   if (!ok) return al_typeerror(L, 1, "class of selectors");
-  al_new_instance(L, 1, AL_C_Object, sizeof(l_selector), 1);
-  lua_newtable(L);
-  lua_setiuservalue(L, -2, UV_KEYS);
+  al_new_instance(L, 1, AL_C_Object, sizeof(l_selector), UV_FDS);
+  new_tables(L, -1);
   return 1;
 }
 

@@ -13,7 +13,8 @@
 
 typedef struct sel_select {
   fd_set reading, writing;
-  int n; /* all that are watched are below */
+  int n;     /* all that are watched are below */
+  int first; /* where looking for ready ones begins: after those that were told last, if there was no room for all */
   uint64_t keys[FD_SETSIZE];
 } sel_select;
 
@@ -61,14 +62,15 @@ static int select_wait(void *state, al__event *events, int max, int64_t timeout_
   fd_set in = self->reading, out = self->writing;
   int ready = pselect(self->n, &in, &out, NULL, al__timespec(&ts, timeout_ns), NULL);
   if (ready < 0) return errno == EINTR ? 0 : errno == EBADF ? find_bad(self, events, max) : -errno;
-  _Static_assert(FD_SETSIZE <= AL_EVENTS_PER_WAIT, "max is never reached, so none is left out");
-  int n = 0;
-  for (int fd = 0; ready > 0 && fd < self->n && n < max; fd++) {
+  int n = 0, fd = self->first < self->n ? self->first : 0;
+  for (int seen = 0; ready > 0 && seen < self->n && n < max; seen++) {
     unsigned got = 0;
     if (FD_ISSET(fd, &in)) got |= AL_POLL_IN, ready--;
     if (FD_ISSET(fd, &out)) got |= AL_POLL_OUT, ready--;
     if (got) events[n++] = (al__event){.key = self->keys[fd], .events = got};
+    if (++fd == self->n) fd = 0;
   }
+  self->first = ready > 0 ? fd : 0;
   return n;
 }
 

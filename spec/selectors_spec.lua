@@ -97,6 +97,42 @@ for _, name in ipairs { "EpollSelector", "PollSelector", "SelectSelector" } do
       end)
     end)
 
+    it("knows an object that was closed meanwhile", function()
+      with_pair(Selector, function(selector, a)
+        local key = selector:register(a, READ, "data")
+        a:close()
+        assert.equal(key, selector:get_key(a))
+        assert.equal(key, selector:unregister(a))
+        assert.same({}, selector:get_map())
+        raises(aloop.ValueError, "Invalid file descriptor", selector.unregister, selector, a)
+      end)
+    end)
+
+    it("modify by the number leaves the object that was registered", function()
+      with_pair(Selector, function(selector, a)
+        selector:register(a, READ)
+        assert.equal(a, selector:modify(a:fileno(), WRITE).fileobj)
+        assert.equal(a, selector:unregister(a:fileno()).fileobj)
+        raises(aloop.LookupError, "is not registered", selector.unregister, selector, a)
+      end)
+    end)
+
+    it("select tells all that is ready, however much", function()
+      with_pair(Selector, function(selector, a)
+        local objects = {}
+        for i = 1, 200 do
+          objects[i] = a:dup()
+          selector:register(objects[i], WRITE)
+        end
+        for _ = 1, 2 do
+          local ready, count = selector:select(), 0
+          for _ in pairs(by_fd(ready)) do count = count + 1 end
+          assert.same({ 200, 200 }, { #ready, count })
+        end
+        for _, object in ipairs(objects) do object:close() end
+      end)
+    end)
+
     it("refuses events and descriptors that are none", function()
       with_pair(Selector, function(selector, a)
         for _, events in ipairs { 0, 4, -1, 7 } do
@@ -105,6 +141,7 @@ for _, name in ipairs { "EpollSelector", "PollSelector", "SelectSelector" } do
         raises(aloop.ValueError, "Invalid file", selector.register, selector, {}, READ)
         raises(aloop.ValueError, "Invalid file", selector.register, selector, -1, READ)
         type_error("selector expected", selector.register, {}, a, READ)
+        raises(aloop.ValueError, "'select': timeout must not be NaN", selector.select, selector, 0 / 0)
         assert.same({}, selector:get_map())
       end)
     end)
@@ -116,6 +153,8 @@ for _, name in ipairs { "EpollSelector", "PollSelector", "SelectSelector" } do
         selector:close()
         raises(aloop.ValueError, "closed", selector.select, selector, 0)
         raises(aloop.ValueError, "closed", selector.register, selector, a, READ)
+        raises(aloop.RuntimeError, "closed", selector.get_key, selector, a)
+        assert.is_nil(selector:get_map())
       end)
     end)
 
