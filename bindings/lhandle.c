@@ -83,7 +83,7 @@ static void run_handle(al_loop *loop, al_handle *core) {
   } else {
     call_in_context(ctx, L, h, 3);
   }
-  if (began) al_loop_check_slow(L, h->loop, 3, al_time_ns() - began);
+  if (began) h->loop->told_slow |= al_loop_check_slow(L, h->loop, 3, al_time_ns() - began) && h->keep;
   al_unanchor_end(ctx);
   al_leave(ctx, L);
 }
@@ -177,21 +177,30 @@ void al_handle_drop(al_ctx *ctx, l_handle *h) {
 
 /* ---- methods ----------------------------------------------------------------------------------------------------- */
 
+/* Lets go of callback and arguments; in debug mode their text stays, for reports. */
+static void let_go(lua_State *L, const al_ctx *ctx, l_handle *h) {
+  const l_loop *loop = h->slot ? h->loop : ctx->running; /* its own is sure to exist only while it is queued */
+  if (loop && al_loop_debug(loop->loop))
+    al_handle_push_text(L, h, 1);
+  else
+    lua_pushnil(L);
+  h->cancelled = true;
+  lua_setiuservalue(L, 1, UV_CALLBACK);
+  for (int i = 1; i <= h->nargs; i++) {
+    lua_pushnil(L);
+    lua_setiuservalue(L, 1, UV_CALLBACK + i);
+  }
+}
+
 static int handle_cancel(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   l_handle *h = al_check(L, ctx, 1, AL_C_Handle);
   if (h->cancelled) return 0;
-  bool pending = h->slot != 0; /* only then the loop is sure to exist */
-  h->cancelled = true;
-  if (pending && al_loop_debug(h->loop->loop)) al_handle_remember_repr(L, ctx, h, 1);
-  if (pending && h->keep)
+  let_go(L, ctx, h);
+  if (h->slot && h->keep)
     al_watch_cancel(L, ctx, h, 1);
-  else if (pending)
+  else if (h->slot)
     al_handle_drop(ctx, h);
-  for (int i = 0; i <= h->nargs; i++) { /* lets go of what it held */
-    lua_pushnil(L);
-    lua_setiuservalue(L, 1, UV_CALLBACK + i);
-  }
   return 0;
 }
 

@@ -79,8 +79,8 @@ int al_raise_exit(lua_State *L, al_ctx *ctx);
 #define AL_SLOW_CALLBACK 0.1 /* slow_callback_duration of a new loop, in seconds */
 void al_loop_set_slow_callback(l_loop *loop, double seconds);
 
-/* Debug mode: warns if the callback whose object is at idx took too long. Never throws. */
-void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns);
+/* Debug mode: warns if the callback whose object is at idx took too long; did it? Never throws. */
+bool al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns);
 
 void al_loop_init_collector(l_loop *loop);
 /* Debug mode: has the garbage collected soon, for the errors that nobody took; at most once a second. */

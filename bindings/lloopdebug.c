@@ -11,11 +11,10 @@
 /* ---- slow callbacks ---------------------------------------------------------------------------------------------- */
 
 static void slow_io(al_loop *core, al_handle *handle, int64_t took_ns) {
-  if (handle && (al_handle_is_ours(handle) || al_task_is_step(handle))) return; /* they tell it themselves */
   l_loop *loop = al_loop_data(core);
-  bool told = loop->told_slow; /* with the protocol's method */
+  bool told = loop->told_slow; /* with the protocol's method, or the handle of the watch */
   loop->told_slow = false;
-  if (told) return;
+  if (told || (handle && (al_handle_is_ours(handle) || al_task_is_step(handle)))) return; /* they tell it themselves */
   al_warn(loop->ctx, NULL, "Executing %s took %.3f seconds", handle ? "a callback of aloop" : "the callbacks of I/O",
           (double)took_ns / 1e9);
 }
@@ -47,13 +46,14 @@ static int slow_body(lua_State *L) {
   return 0;
 }
 
-void al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns) {
-  if (took_ns < loop->slow_ns) return;
+bool al_loop_check_slow(lua_State *L, l_loop *loop, int idx, int64_t took_ns) {
+  if (took_ns < loop->slow_ns) return false;
   slow_text s = {loop, took_ns};
   lua_pushcfunction(L, slow_body);
   lua_pushlightuserdata(L, &s);
   lua_pushvalue(L, idx);
   if (lua_pcall(L, 2, 0, 0) != LUA_OK) lua_pop(L, 1);
+  return true;
 }
 
 void al_loop_set_slow_callback(l_loop *loop, double seconds) {

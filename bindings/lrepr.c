@@ -168,12 +168,11 @@ static void add_call(lua_State *L, luaL_Buffer *b, l_handle *h, int idx) {
   luaL_addstring(b, h->nargs ? ")" : "()");
 }
 
-/* Pushes the text of the call. */
-static void push_call_text(lua_State *L, l_handle *h, int idx) {
-  lua_getiuservalue(L, idx, 1);
-  bool gone = lua_isnil(L, -1);
+void al_handle_push_text(lua_State *L, l_handle *h, int idx) {
+  int type = lua_getiuservalue(L, idx, 1);
+  if (h->cancelled && type == LUA_TSTRING) return;
   lua_pop(L, 1);
-  if (gone) {
+  if (type == LUA_TNIL) {
     lua_pushliteral(L, "");
     return;
   }
@@ -181,16 +180,6 @@ static void push_call_text(lua_State *L, l_handle *h, int idx) {
   luaL_buffinit(L, &b);
   add_call(L, &b, h, idx);
   luaL_pushresult(&b);
-}
-
-void al_handle_remember_repr(lua_State *L, al_ctx *ctx, l_handle *h, int idx) {
-  al_push_place(L, ctx, idx);
-  push_call_text(L, h, idx);
-  push_traces(L, ctx);
-  lua_pushvalue(L, idx);
-  lua_pushfstring(L, "%s; %s", lua_isnil(L, -4) ? "?" : lua_tostring(L, -4), lua_tostring(L, -3));
-  lua_rawset(L, -3);
-  lua_pop(L, 3);
 }
 
 void al_handle_repr(lua_State *L, al_ctx *ctx, l_handle *h, int idx) {
@@ -203,7 +192,7 @@ void al_handle_repr(lua_State *L, al_ctx *ctx, l_handle *h, int idx) {
     lua_pushfstring(L, " when=%f", h->when);
     luaL_addvalue(&b);
   }
-  push_call_text(L, h, idx);
+  al_handle_push_text(L, h, idx);
   if (*lua_tostring(L, -1)) luaL_addchar(&b, ' ');
   luaL_addvalue(&b);
   add_place(L, ctx, &b, idx);
@@ -217,7 +206,7 @@ typedef struct description {
 
 static int describe_body(lua_State *L) {
   l_handle *h = lua_touserdata(L, 1);
-  push_call_text(L, h, 2);
+  al_handle_push_text(L, h, 2);
   return 1;
 }
 

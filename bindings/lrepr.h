@@ -22,8 +22,8 @@ void al_add_repr(lua_State *L, luaL_Buffer *b, int idx);
 
 /* Pushes <Handle …> of the handle at idx. */
 void al_handle_repr(lua_State *L, al_ctx *ctx, l_handle *handle, int idx);
-/* Keeps the text of callback and arguments for after the cancellation that lets go of them. */
-void al_handle_remember_repr(lua_State *L, al_ctx *ctx, l_handle *handle, int idx);
+/* Pushes the text of callback and arguments. A cancelled handle may have it in place of the callback. */
+void al_handle_push_text(lua_State *L, l_handle *handle, int idx);
 /* Writes "Exception in callback " and the callback with its arguments to buf. Never throws. */
 void al_handle_describe(lua_State *L, l_handle *handle, int idx, char *buf, size_t size);
 

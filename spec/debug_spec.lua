@@ -61,6 +61,45 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    it("is told of once if it is a watch's", function()
+      helper.with_loop(new_loop, function(loop, trial)
+        local a, b = aloop.socket.socketpair()
+        local n = 0
+        local function slow()
+          n = n + 1
+          block(loop, 0.03)
+        end
+        loop.slow_callback_duration = 0.02
+        loop:set_debug(true)
+        loop:add_writer(a, function()
+          loop:remove_writer(a)
+          slow()
+        end)
+        trial:wait_until(function() return n == 1 end)
+        loop:call_soon(slow) -- it does not hang on what was told before
+        trial:wait_until(function() return n == 2 end)
+        for _ = 1, 2 do trial:take_log("^Executing <Handle") end
+        assert.is_false((pcall(trial.take_log, trial, "^Executing")))
+        a:close()
+        b:close()
+      end)
+    end)
+
+    it("is shown although it has cancelled its own handle", function()
+      helper.drive(new_loop, function(loop, trial)
+        loop.slow_callback_duration = 0.02
+        loop:set_debug(true)
+        local handle
+        handle = loop:call_soon(function()
+          handle:cancel()
+          block(loop, 0.03)
+        end, "an argument")
+        helper.turn(loop)
+        local message = trial:take_log("^Executing <Handle cancelled .*took")
+        assert.matches("debug_spec%.lua:%d+>%('an argument'%) created at", message)
+      end)
+    end)
+
     it("may be a timer or a step of a task", function() -- row: debug.slow_callback_log
       helper.drive(new_loop, function(loop, trial)
         loop.slow_callback_duration = 0.02

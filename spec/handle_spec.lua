@@ -121,6 +121,10 @@ describe("Handle", function()
       local made = loop:call_soon(nop)
       assert.matches("created at .*handle_spec%.lua:%d+", tostring(made))
       made:cancel()
+      for _, cancelled in ipairs { loop:call_soon(nop, "kept", 1), loop:call_later(100, nop, "kept", 1) } do
+        cancelled:cancel()
+        assert.matches("^<%w+ cancelled .*handle_spec%.lua:7>%('kept', 1%) created at", tostring(cancelled))
+      end
     end)
   end)
 end)
