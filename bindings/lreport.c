@@ -167,22 +167,42 @@ static void next_key(lua_State *L) {
   }
 }
 
-/* Pushes what a context inside the context is about: that of a handler that failed. */
-static void push_inner_context(lua_State *L, al_ctx *ctx, int idx) {
+/* Pushes the message of the context at idx. */
+static void push_message(lua_State *L, int idx) {
   lua_getfield(L, idx, "message");
-  al_push_text(L, -1);
-  lua_replace(L, -2);
-  lua_getfield(L, idx, "exception");
+  if (!lua_toboolean(L, -1)) {
+    lua_pushliteral(L, "Unhandled exception in event loop");
+  } else {
+    al_push_text(L, -1);
+  }
+  lua_remove(L, -2);
+}
+
+/* Appends the exception of the context at idx, whole, to the text on top. */
+static void append_exception(lua_State *L, al_ctx *ctx, int idx) {
+  int type = lua_getfield(L, idx, "exception");
+  if (type == LUA_TNIL && lua_getfield(L, idx, "traceback") == LUA_TNIL) { /* with one, the error was nil */
+    lua_pop(L, 2);
+    return;
+  }
+  if (type == LUA_TNIL) lua_pop(L, 1);
   if (lua_getfield(L, idx, "traceback") == LUA_TSTRING) {
     al_settraceback(L, ctx, -2);
   } else {
     lua_pop(L, 1);
   }
-  al_pusherrortext(L, ctx, -1);
+  lua_pushliteral(L, "\n");
+  al_pusherrortext(L, ctx, -2);
+  lua_remove(L, -3);
+  lua_concat(L, 3);
+}
+
+/* Pushes what a context inside the context is about: that of a handler that failed. */
+static void push_inner_context(lua_State *L, al_ctx *ctx, int idx) {
+  push_message(L, idx);
+  append_exception(L, ctx, idx);
   luaL_gsub(L, lua_tostring(L, -1), "\n", "\n\t");
-  lua_pushfstring(L, "%s\n\t%s", lua_tostring(L, -4), lua_tostring(L, -1));
-  lua_replace(L, -5);
-  lua_pop(L, 3);
+  lua_remove(L, -2);
 }
 
 /* Pushes a value of the context as text. */
@@ -218,45 +238,20 @@ static bool is_told_apart(const char *key) {
   return strcmp(key, "message") == 0 || strcmp(key, "exception") == 0 || strcmp(key, "traceback") == 0;
 }
 
-/* Appends the exception of the context, whole, to the text on top. */
-static void append_exception(lua_State *L, al_ctx *ctx) {
-  int type = lua_getfield(L, 2, "exception");
-  if (type == LUA_TNIL && lua_getfield(L, 2, "traceback") == LUA_TNIL) { /* with one, the error was nil */
-    lua_pop(L, 2);
-    return;
-  }
-  if (type == LUA_TNIL) lua_pop(L, 1);
-  if (lua_getfield(L, 2, "traceback") == LUA_TSTRING) {
-    al_settraceback(L, ctx, -2);
-  } else {
-    lua_pop(L, 1);
-  }
-  lua_pushliteral(L, "\n");
-  al_pusherrortext(L, ctx, -2);
-  lua_remove(L, -3);
-  lua_concat(L, 3);
-}
-
 /* loop, context: writes the message, the other keys in order, and the exception with its traceback to the log. */
 static int default_exception_handler(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
   al_check_loop(L, ctx, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
-  lua_getfield(L, 2, "message");
-  if (!lua_toboolean(L, 3)) {
-    lua_pushliteral(L, "Unhandled exception in event loop");
-  } else {
-    al_push_text(L, 3);
-  }
-  lua_replace(L, 3);
+  push_message(L, 2);
   lua_pushnil(L); /* 4: the last key */
   for (next_key(L); !lua_isnil(L, -1); next_key(L)) {
     lua_replace(L, 4);
     if (!is_told_apart(lua_tostring(L, 4))) append_entry(L, ctx);
   }
   lua_settop(L, 3);
-  append_exception(L, ctx);
+  append_exception(L, ctx, 2);
   al_log_line(ctx, AL_LOG_ERROR, NULL, lua_tostring(L, -1));
   return 0;
 }

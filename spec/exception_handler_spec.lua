@@ -104,6 +104,17 @@ describe("the exception handler", function()
     end)
   end)
 
+  it("that fails over a context without an error or a message tells of none", function()
+    helper.drive(helper.new_loop, function(loop, trial)
+      loop:set_exception_handler(function() error("the handler fails") end)
+      for _, context in ipairs { { message = "a message" }, {} } do
+        loop:call_exception_handler(context)
+        local text = context.message or "Unhandled exception in event loop"
+        assert.matches("\ncontext: " .. text .. "\n[^\t][^\n]*the handler fails", trial:take_log("Unhandled error"))
+      end
+    end)
+  end)
+
   it("of nil is shown too", function()
     helper.drive(helper.new_loop, function(loop, trial)
       loop:set_exception_handler(nil)
