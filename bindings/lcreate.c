@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #include "lcontext.h"
+#include "lfd.h"
 #include "lloop.h"
 #include "ltask.h"
 
@@ -75,14 +76,13 @@ static void push_factory_options(lua_State *L) {
   lua_setfield(L, -2, "name");
 }
 
-/* [1] loop, [2] coro, [3] options or nil, [4] factory → what the factory made, named. */
+/* [1] loop, [2] coro, [3] options or nil, [4] factory → what the factory made, named if it can be. */
 static int factory_create_task(lua_State *L) {
   lua_pushvalue(L, 1);
   lua_pushvalue(L, 2);
   push_factory_options(L);
   lua_call(L, 3, 1); /* [4] the task */
-  if (lua_istable(L, 3) && lua_getfield(L, 3, "name") != LUA_TNIL) {
-    lua_getfield(L, 4, "set_name");
+  if (lua_istable(L, 3) && lua_getfield(L, 3, "name") != LUA_TNIL && al_push_method(L, 4, "set_name")) {
     lua_pushvalue(L, 4);
     lua_pushvalue(L, 5);
     lua_call(L, 2, 0);

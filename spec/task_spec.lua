@@ -179,6 +179,16 @@ describe("set_task_factory", function()
     end)
   end)
 
+  it("may give a Future, which has no name", function() -- row: set_task_factory.result
+    drive(function(loop)
+      local made = loop:create_future()
+      made:set_result(9)
+      loop:set_task_factory(function() return made end)
+      assert.equal(made, loop:create_task(nop, { name = "n" }))
+      loop:set_task_factory(nil)
+    end)
+  end)
+
   it("refuses what can't be called", function() -- row: set_task_factory.type
     drive(function(loop)
       type_error("bad argument #1 to 'set_task_factory'", loop.set_task_factory, loop, 1)
