@@ -155,6 +155,17 @@ static bool replaces(lua_State *L, al_ctx *ctx, const char *method) {
   return other;
 }
 
+/* A subclass's init(self, [selector]), for the class at 1, the selector at 2, the loop at 4. */
+static void call_init(lua_State *L) {
+  if (lua_getfield(L, 1, "init") == LUA_TNIL) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_pushvalue(L, 4);
+  lua_pushvalue(L, 2);
+  lua_call(L, 2, 0);
+}
+
 /* [1] class, [2] selector or nil, [3] clock or nil */
 static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   if (ctx->ended) return al_raise(L, ctx, AL_C_RuntimeError, "no new event loop: the Lua state is being closed");
@@ -188,6 +199,8 @@ static int new_loop(lua_State *L, al_ctx *ctx, const char *machine) {
   loop->next = ctx->loops;
   ctx->loops = loop;
   if (ctx->debug) al_debug_line(ctx, "Using selector: %s", al_loop_machine(loop->loop));
+  call_init(L);
+  lua_settop(L, 4);
   return 1;
 }
 

@@ -88,6 +88,21 @@ describe("loop classes", function()
     for _, loop in pairs(loops) do loop:close() end
   end)
 
+  it("a subclass's init runs, with the selector", function()
+    for _, base in ipairs { aloop.SelectorEventLoop, aloop.SelectorEventLoop:extend("Between") } do
+      local MyLoop = base:extend("MyLoop")
+      function MyLoop:init(selector)
+        self.given, self.time_of_init = selector, self:time()
+      end
+      local selector = aloop.selectors.PollSelector()
+      local loop <close> = MyLoop(selector)
+      assert.equal(selector, loop.given)
+      assert.is_true(loop.time_of_init <= loop:time())
+      local other <close> = MyLoop()
+      assert.is_nil(other.given)
+    end
+  end)
+
   -- row: create_future.alternative, create_task.subclass
   it("a subclass may replace create_future and create_task; aloop calls these", function()
     local MyLoop = aloop.SelectorEventLoop:extend("MyLoop")
