@@ -19,30 +19,71 @@ int al_pcall_c(lua_State *L, lua_CFunction f, void *arg, int nresults) {
   return al_pcall(L, 1, nresults);
 }
 
-/* ---- tracebacks: those of error objects stand in them; that of another value is remembered until the next one ---- */
+/* ---- tracebacks -------------------------------------------------------------------------------------------------- */
+
+/* Those of error objects stand in them; that of another value is remembered until the next one of the same task. */
 
 static bool is_error_object(lua_State *L, al_ctx *ctx, int idx) {
   return lua_istable(L, idx) && al_isinstance(L, ctx, idx, AL_C_BaseError);
 }
 
-static void traces_get(lua_State *L, al_ctx *ctx, const char *key) {
-  al_ctx_anchors(L, ctx);
-  lua_rawgeti(L, -1, AL_SLOT_TRACES);
-  lua_getfield(L, -1, key);
-  lua_replace(L, -3);
-  lua_pop(L, 1);
+static int in_task(const al_ctx *ctx) { return ctx->current && ctx->current->slot != 0; }
+
+/* Pushes the key of the pair {value, traceback} that is remembered, in the table of traces: the current task's thread,
+ * or what stands for none. */
+static void push_key(lua_State *L, al_ctx *ctx, bool of_task) {
+  if (!of_task) {
+    lua_pushliteral(L, "last");
+    return;
+  }
+  al_task_pushself(L, ctx, ctx->current);
+  lua_getiuservalue(L, -1, AL_TASK_UV_THREAD);
+  lua_remove(L, -2);
 }
 
 /* Remembers the traceback on top (popped) of the value at idx. */
 static void remember(lua_State *L, al_ctx *ctx, int idx) {
   idx = lua_absindex(L, idx);
-  al_ctx_anchors(L, ctx);
-  lua_rawgeti(L, -1, AL_SLOT_TRACES);
+  lua_createtable(L, 2, 0);
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, 2);
   lua_pushvalue(L, idx);
-  lua_setfield(L, -2, "value");
-  lua_pushvalue(L, -3);
-  lua_setfield(L, -2, "traceback");
-  lua_pop(L, 3);
+  lua_rawseti(L, -2, 1);
+  al_pushanchored(L, ctx, AL_SLOT_TRACES);
+  for (int of_task = 0; of_task <= in_task(ctx); of_task++) {
+    push_key(L, ctx, of_task);
+    lua_pushvalue(L, -3);
+    lua_rawset(L, -3);
+  }
+  lua_pop(L, 2);
+}
+
+/* Pushes value and traceback that were remembered last; false, and nothing, if there are none. */
+static bool push_remembered(lua_State *L, al_ctx *ctx, bool of_task) {
+  al_pushanchored(L, ctx, AL_SLOT_TRACES);
+  push_key(L, ctx, of_task);
+  bool has = lua_rawget(L, -2) == LUA_TTABLE;
+  lua_remove(L, -2);
+  if (has) {
+    lua_rawgeti(L, -1, 1);
+    lua_rawgeti(L, -2, 2);
+    lua_remove(L, -3);
+  } else {
+    lua_pop(L, 1);
+  }
+  return has;
+}
+
+void al_forget_traceback(lua_State *L, al_ctx *ctx) {
+  al_pushanchored(L, ctx, AL_SLOT_TRACES);
+  push_key(L, ctx, true);
+  lua_pushnil(L);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+bool al_pushlasttraceback(lua_State *L, al_ctx *ctx) {
+  return (in_task(ctx) && push_remembered(L, ctx, true)) || push_remembered(L, ctx, false);
 }
 
 void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx) {
@@ -51,14 +92,14 @@ void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx) {
     lua_getfield(L, idx, "traceback");
     return;
   }
-  traces_get(L, ctx, "value");
-  bool same = lua_rawequal(L, -1, idx);
-  lua_pop(L, 1);
-  if (same) {
-    traces_get(L, ctx, "traceback");
-  } else {
-    lua_pushnil(L);
+  for (int of_task = in_task(ctx); of_task >= 0; of_task--) {
+    if (!push_remembered(L, ctx, of_task)) continue;
+    bool same = lua_rawequal(L, -2, idx);
+    lua_remove(L, -2);
+    if (same) return;
+    lua_pop(L, 1);
   }
+  lua_pushnil(L);
 }
 
 void al_settraceback(lua_State *L, al_ctx *ctx, int idx) {

@@ -260,6 +260,11 @@ void al_set_reraised(al_ctx *ctx);
 void al_settraceback(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes the traceback that belongs to the error value at idx, or nil. */
 void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx);
+/* Pushes value and traceback of the last error, in the current task if there is one, that was no aloop error; false,
+ * and nothing, if there was none. */
+bool al_pushlasttraceback(lua_State *L, al_ctx *ctx);
+/* Of the current task, which has failed. */
+void al_forget_traceback(lua_State *L, al_ctx *ctx);
 
 /* A debug line, to the same place. Never throws; who calls it knows that debug mode is on. */
 void al_debug_line(al_ctx *ctx, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -426,6 +426,16 @@ static int traceback_of(lua_State *L) {
   return 1;
 }
 
+/* last_traceback() → the value that was raised last, and its traceback; nothing, if that was an aloop error */
+static int last_traceback(lua_State *L) { return al_pushlasttraceback(L, al_ctx_of(L)) ? 2 : 0; }
+
+/* set_traceback(value, traceback) */
+static int set_traceback(lua_State *L) {
+  lua_settop(L, 2);
+  al_settraceback(L, al_ctx_of(L), 1);
+  return 0;
+}
+
 /* ---- the classes' methods ---------------------------------------------------------------------------------------- */
 
 static const luaL_Reg base_methods[] = {{"init", base_init}, {"__tostring", base_tostring}, {NULL, NULL}};
@@ -434,8 +444,9 @@ static const luaL_Reg os_methods[] = {{"init", os_init}, {NULL, NULL}};
 static const luaL_Reg incomplete_methods[] = {{"init", incomplete_init}, {NULL, NULL}};
 static const luaL_Reg overrun_methods[] = {{"init", overrun_init}, {NULL, NULL}};
 static const luaL_Reg group_methods[] = {{"init", group_init}, {"__tostring", group_tostring}, {NULL, NULL}};
-static const luaL_Reg functions[] = {
-    {"errortext", error_text}, {"add_traceback", al_traceback}, {"traceback_of", traceback_of}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"errortext", error_text},        {"add_traceback", al_traceback},
+                                     {"traceback_of", traceback_of},   {"last_traceback", last_traceback},
+                                     {"set_traceback", set_traceback}, {NULL, NULL}};
 
 void al_error_openlib(lua_State *L, al_ctx *ctx) {
   al_class_methods(L, ctx, AL_C_BaseError, base_methods);

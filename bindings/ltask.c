@@ -192,6 +192,7 @@ static void end_with_outcome(al_ctx *ctx, lua_State *L, l_task *t, int self, int
     al_report(ctx, L, t->f.loop, "interrupt", NULL);
     al_future_mark_read(ctx, &t->f); /* who runs the loop gets it */
   }
+  if (failed) al_forget_traceback(L, ctx);
 }
 
 /* The task at self of L has ended with n values (or the error, if failed) on top of its coroutine. */

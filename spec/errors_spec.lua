@@ -153,6 +153,29 @@ describe("an error object", function()
     end)
   end)
 
+  it("that is a string has its traceback, whatever fails while its <close> variables wait", function()
+    helper.drive(helper.new_loop, function(loop, trial)
+      local contexts = {}
+      loop:set_exception_handler(function(_, context) contexts[context.exception] = context.traceback end)
+      trial:run_task(function()
+        local function slow()
+          local _ <close> = aloop.defer(aloop.sleep, 0.002)
+          error("slow", 0)
+        end
+        local function quick() error("quick", 0) end
+        loop:create_task(function() slow() end)
+        loop:create_task(function() quick() end)
+        loop:call_soon(error, "callback")
+        aloop.sleep(0.005)
+      end)
+      collectgarbage()
+      collectgarbage()
+      assert.matches("in upvalue 'slow'", contexts.slow)
+      assert.matches("in upvalue 'quick'", contexts.quick)
+      assert.matches("traceback", contexts.callback)
+    end)
+  end)
+
   it("has its traceback when it is made, in debug mode", function() -- row: context.source_traceback
     helper.drive(helper.new_loop, function(loop)
       loop:set_debug(true)

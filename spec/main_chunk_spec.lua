@@ -113,6 +113,26 @@ describe("the main chunk", function()
     end
   end)
 
+  it("that fails keeps its traceback over what fails while its loop is ended", function()
+    for _, main in ipairs { "main()", "aloop.run(main)" } do
+      local result = run([[
+        local aloop = require "aloop"
+        local function left_over()
+          pcall(aloop.sleep, 10)
+          error("of the end")
+        end
+        local function failing() error("the message") end
+        local function main()
+          aloop.create_task(left_over)
+          aloop.sleep(0)
+          failing()
+        end
+      ]] .. main)
+      assert.equal(1, result.code)
+      assert.matches("of the end.*the message\nstack traceback.*in upvalue 'failing'", result.stderr)
+    end
+  end)
+
   it("that fails with an error object prints its class and exits with 1", function()
     local result = run [[
       local aloop = require "aloop"

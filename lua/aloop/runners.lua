@@ -44,11 +44,23 @@ local function cancel_all_tasks(loop)
   end
 end
 
+-- The traceback of the error which ends a run, if it is no aloop error, is remembered until the next one, which the
+-- end may bring: closing this brings it back.
+local function keep_traceback()
+  local value, traceback = core.last_traceback()
+  return setmetatable({}, {
+    __close = function(_, err)
+      if traceback and err == nil then core.set_traceback(value, traceback) end
+    end,
+  })
+end
+
 --- Ends a loop that doesn't run: cancels and awaits its tasks, closes its asynchronous generators, then the loop
 --- itself, even if any of that fails.
 ---@param loop aloop.EventLoop
 ---@param forget? fun(loop: aloop.EventLoop) called before the loop is closed
 function runners.shut_down(loop, forget)
+  local _ <close> = keep_traceback()
   local _ <close> = loop
   local _ <close> = setmetatable({}, { __close = function() (forget or events.forget)(loop) end })
   cancel_all_tasks(loop)
