@@ -172,7 +172,7 @@ int al_anchor(lua_State *L, al_ctx *ctx, int idx) {
 }
 
 int al_anchor_top(lua_State *L, al_ctx *ctx, int anchors) {
-  if (ctx->n_slots >= ctx->size_free) grow_free_slots(L, ctx);
+  if (!ctx->n_free && ctx->n_slots >= ctx->size_free) grow_free_slots(L, ctx);
   int slot = ctx->n_free ? ctx->free_slots[ctx->n_free - 1] : ctx->n_slots + 1;
   lua_pushvalue(L, -1);
   lua_rawseti(L, anchors, slot); /* may throw: nothing is taken yet */

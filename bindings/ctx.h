@@ -215,6 +215,7 @@ void al_pushweak(lua_State *L, const char *mode);
 
 /* Keeps the value at idx alive until al_unanchor; returns its slot (> 0). */
 int al_anchor(lua_State *L, al_ctx *ctx, int idx);
+static inline bool al_anchor_is_free(const al_ctx *ctx) { return ctx->n_free > 0; } /* the next one takes no memory */
 /* The same for the value on top, which stays; anchors is where the anchor table is. */
 int al_anchor_top(lua_State *L, al_ctx *ctx, int anchors);
 void al_pushanchored(lua_State *L, al_ctx *ctx, int slot); /* doesn't throw, given a free stack slot */

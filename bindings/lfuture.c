@@ -182,17 +182,27 @@ void al_future_fail(lua_State *L, al_ctx *ctx, int idx) {
   if (f->loop->loop && al_loop_debug(f->loop->loop) && !al_loop_is_closed(f->loop->loop)) al_loop_collect_soon(f->loop);
 }
 
-void al_future_fail_poorly(lua_State *L, l_future *f, int idx) {
+/* Anchors those of the table of callbacks on top that this takes no memory for, and drops the others. */
+static void anchor_some(lua_State *L, al_ctx *ctx) {
+  lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, -1, i);
+    l_handle *h = lua_touserdata(L, -1);
+    if (al_handle_is_queued(&h->t.handle) && al_anchor_is_free(ctx))
+      al_handle_anchor(L, ctx, -1, h);
+    else if (!h->slot)
+      al_handle_drop(ctx, h);
+    lua_pop(L, 1);
+  }
+}
+
+void al_future_fail_poorly(lua_State *L, al_ctx *ctx, l_future *f, int idx) {
+  idx = lua_absindex(L, idx);
+  if (lua_getiuservalue(L, idx, AL_FUTURE_UV_VALUE) == LUA_TTABLE) anchor_some(L, ctx);
+  lua_pop(L, 1);
   f->state = AL_FUTURE_FINISHED;
   f->failed = true;
-  lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE); /* where the table of callbacks was, which nothing else keeps */
-  for (al_link *link = f->waiters.next, *next; link != &f->waiters; link = next) {
-    al_handle *handle = (al_handle *)(void *)link;
-    next = link->next;
-    if (!al_handle_is_ours(handle)) continue;
-    al_handle_cancel(handle);
-    al_handle_discard(handle);
-  }
+  lua_setiuservalue(L, idx, AL_FUTURE_UV_VALUE);
   if (!al_list_is_empty(&f->waiters)) al_call_soon_list(f->loop->loop, &f->waiters);
 }
 

@@ -208,7 +208,7 @@ static void fail(lua_State *L, al_relay *relay) {
   lua_insert(L, -2);
   l_future *f = lua_touserdata(L, -2);
   if (f->state == AL_FUTURE_PENDING)
-    al_future_fail_poorly(L, f, lua_gettop(L) - 1);
+    al_future_fail_poorly(L, ctx, f, lua_gettop(L) - 1);
   else
     lua_pop(L, 1);
   lua_pop(L, 1);

@@ -148,7 +148,8 @@ static void end_poorly(al_ctx *ctx, lua_State *L, l_task *t, int self) {
     lua_pop(L, 1);
     return;
   }
-  al_future_fail_poorly(L, &t->f, self);
+  leave_lists(ctx, t); /* its slot is now one of its callbacks' */
+  al_future_fail_poorly(L, ctx, &t->f, self);
 }
 
 /* Ends a task that returned at most one value and has no callbacks, which takes no memory and raises nothing; false,

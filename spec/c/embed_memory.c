@@ -209,12 +209,29 @@ static const char locks[] =
     "end\n"
     "return 'result'\n";
 
+/* A task whose outcome can't be kept, or not even told of, still calls who waits for its end. */
+static const char groups[] = "local aloop = require 'aloop'\n"
+                             "local loop = aloop.get_event_loop()\n"
+                             "loop:call_later(5, loop.stop, loop)\n"
+                             "for n = 1, 4 do\n"
+                             "  local called = false\n"
+                             "  local function body() aloop.sleep(0) fail_at(0, n) return 1, 2 end\n"
+                             "  pcall(function()\n"
+                             "    local group <close> = aloop.TaskGroup()\n"
+                             "    group:create_task(body)\n"
+                             "  end)\n"
+                             "  aloop.create_task(body):add_done_callback(function() called = true end)\n"
+                             "  while not called do aloop.sleep(0) end\n"
+                             "  fail_at(-1)\n"
+                             "end\n"
+                             "return 'result'\n";
+
 static const char *script; /* one of these */
 
-/* fail_at(n): the n-th allocation from now on fails, and the next one with it; -1: none. */
+/* fail_at(n, [burst]): the n-th allocation from now on fails, and the next one with it, or the next burst; -1: none. */
 static int fail_at(lua_State *L) {
   left = (long)lua_tointeger(L, 1);
-  burst = 2;
+  burst = (long)luaL_optinteger(L, 2, 2);
   return 0;
 }
 
@@ -293,6 +310,11 @@ static void locks_survive_a_failure(void) {
   CHECK(runs_with(-1, 0));
 }
 
+static void groups_survive_a_failure(void) {
+  script = groups;
+  CHECK(runs_with(-1, 0));
+}
+
 static void threads_survive_the_end_of_memory(void) { sweep(threads, LONG_MAX); }
 static void threads_survive_a_failure(void) { sweep(threads, 2); }
 
@@ -312,6 +334,7 @@ int main(void) {
   RUN(children_survive_a_failure);
   RUN(the_loop_is_stopped_without_memory);
   RUN(locks_survive_a_failure);
+  RUN(groups_survive_a_failure);
   RUN(threads_survive_the_end_of_memory);
   RUN(threads_survive_a_failure);
   return check_done();
