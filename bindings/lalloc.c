@@ -99,7 +99,8 @@ static size_t medium_class(size_t size, size_t *rounded) {
 
 static void *new_medium(size_t class, size_t rounded) {
   if (class < BULK_CLASS) return malloc(rounded);
-  void *pages = aligned_alloc(PAGE, rounded + PAGE);
+  size_t whole = (LEAD + rounded + PAGE - 1) / PAGE * PAGE;
+  void *pages = aligned_alloc(PAGE, whole);
   return pages ? (char *)pages + LEAD : NULL; /* cppcheck-suppress memleak ; free_medium knows */
 }
 
@@ -178,6 +179,12 @@ static void drop_room(al_alloc *self) {
   self->room = NULL;
 }
 
+static void *resize(void *large, size_t old, size_t new) {
+  void *resized = realloc(large, new);
+  if (!resized && new <= old) return large;
+  return resized;
+}
+
 /* lua_Alloc. Lua relies on shrinking never to fail: a block that can't be moved stays where it is. */
 static void *allocate(void *ud, void *ptr, size_t old, size_t new) {
   al_alloc *self = ud;
@@ -187,7 +194,7 @@ static void *allocate(void *ud, void *ptr, size_t old, size_t new) {
     return NULL;
   }
   if (same_block(old, new)) return ptr;
-  if (old > LARGE && new > LARGE) return realloc(ptr, new);
+  if (old > LARGE && new > LARGE) return resize(ptr, old, new);
   if (old <= SMALL && new <= SMALL && class_of(old) == class_of(new)) return ptr;
   void *moved = take(self, new);
   if (!moved) return new < old ? ptr : NULL;
@@ -255,17 +262,22 @@ char *al_alloc_room(al_alloc *self, size_t n) {
   return self->room ? self->room + HEAD : NULL;
 }
 
+/* Does Lua ask self itself? Somebody may have put an allocator between the two, who takes blocks of other sizes. */
+static bool is_asked(lua_State *L, const al_alloc *self) { return self && al_alloc_of(L) == self; }
+
 void al_alloc_pushlstring(lua_State *L, al_alloc *self, const char *data, size_t n) {
-  if (self && self->room && data == self->room + HEAD && fits(self, self->room_size, n)) {
+  bool in_room = self && self->room && data == self->room + HEAD;
+  if (in_room && is_asked(L, self) && fits(self, self->room_size, n)) {
     self->next = self->room;
     self->room = NULL;
   }
   lua_pushlstring(L, data, n);
-  if (self && !self->has_head && n > SMALL) self->has_head = lua_tostring(L, -1) == self->newest + HEAD;
+  if (self && !self->has_head && n > SMALL && n < LARGE - HEAD)
+    self->has_head = lua_tostring(L, -1) == self->newest + HEAD;
 }
 
 bool al_alloc_pushblock(lua_State *L, al_alloc *self, void *memory, size_t size, const char *data, size_t n) {
-  if (!self || data != (char *)memory + HEAD || !fits(self, size, n)) return false;
+  if (!is_asked(L, self) || data != (char *)memory + HEAD || !fits(self, size, n)) return false;
   self->next = memory;
   lua_pushlstring(L, data, n);
   return true;

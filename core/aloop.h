@@ -375,8 +375,9 @@ typedef struct al_protocol_ops {
   /* The transport stays its owner's: who keeps it beyond connection_lost holds it. */
   void (*connection_made)(al_protocol *protocol, al_transport *transport);
   void (*data_received)(al_protocol *protocol, const char *data, size_t len); /* data is lent until it returns */
-  /* Where a large piece of n bytes, which are there already, should stand, for a plain protocol that would copy it
-   * else: data_received gets that place with them, unless the connection ends. NULL: anywhere. */
+  /* For a plain protocol that would copy large pieces: memory for n bytes that are there to be read, good until room,
+   * data_received or connection_lost is called. If reading them succeeds, data_received is called with that place and
+   * at most n. NULL: it takes them where they come to stand. */
   char *(*room)(al_protocol *protocol, size_t n);
   /* With get_buffer the protocol is a buffered one: it gives memory for at most *len bytes (hint:
    * how many are expected, or -1), valid until buffer_updated or connection_lost; returns 0, or an
