@@ -91,6 +91,12 @@ void al_leave(al_ctx *ctx, lua_State *L) {
   ctx->depth--;
 }
 
+bool al_is_upcall_thread(lua_State *L) {
+  lua_Debug ar;
+  if (lua_status(L) != LUA_OK || lua_getstack(L, 0, &ar)) return false;
+  return lua_gettop(L) >= 2 && lua_tocfunction(L, 2) == al_traceback;
+}
+
 static const luaL_Reg ctx_metamethods[] = {{"__gc", ctx_gc}, {NULL, NULL}};
 
 al_ctx *al_ctx_open(lua_State *L) {

@@ -237,6 +237,10 @@ lua_State *al_enter(al_ctx *ctx);
 lua_State *al_try_enter(al_ctx *ctx); /* the same without the log: nothing is dropped */
 void al_leave(al_ctx *ctx, lua_State *L);
 
+/* Is it such a thread while nothing is called in it? coroutine.running() in a callback tells scripts of it; they must
+ * take it for a coroutine that is over, for what stands on it is ours. */
+bool al_is_upcall_thread(lua_State *L);
+
 /* lua_pcall with the handler at [2]: an error gets its traceback. LUA_OK, or the error is on
  * top. L is from al_enter. */
 int al_pcall(lua_State *L, int nargs, int nresults);

@@ -101,9 +101,12 @@ static int hand_outcome(lua_State *L, lua_State *co, int n) {
   return lua_error(L);
 }
 
-/* A coroutine that is a task's body yields to the loop: nothing gives up one turn, a value is an error told to it. */
+/* A coroutine that is a task's body yields to the loop: nothing gives up one turn, a value is an error told to it. It
+ * waits as any other: if somebody else resumed it meanwhile, what it waits for then would be waited for by another
+ * task. */
 static int yield_from_body(lua_State *L, lua_State *co, int n, int how) {
   lua_xmove(co, L, n);
+  lua_pushlightuserdata(co, (void *)&al_wait_tag);
   return lua_yieldk(L, n, how, resumed_outside);
 }
 
@@ -131,6 +134,7 @@ static int start(lua_State *L, int first_arg, int how) {
   lua_State *co = target(L, how);
   int nargs = lua_gettop(L) - first_arg + 1;
   if (al_coro_is_waiting(co)) return hand_refusal(L, "cannot resume non-suspended coroutine", how);
+  if (al_is_upcall_thread(co)) return hand_refusal(L, "cannot resume dead coroutine", how);
   if (!lua_checkstack(co, nargs)) return hand_refusal(L, "too many arguments to resume", how);
   lua_xmove(L, co, nargs);
   return go_on(L, co, nargs, how);
@@ -151,6 +155,7 @@ static int coro_body(lua_State *L) {
   lua_Debug ar;
   lua_State *co = target(L, AS_BODY);
   bool begins = lua_status(co) == LUA_OK && lua_gettop(co) > 0 && !lua_getstack(co, 0, &ar);
+  if (begins && al_is_upcall_thread(co)) return refuse_reuse(L, co);
   if (!begins && (lua_status(co) != LUA_YIELD || al_coro_is_waiting(co))) return refuse_reuse(L, co);
   if (!begins || !lua_checkstack(co, 1)) return start(L, 1, AS_BODY);
   al_pushanchored(L, al_ctx_of(L), AL_SLOT_TASK_MAIN);
@@ -256,7 +261,7 @@ static const char *status_of(lua_State *L, lua_State *co) {
   case LUA_YIELD: return al_coro_is_waiting(co) ? "normal" : "suspended";
   case LUA_OK:
     if (lua_getstack(co, 0, &ar)) return "normal";
-    return lua_gettop(co) == 0 ? "dead" : "suspended";
+    return lua_gettop(co) == 0 || al_is_upcall_thread(co) ? "dead" : "suspended";
   default: return "dead";
   }
 }
@@ -271,7 +276,7 @@ static int coro_close(lua_State *L) {
   const char *status = status_of(L, co);
   if (strcmp(status, "suspended") != 0 && strcmp(status, "dead") != 0)
     return luaL_error(L, "cannot close a %s coroutine", status);
-  if (reset(al_ctx_of(L), L, co) == LUA_OK) {
+  if (al_is_upcall_thread(co) || reset(al_ctx_of(L), L, co) == LUA_OK) {
     lua_pushboolean(L, true);
     return 1;
   }

@@ -514,6 +514,7 @@ bool al_is_coroutine(lua_State *L, int idx) {
   lua_Debug ar;
   if (!co) return al_iscallable(L, idx) && !lua_isuserdata(L, idx);
   if (lua_status(co) == LUA_YIELD) return !al_coro_is_waiting(co);
+  if (al_is_upcall_thread(co)) return false;
   return lua_status(co) == LUA_OK && co != L && !lua_getstack(co, 0, &ar) && lua_gettop(co) > 0;
 }
 

@@ -281,6 +281,50 @@ describe("user coroutines in a task", function()
     end)
   end)
 
+  it("that are given to a task and yield in it can't be resumed or closed by others", function()
+    as_task(function(loop)
+      local future = loop:create_future()
+      local co = coroutine.create(function()
+        coroutine.yield()
+        return future:await()
+      end)
+      local task = aloop.create_task(co)
+      aloop.sleep(0)
+      assert.equal("normal", coroutine.status(co))
+      assert.same({ false, "cannot resume non-suspended coroutine" }, { coroutine.resume(co) })
+      assert.has_error(function() coroutine.close(co) end, "cannot close a normal coroutine")
+      future:set_result("later")
+      assert.equal("later", task:await())
+      assert.equal("dead", coroutine.status(co))
+    end)
+  end)
+
+  it("that callbacks run in can't be resumed, closed or taken by others", function()
+    as_task(function(loop)
+      local co, inside
+      local function callback()
+        co = coroutine.running()
+        inside = coroutine.status(co)
+      end
+      loop:call_soon(callback)
+      aloop.sleep(0)
+      assert.equal("running", inside)
+      assert.equal("dead", coroutine.status(co))
+      assert.same({ false, "cannot resume dead coroutine" }, { coroutine.resume(co) })
+      assert.is_true(coroutine.close(co))
+      for _, take in ipairs { aloop.create_task, aloop.ensure_future, aloop.shield } do
+        assert.matches("a coroutine that runs or is finished", select(2, pcall(take, co)))
+      end
+      local reported
+      loop:set_exception_handler(function(_, context) reported = context end)
+      loop:call_soon(error, "oh")
+      aloop.sleep(0)
+      loop:set_exception_handler(nil)
+      assert.equal("oh", reported.exception)
+      assert.matches("stack traceback", reported.traceback)
+    end)
+  end)
+
   it("that are a task are refused in a stock Lua, too, even if the old coroutine.running told of them", function()
     if (os.getenv("ALOOP_PRELOAD") or "") ~= "" then return end -- a sanitizer's module doesn't load there
     local path = helper.write_file [[
