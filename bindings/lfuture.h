@@ -50,8 +50,8 @@ void al_future_owner(lua_State *L, const l_future *future, int idx);
 void al_future_finish(lua_State *L, al_ctx *ctx, int idx, int nvalues);
 void al_future_fail(lua_State *L, al_ctx *ctx, int idx);
 /* As al_future_fail, where there is no memory for that: takes none, raises nothing. Nobody is reminded of the error,
- * and callbacks beyond the free slots of anchors are dropped (the caller may give one back before); but no task waits for
- * ever. */
+ * and callbacks beyond the free slots of anchors are dropped (the caller may give one back before); but no task waits
+ * for ever. */
 void al_future_fail_poorly(lua_State *L, al_ctx *ctx, l_future *f, int idx);
 void al_future_set_cancelled(lua_State *L, al_ctx *ctx, int idx);
 
