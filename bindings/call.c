@@ -75,6 +75,7 @@ static bool push_remembered(lua_State *L, al_ctx *ctx, bool of_task) {
 }
 
 void al_forget_traceback(lua_State *L, al_ctx *ctx) {
+  if (!in_task(ctx)) return; /* it ended without memory, and has left the lists */
   al_pushanchored(L, ctx, AL_SLOT_TRACES);
   push_key(L, ctx, true);
   lua_pushnil(L);

@@ -268,7 +268,7 @@ void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx);
 /* Pushes value and traceback of the last error, in the current task if there is one, that was no aloop error; false,
  * and nothing, if there was none. */
 bool al_pushlasttraceback(lua_State *L, al_ctx *ctx);
-/* Of the current task, which has failed. */
+/* Of the current task, which has failed; if that has left the lists already, nothing. */
 void al_forget_traceback(lua_State *L, al_ctx *ctx);
 
 /* A debug line, to the same place. Never throws; who calls it knows that debug mode is on. */
