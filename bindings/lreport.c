@@ -167,9 +167,9 @@ static void next_key(lua_State *L) {
   }
 }
 
-/* Pushes the message of the context at idx. */
-static void push_message(lua_State *L, int idx) {
-  lua_getfield(L, idx, "message");
+/* Pushes the message of the context at 2. */
+static void push_message(lua_State *L) {
+  lua_getfield(L, 2, "message");
   if (!lua_toboolean(L, -1)) {
     lua_pushliteral(L, "Unhandled exception in event loop");
   } else {
@@ -178,15 +178,15 @@ static void push_message(lua_State *L, int idx) {
   lua_remove(L, -2);
 }
 
-/* Appends the exception of the context at idx, whole, to the text on top. */
-static void append_exception(lua_State *L, al_ctx *ctx, int idx) {
-  int type = lua_getfield(L, idx, "exception");
-  if (type == LUA_TNIL && lua_getfield(L, idx, "traceback") == LUA_TNIL) { /* with one, the error was nil */
+/* Appends the exception of the context at 2, whole, to the text on top. */
+static void append_exception(lua_State *L, al_ctx *ctx) {
+  int type = lua_getfield(L, 2, "exception");
+  if (type == LUA_TNIL && lua_getfield(L, 2, "traceback") == LUA_TNIL) { /* with one, the error was nil */
     lua_pop(L, 2);
     return;
   }
   if (type == LUA_TNIL) lua_pop(L, 1);
-  if (lua_getfield(L, idx, "traceback") == LUA_TSTRING) {
+  if (lua_getfield(L, 2, "traceback") == LUA_TSTRING) {
     al_settraceback(L, ctx, -2);
   } else {
     lua_pop(L, 1);
@@ -197,10 +197,14 @@ static void append_exception(lua_State *L, al_ctx *ctx, int idx) {
   lua_concat(L, 3);
 }
 
-/* Pushes what a context inside the context is about: that of a handler that failed. */
+static int context_text(lua_State *L);
+
+/* Pushes what the context at idx says, which stands inside the context: what a handler that failed was told of. */
 static void push_inner_context(lua_State *L, al_ctx *ctx, int idx) {
-  push_message(L, idx);
-  append_exception(L, ctx, idx);
+  al_ctx_pushfunction(L, ctx, context_text);
+  lua_pushboolean(L, true);
+  lua_pushvalue(L, idx);
+  lua_call(L, 2, 1);
   luaL_gsub(L, lua_tostring(L, -1), "\n", "\n\t");
   lua_remove(L, -2);
 }
@@ -221,7 +225,7 @@ static void append_entry(lua_State *L, al_ctx *ctx) {
   bool lines = strcmp(name, "source_traceback") == 0;
   lua_pushvalue(L, key);
   lua_gettable(L, 2);
-  if (strcmp(name, "context") == 0 && lua_istable(L, -1)) {
+  if (strcmp(name, "context") == 0 && lua_istable(L, -1) && !lua_toboolean(L, 1)) {
     push_inner_context(L, ctx, key + 1);
   } else if (!lines || lua_type(L, -1) != LUA_TSTRING) {
     push_value_text(L, key + 1);
@@ -238,20 +242,30 @@ static bool is_told_apart(const char *key) {
   return strcmp(key, "message") == 0 || strcmp(key, "exception") == 0 || strcmp(key, "traceback") == 0;
 }
 
-/* loop, context: writes the message, the other keys in order, and the exception with its traceback to the log. */
-static int default_exception_handler(lua_State *L) {
+/* [1] whether it is an inner one, [2] context → its message, the other keys in order, the exception with its
+ * traceback */
+static int context_text(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  al_check_loop(L, ctx, 1);
-  luaL_checktype(L, 2, LUA_TTABLE);
-  lua_settop(L, 2);
-  push_message(L, 2);
+  push_message(L);
   lua_pushnil(L); /* 4: the last key */
   for (next_key(L); !lua_isnil(L, -1); next_key(L)) {
     lua_replace(L, 4);
     if (!is_told_apart(lua_tostring(L, 4))) append_entry(L, ctx);
   }
   lua_settop(L, 3);
-  append_exception(L, ctx, 2);
+  append_exception(L, ctx);
+  return 1;
+}
+
+/* loop, context: writes what the context says to the log. */
+static int default_exception_handler(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  al_check_loop(L, ctx, 1);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  al_ctx_pushfunction(L, ctx, context_text);
+  lua_pushboolean(L, false);
+  lua_pushvalue(L, 2);
+  lua_call(L, 2, 1);
   al_log_line(ctx, AL_LOG_ERROR, NULL, lua_tostring(L, -1));
   return 0;
 }

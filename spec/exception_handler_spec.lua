@@ -115,6 +115,17 @@ describe("the exception handler", function()
     end)
   end)
 
+  it("that fails leaves what else it was told of to the default handler, too", function()
+    helper.drive(helper.new_loop, function(loop, trial)
+      loop:set_exception_handler(function() error("the handler fails") end)
+      local circle = { message = "a message", reason = "a reason", exception = "an error" }
+      circle.context = circle
+      loop:call_exception_handler(circle)
+      local inner = "\ncontext: a message\n\tcontext: table: [^\n]+\n\treason: 'a reason'\n\tan error\n"
+      assert.matches(inner .. "[^\t][^\n]*the handler fails", trial:take_log("Unhandled error"))
+    end)
+  end)
+
   it("of nil is shown too", function()
     helper.drive(helper.new_loop, function(loop, trial)
       loop:set_exception_handler(nil)
