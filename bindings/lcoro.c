@@ -204,7 +204,7 @@ static bool is_body(lua_State *L, al_ctx *ctx) {
 /* A value can't be handed out of a Context:run: whoever gets it would find itself in that context. */
 static int coro_yield(lua_State *L) {
   al_ctx *ctx = al_ctx_of(L);
-  if (ctx->n_entered > 0 && al_context_is_entered_in(L) && !is_body(L, ctx)) {
+  if (ctx->n_entered > 0 && !is_body(L, ctx) && al_context_is_entered_in(L)) {
     return al_raise(L, ctx, AL_C_RuntimeError,
                     "coroutine.yield can't leave Context:run, which stands between it and who resumed the coroutine; "
                     "run the coroutine in the context, or yield outside of it");
