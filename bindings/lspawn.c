@@ -190,8 +190,11 @@ static const char *text_option(lua_State *L, const call *c, const char *name) {
 /* Adds NAME=value of the pair on top of the stack. */
 static void add_variable(lua_State *L, const call *c, list *l) {
   size_t name_len, value_len;
-  if (lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1))
-    al_argerror(L, c->options, "option 'env': names and values of variables are strings");
+  if (lua_type(L, -2) != LUA_TSTRING) al_option_error(L, c->f, "env", "strings as names", -2);
+  if (!lua_isstring(L, -1)) {
+    const char *expected = lua_pushfstring(L, "string as value of %s", lua_tostring(L, -2));
+    al_option_error(L, c->f, "env", expected, -2);
+  }
   const char *name = lua_tolstring(L, -2, &name_len), *value = lua_tolstring(L, -1, &value_len);
   check_no_nul(L, c->ctx, name, name_len);
   check_no_nul(L, c->ctx, value, value_len);

@@ -171,10 +171,10 @@ helper.each_loop(function(_, new_loop)
         for _, name in ipairs { "", "A=B" } do
           refused(loop, aloop.ValueError, "illegal environment variable name", { "true" }, { env = { [name] = "x" } })
         end
-        type_error("names and values of variables are strings", aloop.create_subprocess_exec, "true",
-          { env = { "A=1" } })
-        type_error("names and values of variables are strings", aloop.create_subprocess_exec, "true",
-          { env = { A = true } })
+        type_error("bad option 'env' to 'create_subprocess_exec' (strings as names expected, got number)",
+          aloop.create_subprocess_exec, "true", { env = { "A=1" } })
+        type_error("bad option 'env' to 'create_subprocess_exec' (string as value of A expected, got boolean)",
+          aloop.create_subprocess_exec, "true", { env = { A = true } })
       end)
     end)
 
