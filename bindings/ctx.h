@@ -153,6 +153,7 @@ struct al_ctx {
 
   /* tasks, and the coroutines in which they run */
   l_task *current;      /* the task being stepped, or NULL */
+  int step_depth;       /* depth as it was stepped: where there is more, what it did has called a callback at once */
   l_task *main_task;    /* while a main chunk runs */
   lua_State *innermost; /* the coroutine resumed last by ours of coroutine.*, or NULL: it may be the one that runs */
   lua_State *co_top;    /* the innermost coroutine that aloop knows to run in the current task; NULL outside of tasks */

@@ -170,12 +170,11 @@ static void check_swallowed(lua_State *L, al_ctx *ctx, l_task *t) {
 /* ---- the question itself ----------------------------------------------------------------------------------------- */
 
 l_task *al_check_wait(lua_State *L, al_ctx *ctx, const char *f) {
-  l_task *t = ctx->current;
+  l_task *t = al_task_here(ctx);
   if (!t) {
     al_raise(L, ctx, AL_C_RuntimeError,
              "'%s' waits, and there is no task to suspend here: call it from a task (aloop.run, loop:create_task), not "
-             "from a "
-             "plain callback or protocol method",
+             "from a plain callback or protocol method",
              f);
   }
   if (ctx->co_top != L) {

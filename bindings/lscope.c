@@ -6,7 +6,7 @@
 #include "lloop.h"
 
 l_task *al_scope_check_task(lua_State *L, al_ctx *ctx, const char *what) {
-  l_task *t = ctx->current;
+  l_task *t = al_task_here(ctx);
   if (!t) {
     al_raise(L, ctx, AL_C_RuntimeError,
              "'%s' should be used inside a task, to which it belongs: call it from one (aloop.run, loop:create_task)",

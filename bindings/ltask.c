@@ -344,11 +344,14 @@ void al_task_run_step(al_ctx *ctx, lua_State *L, l_task *t, int self) {
   }
   l_task *former = ctx->current;
   lua_State *former_top = ctx->co_top, *former_blocked = ctx->co_blocked;
+  int former_depth = ctx->step_depth;
   ctx->current = t;
+  ctx->step_depth = ctx->depth;
   ctx->co_top = t->co;
   ctx->co_blocked = NULL;
   resume_in_context(ctx, L, t, self);
   ctx->current = former;
+  ctx->step_depth = former_depth;
   ctx->co_top = former_top;
   ctx->co_blocked = former_blocked;
 }

@@ -106,6 +106,9 @@ static inline void al_task_abandon(al_ctx *ctx, l_task *task) {
   wait->kind->abandon(ctx, wait);
 }
 
+/* The current task, if it is what runs: not a callback which it made C call at once, as write() calls pause_writing. */
+static inline l_task *al_task_here(const al_ctx *ctx) { return ctx->depth > ctx->step_depth ? NULL : ctx->current; }
+
 /* task:cancel(message on top (popped)) for the one at idx; false if it was done. */
 bool al_task_cancel(lua_State *L, al_ctx *ctx, int idx);
 /* task:uncancel(): how many requests are left. */

@@ -170,6 +170,25 @@ helper.each_loop(function(_, new_loop)
     })
   end)
 
+  it("pause_writing is no place to wait in, though a task wrote", function()
+    local seen
+    unix(function(transport)
+      while not seen do transport:write(("x"):rep(60000)) end
+      assert.same({ aloop.current_task() }, { seen.task })
+      for _, text in ipairs { "sleep", "wrapped sleep" } do
+        assert.matches("'sleep' waits, and there is no task to suspend here", tostring(seen[text]))
+      end
+      assert.matches("'timeout' should be used inside a task", tostring(seen.timeout))
+    end, {
+      pause_writing = function()
+        seen = { task = aloop.current_task() }
+        seen.sleep = select(2, pcall(aloop.sleep, 0))
+        seen["wrapped sleep"] = select(2, pcall(coroutine.wrap(function() aloop.sleep(0) end)))
+        seen.timeout = select(2, pcall(aloop.timeout, 1))
+      end,
+    })
+  end)
+
   -- row: flow.callback_error
   it("an error in pause_writing or resume_writing is reported and writing goes on", function()
     unix(function(transport, protocol, sock, loop, trial)
