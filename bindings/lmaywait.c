@@ -51,16 +51,17 @@ static bool push_loaded_name(lua_State *L, int f) {
   return false;
 }
 
-/* Pushes a name for the function of a stack frame that can't be suspended: `string.gsub`. */
-static void push_function_name(lua_State *L, lua_Debug *ar) {
+/* Pushes a name for the function of a stack frame that can't be suspended: `string.gsub`; or nil. */
+static bool push_function_name(lua_State *L, lua_Debug *ar) {
   lua_getinfo(L, "fn", ar);
   int f = lua_gettop(L);
   if (!push_loaded_name(L, f)) {
     bool iterator = strcmp(ar->namewhat, "for iterator") == 0;
-    lua_pushstring(L, iterator ? "the iterator of a for loop (ipairs?)" : ar->name ? ar->name : "a C function");
+    lua_pushstring(L, iterator ? "the iterator of a for loop (ipairs?)" : ar->name);
   }
   lua_replace(L, f);
   lua_settop(L, f);
+  return !lua_isnil(L, f);
 }
 
 /* Is the frame one of aloop's own functions that let waits through? */
@@ -88,10 +89,12 @@ static void push_complaint(lua_State *L, const char *name) {
 }
 
 /* Pushes what stands in blocked between the caller L and its task. Lua functions and the functions that can be
- * suspended are passed over. False, and pushes nothing, if there is nothing. */
+ * suspended are passed over; so are those without a name, which a named one has called, unless there is none. False,
+ * and pushes nothing, if there is nothing. */
 static bool find_culprit(lua_State *L, lua_State *blocked) {
   static const char *const fine[] = {"pcall", "xpcall", "dofile", "pairs", "require", "error", NULL};
   lua_Debug ar;
+  bool nameless = false;
   if (!lua_checkstack(blocked, LUA_MINSTACK)) return false;
   for (int level = blocked == L ? 1 : 0; lua_getstack(blocked, level, &ar); level++) {
     lua_getinfo(blocked, "Sn", &ar);
@@ -100,7 +103,11 @@ static bool find_culprit(lua_State *L, lua_State *blocked) {
       return true;
     }
     if (*ar.what != 'C' || is_passed(blocked, &ar)) continue;
-    push_function_name(blocked, &ar);
+    if (!push_function_name(blocked, &ar)) {
+      lua_pop(blocked, 1);
+      nameless = true;
+      continue;
+    }
     if (blocked != L) lua_xmove(blocked, L, 1);
     const char *const *name = fine;
     while (*name && strcmp(*name, lua_tostring(L, -1)) != 0) name++;
@@ -110,7 +117,8 @@ static bool find_culprit(lua_State *L, lua_State *blocked) {
     }
     lua_pop(L, 1);
   }
-  return false;
+  if (nameless) lua_pushliteral(L, "a C function that can't be suspended stands between it and its task");
+  return nameless;
 }
 
 /* Is a coroutine being closed by who resumed it, because it died? Nothing else is in the way of that one then. */

@@ -547,6 +547,17 @@ describe("where Lua can't wait", function()
     end)
   end)
 
+  it("an exception handler that a task has called raises RuntimeError that names what called it", function()
+    refused("^'sleep' can't wait here: call_exception_handler, a C function", function()
+      local loop = aloop.get_running_loop()
+      local _ <close> = aloop.defer(loop.set_exception_handler, loop, loop:get_exception_handler())
+      local e
+      loop:set_exception_handler(function() e = select(2, pcall(aloop.sleep, 0)) end)
+      loop:call_exception_handler { message = "asked for" }
+      error(e, 0)
+    end)
+  end)
+
   it("a finalizer and a debug hook raise RuntimeError that says so", function()
     as_task(function()
       local e
