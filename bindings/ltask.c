@@ -222,12 +222,13 @@ bool al_task_take_cancellation(lua_State *L, al_ctx *ctx) {
 /* In the task again, before the waiting function goes on: raises what is to be raised there. */
 l_task *al_task_resumed(lua_State *L, al_ctx *ctx) {
   l_task *t = ctx->current;
+  bool misyielded = t->misyielded;
+  t->misyielded = false;
   if (al_task_take_cancellation(L, ctx)) {
     t->told = true;
     lua_error(L);
   }
-  if (t->misyielded) {
-    t->misyielded = false;
+  if (misyielded) {
     al_raise(
         L, ctx, AL_C_RuntimeError,
         "a task may only yield to its loop without a value; to hand out values, yield inside a coroutine of your own");
@@ -391,8 +392,10 @@ int al_suspend(lua_State *L, lua_KContext kctx, lua_KFunction k) {
 static int wait_done(lua_State *L, int status, lua_KContext kctx) {
   (void)status;
   al_ctx *ctx = al_ctx_of(L);
-  al_task_set_wait(al_task_resumed(L, ctx), NULL);
+  l_task *t = ctx->current;
   l_wait *wait = (l_wait *)kctx;
+  if (t->throwing || t->misyielded) al_task_abandon(ctx, t); /* if that was for a yield that a stock Lua's made */
+  al_task_set_wait(al_task_resumed(L, ctx), NULL);
   return wait->kind->finish(L, ctx, wait);
 }
 

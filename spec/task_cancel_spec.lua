@@ -39,6 +39,22 @@ describe("Task:cancel", function()
     end)
   end)
 
+  it("takes the place of the error of a yielded value", function()
+    as_task(function(loop)
+      local caught
+      local task = loop:create_task(function()
+        local ok, e = pcall(coroutine.yield, "value")
+        caught = not ok and e
+        aloop.current_task():uncancel()
+        return aloop.sleep(0.001, "slept")
+      end)
+      aloop.sleep(0)
+      task:cancel()
+      assert.equal("slept", task:await())
+      assert.is_true(aloop.isinstance(caught, aloop.CancelledError))
+    end)
+  end)
+
   it("before the first step of a coroutine that has run raises inside it", function()
     as_task(function(loop)
       local caught
