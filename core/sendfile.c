@@ -42,8 +42,8 @@ static al_sendfile *of_feeder(al__feeder *feeder) { return AL_CONTAINER(feeder, 
 
 static void let_go(al_sendfile *self) {
   al_transport *t = self->transport;
-  if (!t || al__transport_feeder(t) != &self->feeder) return;
-  t->u.feeder = NULL;
+  if (!t || t->feeder != &self->feeder) return;
+  t->feeder = NULL;
   if (self->resume) al_transport_resume_reading(t);
 }
 
@@ -74,7 +74,7 @@ static void on_told(al_loop *loop, al_handle *handle) {
 static void on_transport_lost(al__feeder *feeder) {
   al_sendfile *self = of_feeder(feeder);
   self->error = -ESHUTDOWN;
-  self->transport->u.feeder = NULL;
+  self->transport->feeder = NULL;
   if (!al_op_is_idle(&self->op))
     self->loop->io->cancel(self->loop, &self->op);
   else if (self->loop->closed && !self->is_feed)
@@ -155,7 +155,7 @@ static al_sendfile *make(al_loop *loop, al_transport *transport, int fd) {
   if (!transport) return self;
   self->transport = transport;
   al_transport_hold(transport);
-  transport->u.feeder = &self->feeder;
+  transport->feeder = &self->feeder;
   self->resume = al_transport_is_reading(transport);
   al_transport_pause_reading(transport);
   return self;
@@ -166,7 +166,7 @@ static int check_transport(const al_transport *t) {
   if (!t->made) return -ENOTCONN;
   if (!t->ops->is_two_way) return -ENOTSUP;
   if (t->above) return -EALREADY;
-  return al__transport_feeder(t) ? -EBUSY : 0;
+  return t->feeder ? -EBUSY : 0;
 }
 
 /* An error of the first call: of the file, which then has to be read instead, or of the socket? */

@@ -305,8 +305,8 @@ static void stream_flushed(al_stream *stream) {
     al__transport_lose(t, 0);
   else if (t->eof_written)
     al__sock_end_writing(t->fd); /* -ENOTCONN: reading tells why */
-  else if (al__transport_feeder(t))
-    t->u.feeder->flushed(t->u.feeder);
+  else if (t->feeder)
+    t->feeder->flushed(t->feeder);
 }
 
 static void stream_on_sent(al_loop *loop, al_op *op, int result, unsigned flags) {

@@ -398,7 +398,7 @@ static int check_below(const al_transport *below) {
   if (!below->loop || below->closing) return -ESHUTDOWN;
   if (!below->ops->is_two_way) return -ENOTSUP;
   if (below->above) return -EALREADY; /* which would never be told of its end */
-  return al__transport_feeder(below) ? -EBUSY : 0;
+  return below->feeder ? -EBUSY : 0;
 }
 
 int al_tls_start(al_transport *below, const al_tls_options *options, al_protocol *protocol, al_transport **transport) {

@@ -235,7 +235,7 @@ void al__tls_write_backlog(al_tls *tls) {
   }
   if (tls->state != AL_TLS_OPEN) return; /* nobody is told of writing once it is closing */
   al__transport_shrunk(t);
-  if (!tls->backlog.size && tls->state == AL_TLS_OPEN && al__transport_feeder(t)) t->u.feeder->flushed(t->u.feeder);
+  if (!tls->backlog.size && tls->state == AL_TLS_OPEN && t->feeder) t->feeder->flushed(t->feeder);
 }
 
 static int lend_backlog(al_tls *tls, const char *data, size_t len, const al_keeper *keeper, void *token) {

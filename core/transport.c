@@ -155,15 +155,12 @@ int al_transport_sockname(al_transport *transport, al_addr *addr) {
 
 /* ---- birth and death --------------------------------------------------------------------------------------------- */
 
-/* asyncio's three successive callbacks: connection_made, start of reading, the one who waits for both. */
+/* Two of asyncio's three successive callbacks: connection_made and the start of reading. */
 static void transport_start(al_transport *transport) {
   al_protocol *protocol = transport->protocol;
-  al_handle *started = transport->u.started;
   transport->made = true;
-  transport->u.feeder = NULL;
   if (protocol->ops->connection_made) protocol->ops->connection_made(protocol, transport);
   transport->ops->start(transport);
-  if (started) al_call_soon(transport->loop, started);
 }
 
 static void transport_on_turn(al_loop *loop, al_handle *handle) {
@@ -227,9 +224,9 @@ int al__transport_init(al_transport *transport, const al__transport_ops *ops, al
 }
 
 void al__transport_begin(al_transport *transport, al_handle *started) {
-  transport->u.started = started;
   transport->busy = true;
   al_call_soon(transport->loop, &transport->turn);
+  if (started) al_call_soon(transport->loop, started); /* in the same turn: before anything is read */
 }
 
 static void turn_over(al_loop *loop, al_handle *handle) {
@@ -289,7 +286,7 @@ static void begin_closing(al_transport *transport) {
   if (transport->closing) return;
   transport->closing = true;
   transport->ops->stop_reading(transport);
-  al__feeder *feeder = al__transport_feeder(transport);
+  al__feeder *feeder = transport->feeder;
   if (feeder) feeder->lost(feeder);
 }
 
@@ -309,7 +306,6 @@ static void transport_die(al_transport *transport) {
   al_handle_cancel(&transport->lost);
   transport->ops->drop(transport);
   begin_closing(transport);
-  if (!transport->made && transport->u.started) al__loop_discard(transport->loop, transport->u.started);
   al__transport_settle(transport);
 }
 
@@ -454,7 +450,7 @@ void al__transport_drop_write(al_transport *transport) {
 
 int al__transport_write(al_transport *transport, const char *data, size_t len, const al_keeper *keeper, void *ud) {
   if (transport->eof_written) return -EPIPE;
-  if (al__transport_feeder(transport)) return -EBUSY;
+  if (transport->feeder) return -EBUSY;
   if (len == 0) return 0;
   if (transport->conn_lost) {
     al__transport_drop_write(transport);
@@ -471,7 +467,7 @@ int al_transport_write_eof(al_transport *transport) {
   if (!transport->ops->write_eof) return -ENOTSUP;
   if (transport->above) return -EALREADY;
   if (transport->closing || transport->eof_written) return 0;
-  if (al__transport_feeder(transport)) return -EBUSY;
+  if (transport->feeder) return -EBUSY;
   transport->eof_written = true;
   return transport->ops->write_eof(transport);
 }

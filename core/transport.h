@@ -88,10 +88,7 @@ struct al_transport {
   al_transport *above; /* whose `below` this is, or NULL */
   al_handle turn;      /* connection_made; later the kind's */
   al_handle lost;      /* connection_lost */
-  union {
-    al_handle *started; /* not made: the caller's, to be queued after connection_made; may be NULL */
-    al__feeder *feeder; /* made: or NULL */
-  } u;
+  al__feeder *feeder;  /* or NULL */
   size_t high, low;
   al__name peer;
   al__name *local; /* NULL until somebody has asked */
@@ -113,7 +110,7 @@ struct al_transport {
 /* Fills a zeroed transport: it owns fd from now on, unless this fails (-ENOMEM, AL_ECLOSED). peer may be NULL. */
 int al__transport_init(al_transport *transport, const al__transport_ops *ops, al_loop *loop, int fd,
                        const al_addr *peer, al_protocol *protocol);
-void al__transport_begin(al_transport *transport, al_handle *started); /* queues `turn` */
+void al__transport_begin(al_transport *transport, al_handle *started); /* queues `turn`, and started behind it */
 
 /* Fills a zeroed transport that stands on another one, of which it takes over a reference. Queues `turn`, which is the
  * kind's from the first time on: connection_made is the kind's matter. */
@@ -140,10 +137,6 @@ void al__transport_drop_write(al_transport *transport);
  * change anything, and free the transport when no turn is running. */
 void al__transport_grown(al_transport *transport);
 void al__transport_shrunk(al_transport *transport);
-
-static inline al__feeder *al__transport_feeder(const al_transport *transport) {
-  return transport->made ? transport->u.feeder : NULL;
-}
 
 /* May the protocol be given data now? */
 static inline bool al__transport_is_open_for_reading(const al_transport *transport) {

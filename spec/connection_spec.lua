@@ -66,6 +66,32 @@ helper.each_loop(function(_, new_loop)
       end)
     end)
 
+    -- row: create_connection.sequence
+    it("gives its caller the transport before anything is read", function()
+      with_loop(function(loop)
+        local function made_with(make, sock)
+          local read = false
+          local transport = make(function() return { data_received = function() read = true end } end, sock)
+          local too_soon = read
+          while not read do aloop.sleep(0) end
+          transport:close()
+          return too_soon
+        end
+        local function pair()
+          local sock, other = S.socketpair()
+          other:send("x")
+          return sock
+        end
+        local makers = {
+          function(factory) return (loop:create_connection(factory, nil, nil, { sock = pair() })) end,
+          function(factory) return (loop:create_unix_connection(factory, nil, { sock = pair() })) end,
+          function(factory) return (loop:connect_accepted_socket(factory, pair())) end,
+          function(factory) return (loop:connect_read_pipe(factory, pair())) end,
+        }
+        for i, make in ipairs(makers) do assert.is_false(made_with(make), i) end
+      end)
+    end)
+
     -- row: create_connection.host, create_connection.ip_skips_dns
     it("resolves names, IPv4 and IPv6 literals", function()
       with_loop(function(loop)

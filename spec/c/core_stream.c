@@ -552,9 +552,9 @@ static void test_started(void) {
   make_pair(fds);
   peer_set_buffer(p, 0);
   CHECK_EQ(al_stream_new(loop, fds[0], NULL, &p->protocol, &started.handle, &p->transport), 0);
+  CHECK_EQ(send(fds[1], "x", 1, 0), 1);
   turns(loop, 1);
-  CHECK(!strcmp(p->events, "M") && al_handle_is_queued(&started.handle));
-  turns(loop, 1);
+  CHECK(!strcmp(p->events, "M"));
   CHECK_TRACE("s");
   al_transport_abort(p->transport);
   while (al_transport_fd(p->transport) >= 0) turns(loop, 1);
