@@ -41,7 +41,8 @@ void al_where(lua_State *L) {
   lua_pushliteral(L, "");
 }
 
-/* Pushes the stack as text, the first line being the innermost Lua frame that is a script's. */
+/* Pushes the stack as text, the first line being the innermost Lua frame that is a script's; nil if there is none, as
+ * when the loop itself makes a transport. */
 static void push_frames(lua_State *L) {
   luaL_Buffer b;
   luaL_buffinit(L, &b);
@@ -54,6 +55,9 @@ static void push_frames(lua_State *L) {
     luaL_addvalue(&b);
   }
   luaL_pushresult(&b);
+  if (shown) return;
+  lua_pop(L, 1);
+  lua_pushnil(L);
 }
 
 void al_remember_place(lua_State *L, al_ctx *ctx, int idx) {

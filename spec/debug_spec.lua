@@ -413,6 +413,27 @@ describe("debug mode", function()
     end)
   end)
 
+  it("has no place to tell of what the loop itself made", function()
+    helper.as_task(function(loop, trial)
+      loop:set_debug(true)
+      local server = loop:create_server(function()
+        return { connection_made = function(_, transport)
+          transport:close()
+          error("no place")
+        end }
+      end, "127.0.0.1", 0)
+      local transport = loop:create_connection(aloop.Protocol, "127.0.0.1", server.sockets[1]:getsockname()[2])
+      while #trial.errors == 0 do aloop.sleep(0) end
+      local context = trial:take_error()
+      assert.is_not_nil(context.transport)
+      assert.is_nil(context.source_traceback)
+      transport:close()
+      server:close()
+      server:wait_closed()
+      loop:set_debug(false)
+    end)
+  end)
+
   it("log lines go to stderr as 'aloop: level: message'", function()
     local _, err = helper.output_of [[
       local aloop = require "aloop"
