@@ -94,7 +94,14 @@ static void leave(al_ctx *ctx, l_wait *wait) {
   al_pause_give(ctx, p);
 }
 
-static const l_wait_kind in_list = {.abandon = leave, .what = "object"}; /* wait_over does what its finish would */
+static int finish_shown(lua_State *L, al_ctx *ctx, l_wait *wait) {
+  (void)L;
+  al_pause_give(ctx, al_pause_of_wait(wait));
+  return 0;
+}
+
+/* wait_over does what its finish would, where no future shows the wait. */
+static const l_wait_kind in_list = {.finish = finish_shown, .abandon = leave, .what = "object"};
 
 static int take_cancellation(lua_State *L) { return al_task_take_cancellation(L, lua_touserdata(L, 1)) ? 1 : 0; }
 
@@ -114,14 +121,9 @@ static int wait_over(lua_State *L, int status, lua_KContext extra) {
   return 2;
 }
 
-/* wait(list, [name]) ⧗: nothing once it is woken; or the CancelledError that is to be raised, and whether it had been
- * woken before. name is that of the Lua function which calls it, unless that has called check(name). */
-static int list_wait(lua_State *L) {
-  al_ctx *ctx = al_ctx_of(L);
-  wait_list *list = check_list(L, 1);
-  if (lua_gettop(L) > 1 || !al_may_wait(L, ctx)) al_check_wait(L, ctx, luaL_optstring(L, 2, "wait"));
+/* Puts the current task into the list at 1. */
+static l_pause *enter(lua_State *L, al_ctx *ctx, wait_list *list) {
   l_task *t = ctx->current;
-  if (list->first->loop != t->f.loop) bind_to(L, ctx, list, t->f.loop);
   l_pause *p = al_pause_take(L, ctx);
   p->wait = (l_wait){&in_list, t};
   al_task_pushself(L, ctx, t);
@@ -130,6 +132,47 @@ static int list_wait(lua_State *L) {
   al_task_set_wait(t, &p->wait);
   t->woken = false;
   al_list_append(&list->waiting, &p->timer.handle);
+  return p;
+}
+
+/* ---- in a loop whose class makes its own futures, one of these shows the wait (lwaitfuture.c) -------------------- */
+
+static int shown_body(lua_State *L) {
+  l_pause *p = lua_touserdata(L, 1);
+  return al_wait_on_future(L, al_ctx_of(L), &p->wait);
+}
+
+static int wait_shown(lua_State *L, al_ctx *ctx, wait_list *list);
+
+/* Who gives the future a result wakes nobody: what is waited for didn't come, so the task waits on. */
+static int shown_over(lua_State *L, int status, lua_KContext extra) {
+  (void)extra;
+  al_ctx *ctx = al_ctx_of(L);
+  bool woken = ctx->current->woken;
+  if (status == LUA_OK || status == LUA_YIELD) return woken ? 0 : wait_shown(L, ctx, lua_touserdata(L, 1));
+  lua_pushboolean(L, woken);
+  return 2;
+}
+
+static int wait_shown(lua_State *L, al_ctx *ctx, wait_list *list) {
+  l_pause *p = enter(L, ctx, list);
+  al_ctx_pushfunction(L, ctx, shown_body);
+  lua_pushlightuserdata(L, p);
+  return shown_over(L, lua_pcallk(L, 1, 0, 0, 0, shown_over), 0);
+}
+
+/* ------------------------------------------------------------------------------------------------------------------ */
+
+/* wait(list, [name]) ⧗: nothing once it is woken; or the CancelledError that is to be raised, and whether it had been
+ * woken before. name is that of the Lua function which calls it, unless that has called check(name). */
+static int list_wait(lua_State *L) {
+  al_ctx *ctx = al_ctx_of(L);
+  wait_list *list = check_list(L, 1);
+  if (lua_gettop(L) > 1 || !al_may_wait(L, ctx)) al_check_wait(L, ctx, luaL_optstring(L, 2, "wait"));
+  l_task *t = ctx->current;
+  if (list->first->loop != t->f.loop) bind_to(L, ctx, list, t->f.loop);
+  if (t->f.loop->custom_future) return wait_shown(L, ctx, list);
+  enter(L, ctx, list);
   return al_suspend(L, 0, wait_over);
 }
 

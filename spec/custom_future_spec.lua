@@ -115,12 +115,67 @@ helper.each_loop(function(_, new_loop)
       local reader = aloop.StreamReader()
       answer = function() error("no future", 0) end
       local ok, e = pcall(reader.readline, reader)
+      local event = aloop.Event()
+      assert.same({ false, "no future" }, { pcall(event.wait, event) })
       answer = function() return 7 end
+      helper.raises(aloop.RuntimeError, "create_future gave no pending Future", event.wait, event)
       helper.raises(aloop.RuntimeError, "create_future gave no pending Future", reader.readline, reader)
-      answer = nil
+      answer = function() -- what is waited for comes meanwhile
+        answer = nil
+        event:set()
+        return aloop.get_running_loop():create_future()
+      end
+      assert.is_true(event:wait())
       assert.same({ false, "no future" }, { ok, e })
       reader:feed_data("line\n")
       assert.equal("line\n", reader:readline())
+    end)
+  end)
+
+  it("locks, queues and their like wait on them, too", function()
+    with_loop(function(loop)
+      local event, queue, semaphore = aloop.Event(), aloop.Queue(), aloop.Semaphore(0)
+      local condition = aloop.Condition()
+      local guard = condition:acquire()
+      for i, case in ipairs {
+        { function() return event:wait() end, function() event:set() end, true },
+        { function() return queue:get() end, function() queue:put_nowait("item") end, "item" },
+        { function() return semaphore:acquire() ~= nil end, function() semaphore:release() end, true },
+        { function() return condition:acquire() ~= nil end, function() guard:release() end, true },
+      } do
+        local n = #made
+        local task = loop:create_task(case[1])
+        aloop.sleep(0)
+        assert.same({ i, n + 1 }, { i, #made })
+        assert.is_false(made[n + 1]:done())
+        case[2]()
+        assert.is_true(made[n + 1]:done())
+        assert.equal(case[3], task:await())
+      end
+    end)
+  end)
+
+  it("who waits for a lock waits on when a script gives its future a result, and hands on its turn", function()
+    with_loop(function(loop)
+      local lock = aloop.Lock()
+      local guard, tasks = lock:acquire(), {}
+      for i = 1, 4 do
+        tasks[i] = loop:create_task(function()
+          local _ <close> = lock:acquire()
+          return i
+        end)
+        aloop.sleep(0)
+      end
+      made[1]:set_result("not the lock")
+      made[2]:cancel()
+      aloop.sleep(0)
+      assert.equal(5, #made)
+      assert.is_true(tasks[2]:cancelled())
+      guard:release() -- it is the third's turn
+      tasks[3]:cancel("message")
+      assert.equal("message", select(2, pcall(tasks[3].await, tasks[3])).message)
+      assert.same({ 4, 1 }, { tasks[4]:await(), tasks[1]:await() })
+      assert.is_false(lock:locked())
     end)
   end)
 
@@ -128,11 +183,14 @@ helper.each_loop(function(_, new_loop)
     made = {}
     helper.drive(new_custom, function(loop)
       local reader = aloop.StreamReader()
+      local event = aloop.Event()
       loop:create_task(function() reader:readline() end)
+      loop:create_task(function() event:wait() end)
       loop:set_exception_handler(function() end)
       helper.turn(loop, 2)
       loop:close()
       reader:feed_data("line\n")
+      event:set()
     end, { open = true })
   end)
 end)
