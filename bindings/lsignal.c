@@ -37,6 +37,8 @@ int al_check_signal(lua_State *L, al_ctx *ctx, int arg) {
   const char *name = lua_tostring(L, arg);
   for (int i = 0; i < N_SIGNALS; i++)
     if (strcmp(signals[i].name, name) == 0) return signals[i].number;
+  if (strcmp(name, "SIGRTMIN") == 0) return SIGRTMIN;
+  if (strcmp(name, "SIGRTMAX") == 0) return SIGRTMAX;
   return al_raise(L, ctx, AL_C_ValueError, "unknown signal '%s'", name);
 }
 
@@ -62,8 +64,11 @@ static int raise_refusal(lua_State *L, al_ctx *ctx, int signum, int err) {
   }
 }
 
+enum { LAST_STANDARD = 31 }; /* the numbers from there to SIGRTMIN are the C library's own */
+
 static bool may_be_handled(int signum) {
-  return signum >= 1 && signum < NSIG && signum != SIGKILL && signum != SIGSTOP;
+  bool is_signal = (signum >= 1 && signum <= LAST_STANDARD) || (signum >= SIGRTMIN && signum <= SIGRTMAX);
+  return is_signal && signum != SIGKILL && signum != SIGSTOP;
 }
 
 /* Signals go to any thread of the process, handlers of scripts run in one: as in Python, the first. */

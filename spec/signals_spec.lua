@@ -58,16 +58,25 @@ helper.each_loop(function(_, new_loop)
     -- row: add_signal_handler.invalid, add_signal_handler.type
     it("refuses signals that don't exist or can't be caught, and wrong types", function()
       helper.drive(new_loop, function(loop)
-        for _, sig in ipairs { 0, -1, 1000, "SIGKILL", "SIGSTOP", "SIGNONE" } do
+        for _, sig in ipairs { 0, -1, 32, 1000, "SIGKILL", "SIGSTOP", "SIGNONE" } do
           raises(aloop.ValueError, nil, loop.add_signal_handler, loop, sig, nop)
         end
-        for _, sig in ipairs { 0, 1000, "SIGKILL", "SIGSTOP", "SIGNONE" } do
+        for _, sig in ipairs { 0, 32, 1000, "SIGKILL", "SIGSTOP", "SIGNONE" } do
           raises(aloop.ValueError, nil, loop.remove_signal_handler, loop, sig)
         end
         type_error("bad argument #1 to 'add_signal_handler'", loop.add_signal_handler, loop, {}, nop)
         type_error("bad argument #2 to 'add_signal_handler'", loop.add_signal_handler, loop, "SIGUSR1", 42)
         local co = coroutine.create(nop)
         type_error("bad argument #2 to 'add_signal_handler'", loop.add_signal_handler, loop, "SIGUSR1", co)
+      end)
+    end)
+
+    it("takes the names of the real-time signals' ends, too", function()
+      helper.drive(new_loop, function(loop)
+        for _, name in ipairs { "SIGRTMIN", "SIGRTMAX" } do
+          loop:add_signal_handler(name, nop)
+          assert.is_true(loop:remove_signal_handler(aloop.signal[name]))
+        end
       end)
     end)
 
