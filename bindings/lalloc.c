@@ -34,7 +34,8 @@ enum {
   BULK_CLASS = 5 * PER_OCTAVE, /* the first medium class of bulk data: beyond 16 KiB */
   SHELVES = 16 * 1024 * 1024,  /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
   HEAD = 2 * sizeof(void *) + 8, /* of Lua's before the bytes of a long string: next, five small fields, length */
-  LEAD = PAGE / 2 - HEAD         /* of a block of bulk data, behind what malloc gave; tells it from others */
+  /* Of a block of bulk data, behind what malloc gave; no multiple of STEP, which tells it from others. */
+  LEAD = PAGE / 2 - HEAD + (HEAD % STEP ? 0 : STEP / 2)
 };
 
 _Static_assert(LEAD % STEP, "what malloc gives is a multiple of STEP");
