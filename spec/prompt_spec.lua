@@ -14,13 +14,12 @@ local CTRL_C, CTRL_D, TAB, UP, ENTER = "\3", "\4", "\t", "\27[A", "\r"
 local Terminal = {}
 Terminal.__index = Terminal
 
--- Starts the interpreter on a terminal, which keeps its output when Ctrl-C is typed. The shell around it tells the
--- terminal's modes before and after.
+-- Starts the interpreter on a terminal. The shell around it tells the terminal's modes before and after.
 local function open_terminal(env)
   local fifo = dir .. "/keys"
   os.remove(fifo)
   assert(os.execute("mkfifo " .. helper.quote(fifo)))
-  local command = ("trap : INT; stty cols 80 rows 24 noflsh; stty -g; %s; code=$?; stty -g; exit $code"):format(
+  local command = ("trap : INT; stty cols 80 rows 24; stty -g; %s; code=$?; stty -g; exit $code"):format(
     helper.quote(helper.aloop))
   env = setmetatable(env or {}, nil)
   env.TERM, env.SHELL = env.TERM or "xterm", "/bin/sh"
@@ -196,6 +195,7 @@ for _, edits in ipairs { true, false } do
         os.execute("sleep 0.05")
       end
       terminal:expect("interrupted!")
+      terminal:send(ENTER) -- the last Ctrl-C makes the terminal drop what it had in hand, perhaps the prompt
       terminal:enter("8 * 8", "64")
       leave(terminal)
     end)
