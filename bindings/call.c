@@ -27,7 +27,7 @@ static bool is_error_object(lua_State *L, al_ctx *ctx, int idx) {
   return lua_istable(L, idx) && al_isinstance(L, ctx, idx, AL_C_BaseError);
 }
 
-static int in_task(const al_ctx *ctx) { return ctx->current && ctx->current->slot != 0; }
+static bool in_task(const al_ctx *ctx) { return ctx->current && ctx->current->slot != 0; }
 
 /* Pushes the key of the pair {value, traceback} that is remembered, in the table of traces: the current task's thread,
  * or what stands for none. */
@@ -50,12 +50,17 @@ static void remember(lua_State *L, al_ctx *ctx, int idx) {
   lua_pushvalue(L, idx);
   lua_rawseti(L, -2, 1);
   al_pushanchored(L, ctx, AL_SLOT_TRACES);
-  for (int of_task = 0; of_task <= in_task(ctx); of_task++) {
-    push_key(L, ctx, of_task);
-    lua_pushvalue(L, -3);
-    lua_rawset(L, -3);
+  lua_insert(L, -2);
+  if (in_task(ctx)) {
+    push_key(L, ctx, true);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, -4);
+    ctx->current->traced = true;
   }
-  lua_pop(L, 2);
+  push_key(L, ctx, false);
+  lua_insert(L, -2);
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
 }
 
 /* Pushes value and traceback that were remembered last; false, and nothing, if there are none. */
@@ -93,7 +98,7 @@ void al_pushtraceback(lua_State *L, al_ctx *ctx, int idx) {
     lua_getfield(L, idx, "traceback");
     return;
   }
-  for (int of_task = in_task(ctx); of_task >= 0; of_task--) {
+  for (int of_task = in_task(ctx) ? 1 : 0; of_task >= 0; of_task--) {
     if (!push_remembered(L, ctx, of_task)) continue;
     bool same = lua_rawequal(L, -2, idx);
     lua_remove(L, -2);

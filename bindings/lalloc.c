@@ -14,6 +14,7 @@
 #include "aloop.h"
 
 #include <lauxlib.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,16 +30,16 @@ enum {
   N_MEDIUM = 9 * PER_OCTAVE + 1,
   SLAB = 64 * 1024,
   PAGE = 4096,
-  LARGE_SLAB = 1024 * 1024,    /* has its pages from the start: faults for each cost as much as half of what Lua does */
-  SLABS_FIRST = 512,           /* 32 MiB, before slabs are large: for what is smaller, bytes count more than faults */
-  BULK_CLASS = 5 * PER_OCTAVE, /* the first medium class of bulk data: beyond 16 KiB */
-  SHELVES = 16 * 1024 * 1024,  /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
-  HEAD = 2 * sizeof(void *) + 8, /* of Lua's before the bytes of a long string: next, five small fields, length */
-  /* Of a block of bulk data, behind what malloc gave; no multiple of STEP, which tells it from others. */
-  LEAD = PAGE / 2 - HEAD + (HEAD % STEP ? 0 : STEP / 2)
+  LARGE_SLAB = 1024 * 1024, /* has its pages from the start: faults for each cost as much as half of what Lua does */
+  SLABS_FIRST = 512,        /* 32 MiB, before slabs are large: for what is smaller, bytes count more than faults */
+  BULK_CLASS = 4 * PER_OCTAVE + 4, /* the first medium class of bulk data: beyond 12 KiB, see stream.c */
+  SHELVES = 16 * 1024 * 1024,      /* the most bytes of free medium blocks: beyond, all of them go back to malloc */
+  HEAD = 2 * sizeof(void *) + 8,   /* of Lua's before the bytes of a long string: next, five small fields, length */
+  /* Of a block of bulk data, behind what malloc gave. No multiple of STEP, which tells it from others, where malloc
+   * gives these: not everywhere with 32 bits. */
+  LEAD = PAGE / 2 - HEAD,
+  HAS_LEAD = _Alignof(max_align_t) % STEP == 0 && LEAD % STEP != 0
 };
-
-_Static_assert(LEAD % STEP, "what malloc gives is a multiple of STEP");
 
 typedef struct block {
   struct block *next;
@@ -99,14 +100,14 @@ static size_t medium_class(size_t size, size_t *rounded) {
 }
 
 static void *new_medium(size_t class, size_t rounded) {
-  if (class < BULK_CLASS) return malloc(rounded);
+  if (!HAS_LEAD || class < BULK_CLASS) return malloc(rounded);
   size_t whole = (LEAD + rounded + PAGE - 1) / PAGE * PAGE;
   void *pages = aligned_alloc(PAGE, whole);
   return pages ? (char *)pages + LEAD : NULL; /* cppcheck-suppress memleak ; free_medium knows */
 }
 
 /* Its size may have changed since it was new, but its place has not. */
-static void free_medium(void *medium) { free((char *)medium - ((uintptr_t)medium % STEP ? LEAD : 0)); }
+static void free_medium(void *medium) { free((char *)medium - (HAS_LEAD && (uintptr_t)medium % STEP ? LEAD : 0)); }
 
 static void *take_medium(al_alloc *self, size_t size) {
   size_t rounded, class = medium_class(size, &rounded);

@@ -268,7 +268,7 @@ static int data_received_body(lua_State *L) {
 /* Where the string of data_received will be made. */
 static char *on_room(al_protocol *protocol, size_t n) {
   const l_transport *t = (l_transport *)(void *)protocol; /* its first member */
-  return al_alloc_room(t->ctx->alloc, n);
+  return t->ctx->alloc ? al_alloc_room(t->ctx->alloc, n) : NULL;
 }
 
 static void on_data_received(al_protocol *protocol, const char *data, size_t len) {

@@ -56,7 +56,7 @@ typedef struct request {
 
 struct l_reader {
   const void *self; /* its own address: see al_test_reader */
-  piece *held;      /* NULL while nothing is there */
+  piece *held;      /* NULL, or empty, while nothing is there */
   size_t limit;
   al_transport *transport; /* one reference, or NULL */
   l_wait wait;

@@ -6,6 +6,7 @@
 
 #include "lfd.h"
 
+#include <errno.h>
 #include <math.h>
 
 enum { UV_KEYS = 1, UV_FDS }; /* tables: descriptor → its key {fileobj, fd, events, data}; fileobj → descriptor */
@@ -77,11 +78,6 @@ static unsigned check_events(lua_State *L, int arg) {
   return (unsigned)events;
 }
 
-static void set_events(lua_State *L, l_selector *s, int fd, unsigned events) {
-  int err = al_selector_set(s->s, fd, events);
-  if (err) al_raise_os(L, al_ctx_of(L), err, NULL, NULL);
-}
-
 /* Pushes a key of the file object at 2, the events at 3 and the data at 4. */
 static void push_key(lua_State *L, int fd) {
   lua_createtable(L, 0, 4);
@@ -95,10 +91,23 @@ static void push_key(lua_State *L, int fd) {
   lua_setfield(L, -2, "data");
 }
 
-/* Watches what the arguments of register or modify say, and remembers its key in the table at 5; returns the key. */
+/* The file object at 2 is no more watched by this descriptor; the table of keys is at keys. */
+static void forget(lua_State *L, int keys, int fd) {
+  lua_pushnil(L);
+  lua_rawseti(L, keys, fd);
+  lua_pushnil(L);
+  set_known(L, 2);
+}
+
+/* Watches what the arguments of register or modify say, and remembers its key in the table at 5; returns the key. What
+ * can't be watched is not registered, be it that it was. */
 static int watch(lua_State *L, l_selector *s, int fd, unsigned events) {
   push_key(L, fd);
-  set_events(L, s, fd, events);
+  int err = s->s ? al_selector_set(s->s, fd, events) : -EBADF; /* a finalizer may have closed it */
+  if (err) {
+    forget(L, 5, fd);
+    return al_raise_os(L, al_ctx_of(L), err, NULL, NULL);
+  }
   lua_pushinteger(L, fd);
   set_known(L, 2);
   lua_pushvalue(L, -1);
@@ -136,12 +145,9 @@ static int selector_unregister(lua_State *L) {
   lua_settop(L, 2);
   int fd = check_key(L);
   al_selector_set(s->s, fd, 0);
-  lua_pushnil(L);
-  lua_rawseti(L, 3, fd);
   lua_getfield(L, 4, "fileobj");
-  lua_pushnil(L);
-  set_known(L, -2);
-  lua_settop(L, 4);
+  lua_replace(L, 2);
+  forget(L, 3, fd);
   return 1;
 }
 
@@ -175,15 +181,16 @@ static bool add_ready(lua_State *L, const al_selected *ready, int n) {
 
 /* select([timeout]): blocks the thread. Those that one wait has no room for are told by the next, before others. */
 static int selector_select(lua_State *L) {
-  l_selector *s = check_open(L);
+  check_open(L);
   int64_t timeout_ns = check_timeout(L, 2);
   lua_settop(L, 2);
   lua_newtable(L);
   push_keys(L);
   lua_newtable(L);
+  const l_selector *s = check_open(L); /* a finalizer that new objects brought about may have closed it */
   al_selected ready[MAX_EVENTS];
   int n = al_selector_wait(s->s, ready, MAX_EVENTS, timeout_ns);
-  while (n > 0 && add_ready(L, ready, n) && n == MAX_EVENTS) n = al_selector_wait(s->s, ready, MAX_EVENTS, 0);
+  while (n > 0 && add_ready(L, ready, n) && n == MAX_EVENTS && s->s) n = al_selector_wait(s->s, ready, MAX_EVENTS, 0);
   if (n < 0) return al_raise_os(L, al_ctx_of(L), n, NULL, NULL);
   lua_settop(L, READY);
   return 1;

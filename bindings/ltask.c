@@ -193,12 +193,12 @@ static void end_with_outcome(al_ctx *ctx, lua_State *L, l_task *t, int self, int
     al_report(ctx, L, t->f.loop, "interrupt", NULL);
     al_future_mark_read(ctx, &t->f); /* who runs the loop gets it */
   }
-  if (failed) al_forget_traceback(L, ctx);
 }
 
 /* The task at self of L has ended with n values (or the error, if failed) on top of its coroutine. */
 static void end_task(al_ctx *ctx, lua_State *L, l_task *t, int self, int n, bool failed) {
   if (failed || !end_simply(L, t, self, n)) end_with_outcome(ctx, L, t, self, n, failed);
+  if (t->traced) al_forget_traceback(L, ctx);
   keep_coroutine(ctx, L, t, self);
   t->co = NULL;
   leave_lists(ctx, t);
@@ -394,7 +394,7 @@ static int wait_done(lua_State *L, int status, lua_KContext kctx) {
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = ctx->current;
   l_wait *wait = (l_wait *)kctx;
-  if (t->throwing || t->misyielded) al_task_abandon(ctx, t); /* if that was for a yield that a stock Lua's made */
+  if (t->throwing || t->misyielded) al_task_abandon(ctx, t); /* the wait is still on: our yield looked like a script's */
   al_task_set_wait(al_task_resumed(L, ctx), NULL);
   return wait->kind->finish(L, ctx, wait);
 }

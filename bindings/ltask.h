@@ -70,7 +70,7 @@ struct l_task {
   l_scope *scopes;      /* its open scopes, the innermost first */
   int slot;             /* anchored until done */
   int cancelling;       /* cancel() requests not taken back */
-  uint64_t number : 48; /* Task-N */
+  uint64_t number : 47; /* Task-N */
   unsigned context_kind : 2;
   bool awaits : 1;      /* it waits for a future */
   bool shown : 1;       /* the future that it awaits was made for an operation: lwaitfuture.c */
@@ -85,6 +85,7 @@ struct l_task {
   bool woken : 1;                /* from a wait list, or by the end of what lwaitfuture.c shows */
   bool begins : 1;  /* its body is in C, and begins even if it was cancelled before: it has something to end */
   bool exposed : 1; /* its thread was given to a script: it isn't used again */
+  bool traced : 1;  /* call.c remembers a traceback of an error that it met */
 };
 
 /* A task waits for a future, or in another way, or (NULL both) for nothing but its turn. */

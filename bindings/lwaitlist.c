@@ -129,6 +129,7 @@ static l_pause *enter(lua_State *L, al_ctx *ctx, wait_list *list) {
   al_task_pushself(L, ctx, t);
   lua_getiuservalue(L, 1, UV_OWNER);
   lua_setiuservalue(L, -2, AL_TASK_UV_AWAITED);
+  lua_pop(L, 1);
   al_task_set_wait(t, &p->wait);
   t->woken = false;
   al_list_append(&list->waiting, &p->timer.handle);
@@ -144,12 +145,14 @@ static int shown_body(lua_State *L) {
 
 static int wait_shown(lua_State *L, al_ctx *ctx, wait_list *list);
 
-/* Who gives the future a result wakes nobody: what is waited for didn't come, so the task waits on. */
+/* Who gives the future a result wakes nobody: what is waited for didn't come, so the task waits on. An error that is
+ * nil or false would look to the Lua part like none. */
 static int shown_over(lua_State *L, int status, lua_KContext extra) {
   (void)extra;
   al_ctx *ctx = al_ctx_of(L);
   bool woken = ctx->current->woken;
   if (status == LUA_OK || status == LUA_YIELD) return woken ? 0 : wait_shown(L, ctx, lua_touserdata(L, 1));
+  if (!lua_toboolean(L, -1)) al_pusherror(L, ctx, AL_C_RuntimeError, "the wait was ended with an error that is none");
   lua_pushboolean(L, woken);
   return 2;
 }

@@ -412,7 +412,7 @@ typedef struct al_transport_owner {
 
 /* Makes a stream transport over a connected, non-blocking socket, which it owns from then on (on error it stays the
  * caller's). connection_made comes from the next turn, then reading starts, then `started` (may be NULL) is called, in
- * the same turn, before anything is read; it is queued until then.
+ * the same turn, before anything is read; it must stay in place until then, or until it is cancelled.
  * TCP sockets get TCP_NODELAY. peer (may be NULL) is the address of the other end if it is known. The transport is born
  * with one reference, the caller's, and stays open without any. Errors: -ENOMEM, AL_ECLOSED. */
 int al_stream_new(al_loop *loop, int fd, const al_addr *peer, al_protocol *protocol, al_handle *started,

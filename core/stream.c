@@ -226,7 +226,7 @@ static int stream_lend_room(al_op *op, char **base, size_t *len) {
   al_protocol *protocol = protocol_of(AL_CONTAINER(op, al_stream, recv));
   size_t n = (size_t)al__fd_readable(op->fd);
   *len = AL_MIN(n, AL_READ_SIZE);
-  *base = n < LARGE ? NULL : protocol->ops->room(protocol, *len);
+  *base = n < LARGE || !protocol->ops->room ? NULL : protocol->ops->room(protocol, *len); /* ops may be others now */
   return 0;
 }
 

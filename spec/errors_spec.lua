@@ -163,10 +163,10 @@ describe("an error object", function()
           error("slow", 0)
         end
         local function quick() error("quick", 0) end
-        loop:create_task(function() slow() end)
+        local task = loop:create_task(function() slow() end)
         loop:create_task(function() quick() end)
         loop:call_soon(error, "callback")
-        aloop.sleep(0.005)
+        while not task:done() do aloop.sleep(0.001) end
       end)
       collectgarbage()
       collectgarbage()

@@ -441,6 +441,24 @@ describe("core.waiter", function()
 end)
 
 describe("a wait list", function()
+  it("takes an error that is false for one, where scripts get at the future of a wait", function()
+    local made = {}
+    local Loop = aloop.SelectorEventLoop:extend()
+    function Loop:create_future()
+      made[#made + 1] = aloop.SelectorEventLoop.create_future(self)
+      return made[#made]
+    end
+    helper.with_loop(Loop, function(loop)
+      local lock = aloop.Lock()
+      local _ <close> = lock:acquire()
+      local task = loop:create_task(function() return lock:acquire() end)
+      aloop.sleep(0)
+      made[#made]:set_exception(false)
+      raises(aloop.RuntimeError, "an error that is none", task.await, task)
+      assert.is_true(lock:locked())
+    end)
+  end)
+
   it("is no other object", function()
     type_error("(wait list expected, got table)", core.wait_list.wake, {})
     type_error("(wait list expected, got table)", core.wait_list.new, 1, {})

@@ -117,6 +117,34 @@ for _, name in ipairs { "EpollSelector", "PollSelector", "SelectSelector" } do
       end)
     end)
 
+    it("modify that fails leaves nothing registered", function()
+      with_pair(Selector, function(selector, a)
+        local other = a:dup()
+        local fd = other:fileno()
+        selector:register(other, READ)
+        other:close()
+        if pcall(selector.modify, selector, other, WRITE) then return end -- poll and select see it later
+        assert.same({}, selector:get_map())
+        raises(aloop.LookupError, "is not registered", selector.get_key, selector, fd)
+      end)
+    end)
+
+    it("may be closed by a finalizer while it selects", function()
+      local closed = 0
+      for i = 1, 300 do
+        with_pair(Selector, function(selector, a)
+          selector:register(a, WRITE)
+          setmetatable({}, { __gc = function() selector:close() end })
+          collectgarbage("step", i % 7)
+          for _ = 1, 300 do
+            if not pcall(selector.select, selector, 0) then break end
+          end
+          if not pcall(selector.select, selector, 0) then closed = closed + 1 end
+        end)
+      end
+      assert.is_true(closed > 0)
+    end)
+
     it("select tells all that is ready, however much", function()
       with_pair(Selector, function(selector, a)
         local objects = {}

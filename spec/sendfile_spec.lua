@@ -201,6 +201,8 @@ helper.each_loop(function(_, new_loop)
           file, 1.5)
         type_error("bad argument #4 to 'sock_sendfile' (integer expected, got string)", loop.sock_sendfile, loop, a,
           file, 0, "all")
+        type_error("bad argument #4 to 'sock_sendfile' (integer expected, got boolean)", loop.sock_sendfile, loop, a,
+          file, 0, false)
         type_error("bad argument #2 to 'sock_sendfile' (file expected, got nil)", loop.sock_sendfile, loop, a)
         type_error("bad argument #1 to 'sock_sendfile' (socket expected", loop.sock_sendfile, loop, nil, file)
         type_error("unknown option 'fall_back' to 'sock_sendfile'", loop.sock_sendfile, loop, a, file, 0, nil,

@@ -406,6 +406,23 @@ describe("a task", function()
     end)
   end)
 
+  it("that has caught an error of another keeps nothing of it", function()
+    as_task(function(loop)
+      local function kib()
+        collectgarbage()
+        collectgarbage()
+        return collectgarbage "count"
+      end
+      local before = kib()
+      for i = 1, 100 do
+        local task = loop:create_task(function() error((" "):rep(50000) .. i) end)
+        loop:create_task(function() pcall(task.await, task) end)
+      end
+      for _ = 1, 10 do aloop.sleep(0) end
+      assert.is_true(kib() - before < 1000)
+    end)
+  end)
+
   it("an error awaited through three tasks shows each of them in its traceback", function()
     as_task(function(loop)
       local function level_three() error(aloop.ValueError("deep")) end

@@ -79,7 +79,10 @@ end
 return setmetatable(aloop, {
   __index = load_name,
   __pairs = function(module) -- all but what can't be loaded: `ssl` without OpenSSL, which says so when it is asked for
-    for name in pairs(homes) do pcall(load_name, module, name) end
+    for name in pairs(homes) do
+      if name ~= "ssl" then load_name(module, name) end
+    end
+    pcall(load_name, module, "ssl")
     return next, module, nil
   end,
 })

@@ -41,7 +41,7 @@ end
 -- offset, count
 local function check_part(name, offset, count)
   offset = check_integer(3, name, offset)
-  count = count and check_integer(4, name, count)
+  if count ~= nil then count = check_integer(4, name, count) end
   if count and count <= 0 then
     error(core.ValueError(("count must be a positive integer (got %d)"):format(count)))
   end
