@@ -394,7 +394,7 @@ static int wait_done(lua_State *L, int status, lua_KContext kctx) {
   al_ctx *ctx = al_ctx_of(L);
   l_task *t = ctx->current;
   l_wait *wait = (l_wait *)kctx;
-  if (t->throwing || t->misyielded) al_task_abandon(ctx, t); /* the wait is still on: our yield looked like a script's */
+  if (t->throwing || t->misyielded) al_task_abandon(ctx, t); /* our yield looked like a script's */
   al_task_set_wait(al_task_resumed(L, ctx), NULL);
   return wait->kind->finish(L, ctx, wait);
 }
