@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#define LARGE (16 * 1024)
+#define LARGE (16 * 1024) /* from here on it is placed well: the slack is little beside it */
 
 l_buffer *al_buffer_new(lua_State *L, al_ctx *ctx, size_t size) {
   size_t slack = size < LARGE ? 0 : AL_PLACE_SLACK;

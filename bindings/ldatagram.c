@@ -140,7 +140,7 @@ static int datagram_sendto(lua_State *L) {
     err = find_addr(L, t->ctx, lua_touserdata(L, -1), 3, &addr);
     lua_pop(L, 1);
   }
-  err = err ? al_datagram_send_nowhere(t->t, err) : al_datagram_sendto(t->t, data, len, has_addr ? &addr : NULL);
+  err = err ? al_datagram_sendto_failed(t->t, err) : al_datagram_sendto(t->t, data, len, has_addr ? &addr : NULL);
   return err ? raise_sendto(L, t->ctx, t, err) : 0;
 }
 

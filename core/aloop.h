@@ -488,7 +488,7 @@ int al_datagram_new(al_loop *loop, int fd, const al_addr *remote, al_protocol *p
  * (there is one, and addr is another), -ENOMEM. On a closed transport it is dropped, with a warning from the 5th on. */
 int al_datagram_sendto(al_transport *transport, const char *data, size_t len, const al_addr *addr);
 /* The same for a datagram to an address that could not be found, which is what is wrong with it. */
-int al_datagram_send_nowhere(al_transport *transport, int error);
+int al_datagram_sendto_failed(al_transport *transport, int error);
 int al_datagram_remote(const al_transport *transport, al_addr *addr); /* -ENOTCONN if there is none */
 
 /* ---- pipe: one way only ------------------------------------------------------------------------------------------ */

@@ -206,7 +206,7 @@ static int drop_one(al_transport *transport, int err) {
   return 0;
 }
 
-int al_datagram_send_nowhere(al_transport *transport, int error) {
+int al_datagram_sendto_failed(al_transport *transport, int error) {
   return datagram_of(transport)->remote.len ? -EISCONN : drop_one(transport, error);
 }
 

@@ -102,7 +102,20 @@ static void stream_keep(al_stream *stream, const char *data, size_t len) {
     al_call_soon(stream->base.loop, &stream->base.turn);
 }
 
-static void stream_expect_large(al_stream *stream, bool large);
+/* The machine is about to read for a plain protocol: where it wants a large piece, if there is one. */
+static int stream_lend_room(al_op *op, char **base, size_t *len) {
+  al_protocol *protocol = protocol_of(AL_CONTAINER(op, al_stream, recv));
+  size_t n = (size_t)al__fd_readable(op->fd);
+  *len = AL_MIN(n, AL_READ_SIZE);
+  *base = n < LARGE || !protocol->ops->room ? NULL : protocol->ops->room(protocol, *len); /* ops may be others now */
+  return 0;
+}
+
+/* Who received a large piece is likely to receive another. */
+static void stream_expect_large(al_stream *stream, bool large) {
+  const al_protocol_ops *ops = protocol_of(stream)->ops;
+  if (!is_buffered(protocol_of(stream))) stream->recv.u.recv.lend = large && ops->room ? stream_lend_room : NULL;
+}
 
 static void stream_deliver(al_stream *stream, const char *data, size_t len) {
   stream_expect_large(stream, len >= LARGE);
@@ -219,21 +232,6 @@ static int stream_lend(al_op *op, char **base, size_t *len) {
   /* If it became a plain one, what will stand there is given to it like any bytes lent. */
   stream->lent = is_buffered(protocol_of(stream)) ? *base : NULL;
   return 0;
-}
-
-/* The same for a plain protocol, if there is much to be read. */
-static int stream_lend_room(al_op *op, char **base, size_t *len) {
-  al_protocol *protocol = protocol_of(AL_CONTAINER(op, al_stream, recv));
-  size_t n = (size_t)al__fd_readable(op->fd);
-  *len = AL_MIN(n, AL_READ_SIZE);
-  *base = n < LARGE || !protocol->ops->room ? NULL : protocol->ops->room(protocol, *len); /* ops may be others now */
-  return 0;
-}
-
-/* Who received a large piece is likely to receive another. */
-static void stream_expect_large(al_stream *stream, bool large) {
-  const al_protocol_ops *ops = protocol_of(stream)->ops;
-  if (!is_buffered(protocol_of(stream))) stream->recv.u.recv.lend = large && ops->room ? stream_lend_room : NULL;
 }
 
 void al__stream_protocol_changed(al_transport *transport) {

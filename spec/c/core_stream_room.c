@@ -30,6 +30,14 @@ static void roomy_data(al_protocol *protocol, const char *data, size_t len) {
   memset(r->place, 0xee, sizeof(r->place)); /* nothing of before is needed any more */
 }
 
+static void send_all(al_loop *loop, const peer *p, int fd, size_t *sent, size_t end) {
+  while (*sent < end) {
+    raw_send(fd, sent, end);
+    CHECK_EQ(al_loop_run_once(loop, 0), 0);
+  }
+  UNTIL(loop, p->received == end);
+}
+
 /* Large pieces come to stand where the protocol wants them; small ones, and what it refuses, elsewhere. */
 static void test_room(void) {
   static const al_protocol_ops ops = {.connection_made = peer_made,
@@ -50,11 +58,12 @@ static void test_room(void) {
   for (int n = 0; n < 200 || r->in_room < 20 || !r->refused; n++) {
     CHECK(n < 5000);
     end += n % 10 == 9 ? 100 : 1 + check_random() % 300000;
-    while (sent < end) {
-      raw_send(fds[1], &sent, end);
-      CHECK_EQ(al_loop_run_once(loop, 0), 0);
-    }
-    UNTIL(loop, p->received == end);
+    send_all(loop, p, fds[1], &sent, end);
+  }
+  for (int n = 0; n < 40; n++) { /* another table, which offers none, may be there before the next piece */
+    p->protocol.ops = n % 2 ? &stream_ops : &ops;
+    end += 200000;
+    send_all(loop, p, fds[1], &sent, end);
   }
   close(fds[1]);
   PEER_END(loop, p, "MdELC");
